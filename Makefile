@@ -1,0 +1,70 @@
+# `make` lists the targets. Each does its own set-up in .venv.
+
+PYTHON  ?= python3
+DATASET ?= digits
+CORES   ?= all
+GPUS    ?= $(shell command -v nvidia-smi > /dev/null && \
+    $(PY) -c "import torch; print(torch.cuda.device_count())" || echo 0)
+
+PY    := .venv/bin/python
+READY := .venv/.installed
+
+# Nothing is written to the home directory.
+export IPYTHONDIR          := $(CURDIR)/.venv/home/ipython
+export JUPYTER_CONFIG_DIR  := $(CURDIR)/.venv/home/jupyter/config
+export JUPYTER_DATA_DIR    := $(CURDIR)/.venv/home/jupyter/data
+export JUPYTER_RUNTIME_DIR := $(CURDIR)/.venv/home/jupyter/runtime
+export MPLCONFIGDIR        := $(CURDIR)/.venv/home/matplotlib
+
+.PHONY: help reproduce list test lint clean
+
+help:
+	@echo "make reproduce   train what is missing, then run every notebook (DATASET=digits CORES=all GPUS=<found>)"
+	@echo "make list        what there is to train: done, missing, how long (DATASET=digits)"
+	@echo "make test        ruff, the tests, and every notebook against its committed outputs"
+	@echo "make lint        ruff alone"
+	@echo "make clean       remove what reproduce and test made; data/ and committed results stay"
+	@echo
+	@echo "The first call installs into .venv (PYTHON=python3, 3.11 to 3.13)."
+
+# Four runs share a GPU: a LeNet leaves most of one idle. Snakemake's lock files outlive a kill -9,
+# the Snakefile holds a lock that does not, hence --nolock.
+reproduce: $(READY)
+	@echo "Reproducing on $(DATASET)"
+	@gpus=$(GPUS); XDG_CACHE_HOME="$(CURDIR)/.venv/home/cache" \
+	    $(PY) -m snakemake --cores $(CORES) --resources gpu=$$((4 * gpus)) \
+	    --config dataset=$(DATASET) gpus=$$gpus --keep-going --rerun-incomplete \
+	    --rerun-triggers mtime --nolock --scheduler greedy
+	@echo "Everything is there"
+
+list: $(READY)
+	@$(PY) -m lib list --dataset $(DATASET)
+
+# One thread a process, since the processes are parallel; a notebook stays with one worker.
+test: lint
+	@echo "Running the tests and the notebooks"
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n logical --maxprocesses 4 --dist loadfile \
+	    --nbval --nbval-current-env tests notebooks
+
+lint: $(READY)
+	@echo "Checking the style"
+	@$(PY) -m ruff check --quiet --output-format concise .
+
+clean:
+	rm -rf results/digits results/notebooks results/logs .snakemake
+	rm -rf .pytest_cache .ruff_cache .hypothesis
+	find lib tests notebooks \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
+
+# The stamp is written last and removed first: without it .venv is half made, and made anew.
+$(READY): requirements.txt pyproject.toml
+	@$(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))" || \
+	    { echo "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@$(PYTHON) -c "import ensurepip, venv" 2> /dev/null || \
+	    { echo "$(PYTHON) cannot make environments: install its venv module (Debian: apt install python3-venv)" >&2; exit 1; }
+	@if [ -e $@ ]; then echo "Updating .venv"; rm $@; \
+	    else echo "Creating .venv"; $(PYTHON) -m venv --clear .venv; fi
+	@echo "Installing requirements.txt (the first time some 3 GB are downloaded, minutes)"
+	@$(PY) -m pip install -q --disable-pip-version-check -r requirements.txt
+	@echo "Installing lib"
+	@$(PY) -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@

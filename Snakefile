@@ -1,0 +1,158 @@
+"""The batch: the runs that the catalogue misses, in parallel, then every notebook on top of them.
+
+`make reproduce` calls it with the options it wants. It schedules and trains nothing itself:
+a run is `python -m lib run ID`, a notebook is papermill.
+
+    results/digits/{runs/<id>/, notebooks/, logs/}               digits
+    results/{runs/<id>/, notebooks/<dataset>/, logs/<dataset>/}  any other data set
+"""
+
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from snakemake.logging import logger
+from snakemake_interface_logger_plugins.common import LogEvent
+
+DATASET = config.get("dataset", "digits")
+GPUS = int(config.get("gpus", 0))
+
+RESULTS = os.environ.get("WORKBOOK_RESULTS", "results")  # as in lib.paths
+if DATASET == "digits":
+    RUNS, BOOKS, LOGS = (f"{RESULTS}/digits/{part}" for part in ("runs", "notebooks", "logs"))
+else:
+    RUNS, BOOKS, LOGS = (
+        f"{RESULTS}/{part}" for part in ("runs", f"notebooks/{DATASET}", f"logs/{DATASET}")
+    )
+
+# A process of its own, so that the scheduler stays free of torch; its errors go to the terminal.
+listing = subprocess.run(
+    [sys.executable, "-m", "lib", "list", "--dataset", DATASET, "--json"],
+    stdout=subprocess.PIPE,
+)
+if listing.returncode:
+    raise SystemExit(listing.returncode)
+CATALOGUE = {run["id"]: run for run in json.loads(listing.stdout)}
+
+# Only runs that are not there are jobs. A finished one is a plain input file, whatever its date:
+# a clone gives committed runs any order of dates, and no rule may ever delete or repeat one.
+# Stale and damaged ones are the user's to decide on; a notebook that needs one says so.
+DONE = [id for id, run in CATALOGUE.items() if run["status"] == "done"]
+MISSING = [id for id, run in CATALOGUE.items() if run["status"] in ("missing", "partial")]
+NOTEBOOKS = sorted(path.stem for path in Path("notebooks").glob("*.ipynb"))
+
+
+def result(id):
+    return f"{RUNS}/{id}/result.json"
+
+
+def needed_first(wildcards):
+    run = CATALOGUE[wildcards.id]
+    return [result(id) for id in (run["parent"], run["control"]) if id in MISSING]
+
+
+def device(wildcards):
+    return f"cuda:{MISSING.index(wildcards.id) % GPUS}" if GPUS else "cpu"
+
+
+wildcard_constraints:
+    id="|".join(map(re.escape, MISSING)) or "(?!)",  # (?!) matches nothing
+    book="|".join(NOTEBOOKS),
+
+
+rule all:
+    input:
+        expand(BOOKS + "/{book}.ipynb", book=NOTEBOOKS),
+
+
+rule run:
+    input:
+        needed_first,
+    output:
+        RUNS + "/{id}/result.json",
+    log:
+        LOGS + "/{id}.log",
+    params:
+        device=device,
+    priority: lambda wildcards: -CATALOGUE[wildcards.id]["priority"]  # 1 is the most urgent
+    resources:
+        gpu=1 if GPUS else 0,
+    shell:
+        "{sys.executable:q} -m lib run {wildcards.id} --threads 1 --device {params.device} &> {log}"
+        " && echo 'Trained {wildcards.id}' >&2 || {{ echo 'FAILED {wildcards.id}' >&2; exit 1; }}"
+
+
+rule notebook:
+    input:
+        [result(id) for id in DONE + MISSING],
+        list(Path("lib").rglob("*.py")),
+        book="notebooks/{book}.ipynb",
+    output:
+        BOOKS + "/{book}.ipynb",
+    log:
+        LOGS + "/{book}.log",
+    # The benchmarks (9x) measure time, so nothing else runs beside them.
+    threads: lambda wildcards: workflow.cores if wildcards.book.startswith("9") else 1
+    # Snakemake deletes a failed job's output, so papermill writes elsewhere: what it leaves there
+    # shows the cell that failed.
+    params:
+        unfinished=LOGS + "/{book}.ipynb",
+    shell:
+        "{sys.executable:q} -m papermill {input.book} {params.unfinished} -p dataset {DATASET}"
+        " --no-progress-bar &> {log} && mv {params.unfinished} {output}"
+        " && echo 'Executed {wildcards.book}' >&2 || {{ echo 'FAILED {wildcards.book}' >&2; exit 1; }}"
+
+
+LOCK = FileLock(f".snakemake/{DATASET}.lock")
+
+# Each job's log and what it makes: a log without its output is a failure.
+JOBS = {f"{LOGS}/{id}.log": result(id) for id in MISSING}
+JOBS |= {f"{LOGS}/{book}.log": f"{BOOKS}/{book}.ipynb" for book in NOTEBOOKS}
+
+
+def calm(record):
+    """Of Snakemake's messages, the count after each job and what went wrong."""
+    event = getattr(record, "event", None)
+    if workflow.dryrun:
+        return True
+    # A failed job says so itself, and onerror once more.
+    if event == LogEvent.JOB_ERROR or record.getMessage().startswith("RuleException"):
+        return False
+    return event == LogEvent.PROGRESS or record.levelno >= logging.WARNING
+
+
+def say(message):
+    print(message, file=sys.stderr)
+
+
+logger.addFilter(calm)
+counts = Counter(run["status"] for run in CATALOGUE.values())
+say(f"{DATASET}: {', '.join(f'{n} runs {status}' for status, n in counts.items())}")
+say(f"Executed notebooks go to {BOOKS}/")
+
+
+onstart:
+    # Snakemake's own lock files survive a kill -9; this one belongs to the kernel and does not.
+    try:
+        LOCK.acquire(blocking=False)
+    except Timeout:
+        raise SystemExit(f"A batch for {DATASET} is already running in this folder.")
+    for path in JOBS:
+        Path(path).unlink(missing_ok=True)
+        Path(path).with_suffix(".ipynb").unlink(missing_ok=True)
+
+
+onerror:
+    undone = [Path(path) for path, output in JOBS.items() if not Path(output).exists()]
+    failed = [path for path in undone if path.exists()]
+    say(f"{len(failed)} failed, {len(undone) - len(failed)} not started:")
+    for path in failed:
+        last = (path.read_text().strip() or "no message").splitlines()[-1]
+        book = path.with_suffix(".ipynb")
+        say(f"  {path.stem}: {last}\n    {book if book.exists() else path}")

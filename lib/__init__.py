@@ -1,0 +1,1 @@
+"""The compression workbook: three published systems for compressing a network under a budget."""

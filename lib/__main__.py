@@ -1,0 +1,200 @@
+"""The command line: ``python -m lib list | run | export | merge | verify``."""
+
+import argparse
+import json
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+
+from lib import batch, experiments, paths, runs, transfer
+from lib.data import DataUnavailable
+from lib.experiments import Entry
+from lib.training import Diverged, OutOfTime
+from lib.verify import verify
+
+#: What is reported in one line; anything else is a bug and shows its traceback.
+EXPECTED = (ValueError, DataUnavailable, Diverged)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command and returns its exit status: 0, or 1 where something went wrong."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.command(options)
+    except EXPECTED as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def list_runs(options: argparse.Namespace) -> int:
+    """The catalogue with each run's status."""
+    rows = [
+        _row(entry, seed)
+        for name in _datasets(options.dataset)
+        for entry in sorted(experiments.catalogue(name), key=lambda entry: entry.priority)
+        for seed in range(entry.seeds)
+    ]
+    if options.json:
+        print(json.dumps(rows, indent=1))
+        return 0
+    width = max(len(row["id"]) for row in rows)
+    print(f"{'run':{width}}  status   priority   cpu    gpu    for")
+    for row in rows:
+        cpu, gpu = (_duration(row["seconds"][kind]) for kind in ("cpu", "cuda"))
+        print(
+            f"{row['id']:{width}}  {row['status']:8} {row['priority']:^8} "
+            f"{cpu:>6} {gpu:>6}    {row['purpose']}"
+        )
+    done = sum(row["status"] == "done" for row in rows)
+    print(f"{done} of {len(rows)} done; times are estimates, on 2 CPU threads and on one GPU")
+    return 0
+
+
+def run(options: argparse.Namespace) -> int:
+    """Trains what is named, or what is missing."""
+    if bool(options.names) == options.missing:
+        raise ValueError("name the runs to do, or say --missing (python -m lib list shows them)")
+    if options.missing:
+        tasks = [
+            task
+            for name in _datasets(options.dataset)
+            for entry in sorted(experiments.catalogue(name), key=lambda entry: entry.priority)
+            for task in entry.runs
+            if runs.status(*task) in ("missing", "partial")
+        ]
+    else:
+        tasks = [task for name in options.names for task in experiments.find(name)]
+    failed, unfinished = 0, 0
+    limit = options.time_limit
+    outcomes = batch.run_all(
+        tasks,
+        jobs=options.jobs,
+        device=options.device,
+        threads=options.threads,
+        deadline=time.monotonic() + limit if limit else float("inf"),
+    )
+    for id, error in outcomes:
+        if isinstance(error, OutOfTime):
+            unfinished += 1
+            print(f"time     {id}: {error}", flush=True)
+        elif error is not None:
+            failed += 1
+            kind = "" if isinstance(error, EXPECTED) else f"{type(error).__name__}: "
+            print(f"failed   {id}: {kind}{error}", file=sys.stderr, flush=True)
+        else:
+            print(f"done     {id}", flush=True)
+    if unfinished:
+        print(f"{unfinished} runs left at the time limit; the same command goes on with them")
+    return 1 if failed else 0
+
+
+def export(options: argparse.Namespace) -> int:
+    """Packs finished runs into parts."""
+    for part in transfer.export(options.to, dataset=options.dataset, since=options.since):
+        print(f"{part}: {part.stat().st_size:,} bytes")
+    return 0
+
+
+def merge(options: argparse.Namespace) -> int:
+    """Adds the runs of exported parts."""
+    new = transfer.merge(options.parts)
+    for id in new:
+        print(f"merged   {id}")
+    print(f"{len(new)} new runs")
+    return 0
+
+
+def verify_runs(options: argparse.Namespace) -> int:
+    """Recomputes runs from their weights."""
+    if options.names:
+        tasks = [task for name in options.names for task in experiments.find(name)]
+        found = [runs.read(runs.folder_of(*task)) for task in tasks]
+    else:
+        found = runs.finished(options.dataset)
+    if not found:
+        raise ValueError(f"no finished run of {options.dataset!r} in {paths.runs(options.dataset)}")
+    failed = 0
+    for run in found:
+        problems = verify(run)
+        failed += bool(problems)
+        print(f"{'differs' if problems else 'verified'}  {run.id}", *problems, sep="\n    ")
+    return 1 if failed else 0
+
+
+def _datasets(name: str | None) -> list[str]:
+    """The named data set, else every real one: the embedded one is for trying things out."""
+    return [name] if name else [d for d in experiments.RATES if d != paths.EMBEDDED]
+
+
+def _row(entry: Entry, seed: int) -> dict:
+    experiment = entry.experiment
+    parent, control = experiment.parent, experiment.control
+    return {
+        "id": experiment.id(seed),
+        "parent": parent and parent.id(seed),
+        "control": control and control.id(seed),
+        "status": runs.status(experiment, seed),
+        "priority": entry.priority,
+        "seconds": {kind: experiments.seconds(experiment, kind) for kind in ("cpu", "cuda")},
+        "purpose": entry.purpose,
+    }
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m lib", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    datasets = list(experiments.RATES)
+
+    def command(name: str, function) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=function.__doc__, description=function.__doc__)
+        added.set_defaults(command=function)
+        return added
+
+    listing = command("list", list_runs)
+    listing.add_argument("--dataset", choices=datasets, help="default: every real data set")
+    listing.add_argument("--json", action="store_true", help="for programs")
+
+    running = command("run", run)
+    running.add_argument("names", nargs="*", metavar="NAME", help="a run's id, or an experiment")
+    running.add_argument("--missing", action="store_true", help="all that is not done, in order")
+    running.add_argument("--dataset", choices=datasets, help="of --missing; default: real ones")
+    running.add_argument("--time-limit", type=_positive, metavar="SECONDS", help="stop by then")
+    running.add_argument("--jobs", type=_positive, default=1, help="how many side by side")
+    running.add_argument("--device", default="auto", help="default: a GPU where there is one")
+    running.add_argument("--threads", type=_positive, default=runs.CPU_THREADS, help="a CPU run's")
+
+    exporting = command("export", export)
+    exporting.add_argument("to", type=Path, metavar="FOLDER")
+    exporting.add_argument("--dataset", choices=datasets, default="mnist")
+    exporting.add_argument("--since", type=_moment, help="only runs finished since, ISO 8601")
+
+    merging = command("merge", merge)
+    merging.add_argument("parts", nargs="+", type=Path, metavar="PART")
+
+    verifying = command("verify", verify_runs)
+    verifying.add_argument("names", nargs="*", metavar="NAME", help="default: all that are there")
+    verifying.add_argument("--dataset", choices=datasets, default="mnist")
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} must be 1 or more")
+    return value
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise argparse.ArgumentTypeError(f"{text} needs a time zone, such as {text}+00:00")
+    return moment
+
+
+if __name__ == "__main__":
+    sys.exit(main())

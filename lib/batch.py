@@ -1,0 +1,57 @@
+"""Several runs side by side, each in a process of its own that is used again for the next."""
+
+import math
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+
+from lib import runs
+from lib.experiments import Experiment
+
+Task = tuple[Experiment, int]
+
+
+def run_all(
+    tasks: list[Task],
+    *,
+    jobs: int = 1,
+    device: str = "auto",
+    threads: int = runs.CPU_THREADS,
+    deadline: float = math.inf,
+) -> Iterator[tuple[str, Exception | None]]:
+    """Gets every task, earlier ones first; yields (run id, None or what went wrong) as they end.
+
+    With ``jobs`` of one it trains here, with a progress bar. A task is handed out when what it
+    needs is done (needs that are not in ``tasks`` are trained by the task itself). A task whose
+    need failed fails too, when it tries to get it.
+    """
+    options = {"device": device, "threads": threads, "deadline": deadline}
+    if jobs == 1:
+        for experiment, seed in tasks:
+            yield experiment.id(seed), _attempt(experiment, seed, options)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        waiting, running = dict.fromkeys(tasks), {}
+        while waiting or running:
+            unfinished = {e.id(s) for e, s in [*waiting, *running.values()]}
+            for experiment, seed in list(waiting):
+                blocked = any(n.id(seed) in unfinished for n in runs.needs(experiment))
+                if len(running) < jobs and not blocked:
+                    del waiting[experiment, seed]
+                    quietly = options | {"quiet": True}
+                    future = pool.submit(_attempt, experiment, seed, quietly)
+                    running[future] = (experiment, seed)
+            finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                experiment, seed = running.pop(future)
+                yield experiment.id(seed), future.exception() or future.result()
+
+
+def _attempt(experiment: Experiment, seed: int, options: dict) -> Exception | None:
+    """One task; what goes wrong is returned so that the others go on."""
+    try:
+        runs.get(experiment, seed, **options)
+    except Exception as error:  # reported by the caller, with the run's id
+        return error
+    return None

@@ -1,0 +1,111 @@
+"""What a network costs: nominal bits, bits with positions and codebooks, bytes, parameters, MACs.
+
+Every rate is 32·n over some count of bits, n the number of compressible weights:
+
+- the *nominal* rate (the papers') counts the bits of nonzero weights and nothing else;
+- the *entropy* rate also charges where the nonzeros are and what the codebooks hold.
+"""
+
+import math
+from collections.abc import Mapping
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from lib.networks import compressible
+
+#: The widest codebook, in bits. A layer with more distinct values is stored as 32-bit floats.
+WIDEST = 8
+
+
+def bitwidth(weight: Tensor) -> int:
+    """b(W) = max(1, ⌈log₂ |unique nonzero values of W|⌉), in bits; 32 where W is not quantized.
+
+    A layer with more than 2⁸ distinct nonzero values counts as floats, 32 bits each: that is how
+    the papers count a network that is pruned and not quantized.
+    Yang et al. (CVPR 2020), eq. 1, there without the lower bound of one bit.
+    """
+    levels = _levels(weight)
+    return 32 if levels > 2**WIDEST else max(1, math.ceil(math.log2(max(1, levels))))
+
+
+def layer_costs(weights: Mapping[str, Tensor]) -> pd.DataFrame:
+    """One row a layer: what its weights cost, all columns ending in ``_bits`` in bits.
+
+    ``shape`` is written 50×20×5×5; ``levels`` counts distinct nonzero values; ``nominal_bits`` is
+    b(W)·‖W‖₀; ``position_bits`` and ``value_bits`` are the zero-order entropies of the layer's
+    zero/nonzero pattern and of its nonzero values; ``codebook_bits`` is 32 a level.
+    """
+    return pd.DataFrame([_layer_cost(name, weight) for name, weight in weights.items()])
+
+
+def nominal_bits(weights: Mapping[str, Tensor]) -> int:
+    """Σ b(W⁽ⁱ⁾)·‖W⁽ⁱ⁾‖₀, in bits: what the paper's budget limits (eq. 1)."""
+    return sum(bitwidth(weight) * int(torch.count_nonzero(weight)) for weight in weights.values())
+
+
+def summary(model: nn.Module) -> dict[str, float | int]:
+    """The costs of a whole network, under the keys that ``result.json`` uses.
+
+    ``estimated_bytes`` is a file's size as entropy coding would leave it: positions, values and
+    codebooks of the compressible weights, everything else (biases, normalisation) in 32 bits.
+    """
+    layers = layer_costs(compressible(model))
+    weights, kept = int(layers["weights"].sum()), int(layers["kept"].sum())
+    nominal = int(layers["nominal_bits"].sum())
+    coded = layers[["position_bits", "value_bits", "codebook_bits"]].to_numpy().sum()
+    others = sum(value.numel() for value in model.state_dict().values()) - weights
+    return {
+        "kept_fraction": kept / weights,
+        "mean_bits": nominal / max(1, kept),
+        "nominal_bits": nominal,
+        "nominal_rate": 32 * weights / max(1, nominal),
+        "entropy_rate": 32 * weights / max(1.0, coded),
+        "estimated_bytes": math.ceil(coded / 8) + 4 * others,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+    }
+
+
+def macs(model: nn.Module, input_shape: tuple[int, ...]) -> int:
+    """Multiply-accumulates of one image's forward pass, convolutions and linear layers only.
+
+    PyTorch's FlopCounterMode counts 2 FLOPs a MAC. Zeros inside a layer are counted: only a
+    network that was really built smaller costs less.
+    """
+    device = next(model.parameters()).device
+    image = torch.zeros(1, *input_shape, device=device)
+    was_training = model.training
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.eval()(image)
+    model.train(was_training)
+    return counter.get_total_flops() // 2
+
+
+def _layer_cost(name: str, weight: Tensor) -> dict:
+    count, kept, levels = weight.numel(), int(torch.count_nonzero(weight)), _levels(weight)
+    quantized = levels <= 2**WIDEST
+    _, occurrences = torch.unique(weight[weight != 0], return_counts=True)
+    return {
+        "name": name,
+        "shape": "×".join(map(str, weight.shape)),
+        "weights": count,
+        "kept": kept,
+        "levels": levels,
+        "bits": bitwidth(weight),
+        "nominal_bits": bitwidth(weight) * kept,
+        "position_bits": _entropy_bits(torch.tensor([kept, count - kept])),
+        "value_bits": _entropy_bits(occurrences) if quantized else 32.0 * kept,
+        "codebook_bits": 32 * levels if quantized else 0,
+    }
+
+
+def _levels(weight: Tensor) -> int:
+    return torch.unique(weight[weight != 0]).numel()
+
+
+def _entropy_bits(occurrences: Tensor) -> float:
+    """n·H: the bits an ideal coder that knows the frequencies spends on all n symbols."""
+    counts = occurrences[occurrences > 0].double()
+    return float((counts * (counts.sum() / counts).log2()).sum())

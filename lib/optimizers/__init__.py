@@ -1,0 +1,11 @@
+"""The compression methods, by the name that an experiment's stage gives them."""
+
+from lib.optimizers.admm import ADMM
+from lib.optimizers.codebook_tuning import CodebookTuning
+from lib.optimizers.method import Method
+
+METHODS: dict[str, type[Method]] = {
+    "sgd": Method,
+    "admm": ADMM,
+    "tune-codebooks": CodebookTuning,
+}

@@ -1,0 +1,168 @@
+"""ADMM: one size budget in bits; which weights to keep, and each layer's bits, learned together.
+
+Yang, Gui, Zhu, Liu, "Automatic Neural Network Compression by Sparsity-Quantization Joint
+Learning" (CVPR 2020), Algorithm 1. W are the network's weights (sparse), V their quantized
+duplicate, Y the dual variable that pulls them together; here U = Y/ρ is kept instead of Y.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from lib.networks import compressible
+from lib.optimizers.method import Method
+from lib.projections.codebook import assign, fit_codebooks
+from lib.projections.knapsack import choose_bitwidths, project_fixed_bitwidth
+
+MODES = ("joint", "prune", "quantize")
+
+#: The paper's ℬ, the bitwidths that a layer may get.
+BITWIDTHS = range(1, 9)
+
+
+class ADMM(Method):
+    """min ℓ(W) subject to Σ b(W⁽ⁱ⁾)·‖W⁽ⁱ⁾‖₀ ≤ ``budget`` bits (eq. 1), by Algorithm 1.
+
+    ``mode``:
+      - ``joint``: weights kept and bits a layer are both learned; zero costs nothing, so a layer
+        of b bits has 2ᵇ nonzero values and zero;
+      - ``prune``: every kept weight costs 32 bits, nothing is quantized (V = W, Y = 0);
+      - ``quantize``: every weight is kept and pays its layer's bits; zero is one of the 2ᵇ values.
+
+    ``rho`` is ρ; ``start_bits`` every layer's first bitwidth; ``periods_per_epoch`` is how often
+    an epoch the projections and the dual step are done (the paper's τ' is one epoch); ``exact``
+    solves the multiple-choice knapsack exactly instead of greedily.
+
+    A heuristic for a non-convex problem: always within the budget, never proven optimal. A step
+    costs one pass over the weights (the proximal term), a period the two projections. Biases and
+    normalisation stay in 32 bits, outside the budget.
+
+    Raises ``ValueError`` for an unknown mode, a ρ that is not positive, or (from ``start``) a
+    budget that no choice of bits fits.
+    """
+
+    def __init__(
+        self,
+        *,
+        budget: int,
+        mode: str = "joint",
+        rho: float = 0.05,
+        start_bits: int = 3,
+        periods_per_epoch: int = 1,
+        exact: bool = False,
+    ):
+        if mode not in MODES:
+            raise ValueError(f"unknown mode {mode!r}: choose one of {', '.join(MODES)}")
+        if not rho > 0:
+            raise ValueError(f"ρ = {rho} must be positive; the paper uses 0.05")
+        if start_bits not in BITWIDTHS:
+            raise ValueError(f"start_bits = {start_bits} must be between 1 and 8")
+        if periods_per_epoch < 1:
+            raise ValueError(f"periods_per_epoch = {periods_per_epoch} must be 1 or more")
+        self.budget, self.mode, self.rho, self.exact = budget, mode, rho, exact
+        self.start_bits, self.periods_per_epoch = start_bits, periods_per_epoch
+
+    @torch.no_grad()
+    def start(self, model: nn.Module) -> None:
+        layers = compressible(model)
+        self.names = list(layers)
+        self.w = [weight.detach() for weight in layers.values()]
+        self.v = [torch.zeros_like(w) for w in self.w]
+        self.u = [torch.zeros_like(w) for w in self.w]
+        # V − U, what the proximal step pulls to
+        self.anchor = [torch.zeros_like(w) for w in self.w]
+        bits = 32 if self.mode == "prune" else self.start_bits
+        self.bits = torch.full((len(self.w),), bits)
+        if self.mode == "quantize":
+            self._refuse_budget_below(sum(w.numel() for w in self.w))
+        self._project()
+
+    @torch.no_grad()
+    def after_step(self, lr: Tensor) -> None:
+        # W ← (W − α∇ℓ + αρ(V − Y/ρ)) / (1 + αρ), W − α∇ℓ being what the optimizer left:
+        # W ← W + t·(V − U − W) with t = αρ/(1 + αρ), over all layers in three launches
+        t = lr * self.rho / (1 + lr * self.rho)
+        pull = torch._foreach_sub(self.anchor, self.w)
+        torch._foreach_mul_(pull, t)
+        torch._foreach_add_(self.w, pull)
+
+    @torch.no_grad()
+    def after_period(self) -> None:
+        self._project()
+
+    def _project(self) -> None:
+        """Lines 7 to 10 of Algorithm 1: project W, then W + Y/ρ onto V, then the dual step."""
+        if self.mode != "quantize":
+            project_fixed_bitwidth(self.w, self.bits, budget=self.budget, out=self.w)
+        if self.mode == "prune":
+            torch._foreach_copy_(self.v, self.w)
+        else:
+            target = torch._foreach_add(self.w, self.u)
+            self._project_v(target)
+            # Y ← Y + ρ(W − V), divided by ρ
+            torch._foreach_copy_(self.u, torch._foreach_sub(target, self.v))
+        torch._foreach_copy_(self.anchor, torch._foreach_sub(self.v, self.u))
+
+    def _project_v(self, target: list[Tensor]) -> None:
+        free_zero = self.mode == "joint"
+        counts = self._paying()
+        books = fit_codebooks(target, widest=self._affordable(counts), free_zero=free_zero)
+        choice = choose_bitwidths(books.errors, counts, budget=self.budget, exact=self.exact)
+        self.bits = choice.bitwidths
+        for v, t, centres, b in zip(self.v, target, books.centres, self.bits.tolist(), strict=True):
+            v.copy_(assign(t, centres[b - 1], free_zero=free_zero))
+
+    def _paying(self) -> list[int]:
+        """How many weights of each layer pay bits: the nonzeros, or all when only quantizing."""
+        if self.mode == "quantize":
+            return [w.numel() for w in self.w]
+        return torch.stack([torch.count_nonzero(w) for w in self.w]).tolist()
+
+    @torch.no_grad()
+    def compressed(self) -> dict[str, Tensor]:
+        """W quantized to V's bitwidths ("directly perform a quantization to W*", Section 4.1)."""
+        if self.mode == "prune":
+            return dict(zip(self.names, self.w, strict=True))
+        free_zero = self.mode == "joint"
+        books = fit_codebooks(self.w, widest=self.bits.tolist(), free_zero=free_zero)
+        return {
+            name: assign(w, centres[bits - 1], free_zero=free_zero)
+            for name, w, bits, centres in zip(
+                self.names, self.w, self.bits.tolist(), books.centres, strict=True
+            )
+        }
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        torch._foreach_copy_(self.w, list(self.compressed().values()))
+
+    @torch.no_grad()
+    def metrics(self) -> dict[str, float]:
+        """Figure 2c's mean squared difference of W and V, and where the budget goes."""
+        weights = sum(w.numel() for w in self.w)
+        squares = sum(d.double().square().sum() for d in torch._foreach_sub(self.w, self.v))
+        kept = self._paying()
+        return {
+            "mse": float(squares) / weights,
+            "kept_fraction": sum(kept) / weights,
+            "bits": sum(b * n for b, n in zip(self.bits.tolist(), kept, strict=True)),
+        }
+
+    def state_dict(self) -> dict:
+        return {"v": self.v, "u": self.u, "anchor": self.anchor, "bits": self.bits}
+
+    def load_state_dict(self, state: dict) -> None:
+        for mine, saved in ((self.v, "v"), (self.u, "u"), (self.anchor, "anchor")):
+            torch._foreach_copy_(mine, [tensor.to(mine[0].device) for tensor in state[saved]])
+        self.bits = state["bits"].cpu()
+
+    def _affordable(self, counts: list[int]) -> list[int]:
+        """For each layer the widest choice that fits when every other layer gets one bit."""
+        spare = self.budget - sum(counts)
+        return [8 if n == 0 else min(8, 1 + spare // n) for n in counts]
+
+    def _refuse_budget_below(self, least: int) -> None:
+        if self.budget < least:
+            raise ValueError(
+                f"a budget of {self.budget:,} bits is too small: quantization alone needs at least "
+                f"{least:,}, one bit a weight; raise it or use mode='joint'"
+            )

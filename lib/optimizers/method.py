@@ -1,0 +1,48 @@
+"""What a compression method is to the training loop; by itself, plain SGD."""
+
+from torch import Tensor, nn
+
+
+class Method:
+    """Plain training, and the interface that every compression method fills in.
+
+    The loop calls, in this order: ``start`` once (on a resumed run then ``load_state_dict``);
+    for each step ``penalty`` and ``after_step``; ``after_period`` ``periods_per_epoch`` times
+    an epoch, evenly spaced; ``finish`` once.
+
+    ``penalty`` and ``after_step`` only launch work and must not wait for the device. Whatever
+    needs the host belongs in ``after_period``.
+    """
+
+    periods_per_epoch: int = 1
+
+    def start(self, model: nn.Module) -> None:
+        """Takes hold of the model whose weights the method will change in place."""
+
+    def penalty(self) -> Tensor | None:
+        """A scalar that the loop adds to the loss, or nothing."""
+        return None
+
+    def after_step(self, lr: Tensor) -> None:
+        """After each optimizer step; ``lr`` is its learning rate, a scalar on the device."""
+
+    def after_period(self) -> None:
+        """At the end of every 1/periods_per_epoch of an epoch."""
+
+    def compressed(self) -> dict[str, Tensor] | None:
+        """The compressed weights, layer by layer, if training ended now; nothing is changed."""
+        return None
+
+    def metrics(self) -> dict[str, float]:
+        """What the method wants in ``history.csv``, once an epoch."""
+        return {}
+
+    def finish(self) -> None:
+        """Leaves the compressed weights in the model."""
+
+    def state_dict(self) -> dict:
+        """Tensors and plain values that a checkpoint needs beside the model's own."""
+        return {}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Takes over what ``state_dict`` returned, after ``start``."""

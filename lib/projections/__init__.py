@@ -1,0 +1,1 @@
+"""Pure projections onto compressed sets: tensors and a budget in, tensors out."""

@@ -1,0 +1,69 @@
+"""The README's numbers: every block between two markers is written from the run folders.
+
+A block begins with ``<!-- begin NAME -->`` and ends with ``<!-- end NAME -->``.
+"""
+
+import re
+from collections.abc import Callable
+
+import pandas as pd
+
+from lib import experiments, paths, report
+
+README = paths.ROOT / "README.md"
+
+
+def render(text: str) -> str:
+    """``text`` with every block written anew. Raises ``ValueError`` for a block nobody knows."""
+
+    def block(match: re.Match) -> str:
+        name = match["name"]
+        if name not in BLOCKS:
+            raise ValueError(f"README block {name!r} is unknown: choose {', '.join(BLOCKS)}")
+        return f"<!-- begin {name} -->\n{BLOCKS[name]()}\n<!-- end {name} -->"
+
+    pattern = r"<!-- begin (?P<name>[\w-]+) -->\n.*?<!-- end (?P=name) -->"
+    return re.sub(pattern, block, text, flags=re.DOTALL)
+
+
+def _table_3() -> str:
+    rows = [report.finished(experiment) for experiment in experiments.table_3("mnist")]
+    table = report.table_3(rows, dataset="mnist")
+    ours = table["source"] == "ours"
+    shown = pd.DataFrame(
+        {
+            "LeNet-5 on MNIST": table["method"].where(~ours, "**" + table["method"] + "**"),
+            "nonzero": table["nonzero_percent"].map("{:.1f} %".format),
+            "bits": table["mean_bits"].map("{:.2f}".format),
+            "nominal rate": table["rate"].map("{:,.0f}×".format),
+            "drop, points": _drops(table),
+            "dense → compressed": _accuracies(table),
+            "entropy rate": table["entropy_rate"].map("{:,.0f}×".format).where(ours, ""),
+            "file, bytes": table["estimated_bytes"].map("{:,.0f}".format).where(ours, ""),
+        }
+    )
+    return _markdown(shown)
+
+
+def _drops(table: pd.DataFrame) -> list[str]:
+    return [
+        f"{row['drop_points']:.2f} [{row['drop_low']:.2f}, {row['drop_high']:.2f}], n = {row['n']:.0f}"
+        if row["source"] == "ours"
+        else f"{row['drop_points']:.1f}"
+        for _, row in table.iterrows()
+    ]
+
+
+def _accuracies(table: pd.DataFrame) -> list[str]:
+    return [
+        f"{row['dense_accuracy']:.2f} → {row['accuracy']:.2f} %" if row["source"] == "ours" else ""
+        for _, row in table.iterrows()
+    ]
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    rows = [list(table.columns), ["---"] * len(table.columns), *table.to_numpy().tolist()]
+    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
+
+
+BLOCKS: dict[str, Callable[[], str]] = {"table-3": _table_3}

@@ -1,0 +1,331 @@
+"""Runs: finished ones are folders that are read, missing ones are trained. Only ``get`` trains.
+
+A run folder is written under a temporary name and renamed, and ``result.json`` holds the SHA-256
+of every other file: it is whole, or it is not read.
+"""
+
+import functools
+import hashlib
+import io
+import json
+import math
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import torchvision
+from filelock import FileLock
+from torch import nn
+
+from lib import budget, data, networks, paths, weights
+from lib.checkpoints import Checkpoint
+from lib.data import Dataset
+from lib.experiments import Experiment, specification
+from lib.networks import compressible
+from lib.optimizers import METHODS
+from lib.training import predict, train
+
+#: What a run folder holds, besides result.json.
+FILES = ("experiment.json", "history.csv", "layers.csv", "correct.npy", "weights.safetensors")
+
+#: Threads of a run on a CPU, unless another number is asked for; part of what makes it repeat.
+CPU_THREADS = 1
+
+
+class Damaged(ValueError):
+    """A run folder is there but is not whole."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, read from its folder."""
+
+    folder: Path
+    result: dict
+
+    @property
+    def id(self) -> str:
+        return self.result["id"]
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """A row an epoch: losses, accuracies, and what the method recorded."""
+        return pd.read_csv(self.folder / "history.csv")
+
+    @property
+    def layers(self) -> pd.DataFrame:
+        """A row a layer: shape, kept weights, bits (see :func:`lib.budget.layer_costs`)."""
+        return pd.read_csv(self.folder / "layers.csv")
+
+    @property
+    def correct(self) -> np.ndarray:
+        """Which of the evaluated images the final network gets right, (images,) bool."""
+        packed = np.load(self.folder / "correct.npy", allow_pickle=False)
+        return np.unpackbits(packed, count=self.result["images"]).astype(bool)
+
+    def model(self) -> nn.Module:
+        """The final network, on the CPU, in evaluation mode."""
+        model = networks.build(self.result["network"])
+        model.load_state_dict(weights.unpack(self.folder / "weights.safetensors"))
+        return model.eval()
+
+
+def read(folder: Path) -> Run:
+    """The run in ``folder``. Raises ``Damaged`` where a file is missing or not what was written."""
+    try:
+        result = json.loads((folder / "result.json").read_text())
+        for name in FILES:
+            digest = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+            if digest != result["files"][name]:
+                raise Damaged(f"{folder / name} is not the file that was written")
+        if result["id"] != folder.name:
+            raise Damaged(f"{folder} holds the run {result['id']}")
+    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise Damaged(f"{folder} is not whole ({error!r}): delete it to run it again") from error
+    return Run(folder, result)
+
+
+def folder_of(experiment: Experiment, seed: int) -> Path:
+    return paths.runs(experiment.dataset) / experiment.id(seed)
+
+
+def present(folder: Path) -> bool:
+    """Whether there is anything in ``folder``: an empty one is no run, not even a damaged one."""
+    return folder.is_dir() and any(folder.iterdir())
+
+
+def finished(dataset: str) -> list[Run]:
+    """Every run of a data set that is there, by id, whether the catalogue knows it or not."""
+    folders = sorted(folder for folder in paths.runs(dataset).glob("[!.]*") if present(folder))
+    found = [read(folder) for folder in folders]
+    return [run for run in found if run.result["dataset"] == dataset]
+
+
+def status(experiment: Experiment, seed: int) -> str:
+    """``done``, ``damaged``, ``partial`` (a checkpoint is there), ``stale`` or ``missing``.
+
+    A stale run is one of the same name whose fields or recipe have changed since.
+    """
+    folder = folder_of(experiment, seed)
+    if present(folder):
+        try:
+            read(folder)
+        except Damaged:
+            return "damaged"
+        return "done"
+    if Checkpoint(experiment.id(seed)).exists():
+        return "partial"
+    older = folder.parent.glob(f"{experiment.slug}-{'[0-9a-f]' * 8}-s{seed}")
+    return "stale" if any(older) else "missing"
+
+
+def needs(experiment: Experiment) -> list[Experiment]:
+    """What is trained before: the dense parent, and the parent trained on for as long."""
+    return [other for other in (experiment.parent, experiment.control) if other is not None]
+
+
+def get(
+    experiment: Experiment,
+    seed: int,
+    *,
+    device: str = "auto",
+    threads: int = CPU_THREADS,
+    deadline: float = math.inf,
+    quiet: bool = False,
+) -> Run:
+    """The finished run; trained first, its parent and control before it, where it is missing.
+
+    ``device`` is a PyTorch device, or ``auto``: a GPU where there is one; ``threads`` is how many a
+    CPU run uses, part of what makes it repeat bit for bit. A run that was interrupted goes on from
+    its checkpoint. Two callers that want the same run train it once: the second waits.
+
+    Raises ``ValueError`` for a device that is not there, ``lib.training.OutOfTime`` at the
+    ``deadline`` (of ``time.monotonic()``), ``Damaged``, ``Diverged`` and ``DataUnavailable``.
+    """
+    folder = folder_of(experiment, seed)
+    if present(folder):
+        return read(folder)
+    place = _device(device)
+    options = {"device": device, "threads": threads, "deadline": deadline, "quiet": quiet}
+    before = {other.name: get(other, seed, **options) for other in needs(experiment)}
+    checkpoint = Checkpoint(experiment.id(seed))
+    checkpoint.file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(checkpoint.lock), _threads(threads):
+        if not present(folder):
+            _train(experiment, seed, before, checkpoint, place, threads, deadline, quiet)
+    return read(folder)
+
+
+def _train(experiment, seed, before, checkpoint, device, threads, deadline, quiet) -> None:
+    """Trains every stage, resuming from the checkpoint, and writes the run folder."""
+    dataset = _dataset(experiment.dataset, experiment.held_out, device)
+    torch.manual_seed(seed)
+    model = networks.build(experiment.network, classes=dataset.classes).to(device)
+    parent = before.get(experiment.parent.name) if experiment.parent else None
+    if parent is not None:
+        model.load_state_dict(parent.model().state_dict())
+
+    saved = checkpoint.load(map_location=device) or {"stage": 0, "rows": [], "loop": None}
+    rows = saved["rows"]
+    for number, stage in enumerate(experiment.stages):
+        if number < saved["stage"]:
+            continue
+        method = METHODS[stage.method](**dict(stage.options))
+        history = train(
+            model,
+            dataset,
+            stage.schedule,
+            method,
+            seed=seed,
+            stage=number,
+            resume=saved["loop"] if number == saved["stage"] else None,
+            save=functools.partial(_save, checkpoint, number, rows),
+            deadline=deadline,
+            trace=experiment.trace,
+            description=experiment.id(seed),
+            quiet=quiet,
+        )
+        rows = rows + [{"stage": number} | row for row in history]
+    _write(experiment, seed, before, model, dataset, rows, device, threads)
+    checkpoint.delete()
+
+
+def _save(checkpoint: Checkpoint, stage: int, rows: list, loop: dict) -> None:
+    checkpoint.save({"stage": stage, "rows": rows, "loop": loop})
+
+
+def _write(experiment, seed, before, model, dataset, rows, device, threads) -> None:
+    """The run folder, whole or not at all."""
+    control = before.get(experiment.control.name) if experiment.control else None
+    parent = before.get(experiment.parent.name) if experiment.parent else None
+    correct = predict(model, dataset, dataset.test) == dataset.test.labels
+    accuracy = int(correct.sum()) / len(correct)
+    macs = budget.macs(model, networks.INPUT_SHAPES[experiment.network])
+    result = {
+        "experiment": experiment.name,
+        "id": experiment.id(seed),
+        "parent": parent and parent.id,
+        "control": control and control.id,
+        "recipe": experiment.recipe,
+        "network": experiment.network,
+        "dataset": experiment.dataset,
+        "method": _method(experiment),
+        "mode": experiment.mode,
+        "budget": experiment.budget,
+        "seed": seed,
+        "dense_accuracy": parent and parent.result["accuracy"],
+        "accuracy": None if experiment.held_out else accuracy,
+        "held_out_accuracy": accuracy if experiment.held_out else None,
+        "images": len(correct),
+        "control_accuracy": control and control.result["accuracy"],
+        **budget.summary(model),
+        "file_bytes": None,
+        "macs": macs,
+        "dense_macs": macs,
+        "epochs": experiment.epochs,
+        "train_seconds": sum(row["seconds"] for row in rows),
+        "device": _device_name(device),
+        "threads": threads if device.type == "cpu" else None,
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "numpy": np.__version__,
+        },
+        "commit": _commit(),
+        "code_hash": code_hash(),
+        "data_fingerprint": dataset.fingerprint,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    layers = budget.layer_costs(compressible(model)).assign(rank=None)
+    contents = {
+        "experiment.json": _json(specification(experiment)).encode(),
+        "history.csv": pd.DataFrame(rows).to_csv(index=False).encode(),
+        "layers.csv": layers.to_csv(index=False).encode(),
+        "correct.npy": _npy(np.packbits(correct.cpu().numpy())),
+        "weights.safetensors": weights.pack(model.state_dict()),
+    }
+    result["files"] = {k: hashlib.sha256(v).hexdigest() for k, v in contents.items()}
+    contents["result.json"] = _json(result).encode()
+    install(folder_of(experiment, seed), contents)
+
+
+def install(folder: Path, contents: dict[str, bytes]) -> None:
+    """Writes a run folder under a temporary name, then renames it: it is whole or absent."""
+    partial = folder.parent / f".{folder.name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for name, content in contents.items():
+        (partial / name).write_bytes(content)
+    os.rename(partial, folder)
+
+
+def code_hash() -> str:
+    """SHA-256 over the sources of ``lib``, in the order of their paths."""
+    digest = hashlib.sha256()
+    root = Path(__file__).parent
+    for file in sorted(root.rglob("*.py")):
+        digest.update(f"{file.relative_to(root)}\n".encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {name!r} was asked for but no GPU is visible: use --device cpu")
+    return device
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+@functools.lru_cache(maxsize=2)
+def _dataset(name: str, held_out: bool, device: torch.device) -> Dataset:
+    return data.load(name, held_out=held_out).to(device)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _method(experiment: Experiment) -> str:
+    """``dense`` for plain training, else the first stage's method."""
+    method = experiment.stages[0].method
+    return "dense" if method == "sgd" else method
+
+
+def _commit() -> str | None:
+    """The commit that is checked out, where there is a git repository."""
+    try:
+        asked = ["git", "-C", str(paths.ROOT), "rev-parse", "HEAD"]
+        return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"

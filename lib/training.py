@@ -1,0 +1,280 @@
+"""The one training loop: data on the device, schedule, evaluation, checkpoints. It knows no method.
+
+Inside an epoch nothing waits for the device. Every epoch draws its order (and whatever a network
+draws at random) from the run's seed, the stage and the epoch alone, so a run that was resumed is,
+on a CPU, bit for bit the run that was not interrupted.
+"""
+
+import hashlib
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from tqdm.auto import tqdm
+
+from lib.data import Dataset, Split
+from lib.networks import compressible
+from lib.optimizers.method import Method
+
+#: Images evaluated at once.
+EVALUATION_BATCH = 1_000
+
+#: Epochs shorter than this (seconds) share a checkpoint: writing one would cost more than it saves.
+CHECKPOINT_SECONDS = 1.0
+
+
+class Diverged(Exception):
+    """The loss became NaN or infinite."""
+
+
+class OutOfTime(Exception):
+    """The next epoch would pass the time limit; all before it is in the checkpoint."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """Momentum SGD whose learning rate rises linearly, then falls as a cosine, step by step.
+
+    ``epochs`` counts both parts, ``warmup`` the first; ``weight_decay`` acts on tensors of two or
+    more dimensions: weights, not biases or normalisation. ``precision`` is what forward and
+    backward passes compute in, ``float32`` or ``bfloat16`` (autocast; the weights, the optimizer
+    and every evaluation stay in float32). Raises ``ValueError`` for another one.
+    """
+
+    epochs: int
+    lr: float
+    batch: int = 256
+    warmup: int = 0
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    precision: str = "float32"
+
+    def __post_init__(self):
+        if self.precision not in ("float32", "bfloat16"):
+            raise ValueError(f"precision = {self.precision!r} must be float32 or bfloat16")
+
+    def rates(self, steps_per_epoch: int) -> Tensor:
+        """The learning rate of every step, (epochs·steps_per_epoch,) float32."""
+        total, warm = self.epochs * steps_per_epoch, self.warmup * steps_per_epoch
+        step = torch.arange(total, dtype=torch.float64)
+        # αₜ = α·(t+1)/warm while t < warm, then α·½(1 + cos π(t − warm)/(total − warm))
+        rising = (step + 1) / max(1, warm)
+        falling = 0.5 * (1 + torch.cos(math.pi * (step - warm) / max(1, total - warm)))
+        return (self.lr * torch.where(step < warm, rising, falling)).float()
+
+
+def train(
+    model: nn.Module,
+    dataset: Dataset,
+    schedule: Schedule,
+    method: Method,
+    *,
+    seed: int,
+    stage: int = 0,
+    resume: dict | None = None,
+    save: Callable[[dict], None] = lambda state: None,
+    deadline: float = math.inf,
+    trace: bool = False,
+    description: str = "",
+    quiet: bool = False,
+) -> list[dict[str, float]]:
+    """Trains ``model`` in place, lets ``method`` finish it, and returns a history row an epoch.
+
+    ``model`` and ``dataset`` lie on the same device. ``resume`` is a state that ``save`` was given
+    by an earlier call. ``deadline`` is a time of ``time.monotonic()``: rather than pass it, the
+    loop saves its state and raises ``OutOfTime``. With ``trace`` a row also holds the training
+    loss of the weights, and of the weights as they would be compressed, after the epoch.
+    Raises ``Diverged`` when the loss is no longer a number.
+    """
+    loop = _Loop(model, dataset, schedule, method, seed=seed, stage=stage)
+    if resume is not None:
+        loop.load_state_dict(resume)
+    bar = tqdm(
+        desc=description,
+        total=schedule.epochs * loop.steps,
+        initial=loop.epoch * loop.steps,
+        unit="step",
+        disable=quiet,
+        dynamic_ncols=True,
+    )
+    saved, longest = time.monotonic(), 0.0
+    with bar:
+        while loop.epoch < schedule.epochs:
+            began = time.monotonic()
+            if began + 1.2 * longest > deadline:
+                save(loop.state_dict())
+                raise OutOfTime(f"stopped after {loop.epoch} of {schedule.epochs} epochs")
+            row = loop.run_epoch(bar)
+            row["test_loss"], row["test_accuracy"] = evaluate(model, dataset, dataset.test)
+            if trace:
+                row |= _trace(model, dataset, method)
+            loop.history.append(row | method.metrics())
+            bar.set_postfix(loss=f"{row['train_loss']:.4f}", accuracy=f"{row['test_accuracy']:.2%}")
+            now = time.monotonic()
+            if now - saved > CHECKPOINT_SECONDS or loop.epoch == schedule.epochs:
+                save(loop.state_dict())
+                saved = now
+            longest = max(longest, time.monotonic() - began)
+    method.finish()
+    return loop.history
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, dataset: Dataset, split: Split) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy (a fraction) of ``model`` on ``split``."""
+    was_training = model.training
+    model.eval()
+    totals = torch.zeros(2, dtype=torch.float64, device=split.labels.device)
+    batches = (split.images.split(EVALUATION_BATCH), split.labels.split(EVALUATION_BATCH))
+    for images, labels in zip(*batches, strict=True):
+        logits = model(dataset.normalise(images))
+        totals[0] += functional.cross_entropy(logits, labels, reduction="sum")
+        totals[1] += (logits.argmax(1) == labels).sum()
+    model.train(was_training)
+    loss, accuracy = (totals / len(split)).tolist()
+    return loss, accuracy
+
+
+@torch.no_grad()
+def predict(model: nn.Module, dataset: Dataset, split: Split) -> Tensor:
+    """The class that ``model`` gives each image of ``split``, (images,) int64."""
+    was_training = model.training
+    model.eval()
+    batches = split.images.split(EVALUATION_BATCH)
+    classes = torch.cat([model(dataset.normalise(images)).argmax(1) for images in batches])
+    model.train(was_training)
+    return classes
+
+
+class _Loop:
+    """Model, optimizer and method of one stage, and how far they have come."""
+
+    def __init__(self, model, dataset, schedule, method, *, seed, stage):
+        self.model, self.dataset, self.method = model, dataset, method
+        self.schedule, self.seed, self.stage = schedule, seed, stage
+        self.history: list[dict[str, float]] = []
+        self.steps = math.ceil(len(dataset.train) / schedule.batch)
+        self.device = dataset.train.labels.device
+        self.rates = schedule.rates(self.steps).to(self.device)
+        self.lr = torch.zeros((), device=self.device)
+        self.totals = torch.zeros(2, dtype=torch.float64, device=self.device)  # loss, correct
+        # Momentum that starts at zero is the same recursion, and is there to be checkpointed.
+        self.momenta = {p: torch.zeros_like(p) for p in model.parameters() if p.requires_grad}
+        self.optimizer = self._sgd()
+        # The last step of each of an epoch's periods.
+        periods = method.periods_per_epoch
+        self.period_ends = {self.steps * (i + 1) // periods - 1 for i in range(periods)}
+        method.start(model)
+
+    def _sgd(self) -> torch.optim.SGD:
+        decayed = [p for p in self.momenta if p.dim() >= 2]
+        others = [p for p in self.momenta if p.dim() < 2]
+        optimizer = torch.optim.SGD(
+            [
+                {"params": decayed, "weight_decay": self.schedule.weight_decay},
+                {"params": others},
+            ],
+            lr=self.lr,
+            momentum=self.schedule.momentum,
+            fused=True,
+        )
+        for parameter, momentum in self.momenta.items():
+            optimizer.state[parameter]["momentum_buffer"] = momentum
+        return optimizer
+
+    @property
+    def epoch(self) -> int:
+        return len(self.history)
+
+    def run_epoch(self, bar: tqdm) -> dict[str, float]:
+        """One pass over the training split."""
+        began = time.monotonic()
+        order = self._order().to(self.device, non_blocking=True)
+        rates = self.rates[self.epoch * self.steps :]
+        self.model.train()
+        self.totals.zero_()
+        for i, index in enumerate(order.split(self.schedule.batch)):
+            self._step(index, rates[i])
+            if i in self.period_ends:
+                self._refuse_divergence()
+                self.method.after_period()
+            bar.update(1)
+        loss, accuracy = (self.totals / len(order)).tolist()
+        return {
+            "epoch": self.epoch + 1,
+            "lr": float(rates[self.steps - 1]),
+            "train_loss": loss,
+            "train_accuracy": accuracy,
+            "seconds": time.monotonic() - began,
+        }
+
+    def _step(self, index: Tensor, lr: Tensor) -> None:
+        """One optimizer step on the images of ``index``; nothing here waits for the device."""
+        self.lr.copy_(lr)
+        images = self.dataset.normalise(self.dataset.train.images[index])
+        labels = self.dataset.train.labels[index]
+        half = self.schedule.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+            logits = self.model(images)
+            loss = functional.cross_entropy(logits, labels)
+        penalty = self.method.penalty()
+        self.optimizer.zero_grad()
+        (loss if penalty is None else loss + penalty).backward()
+        self.optimizer.step()
+        self.method.after_step(self.lr)
+        self.totals[0] += loss.detach() * len(index)
+        self.totals[1] += (logits.detach().argmax(1) == labels).sum()
+
+    def _refuse_divergence(self) -> None:
+        loss = float(self.totals[0])
+        if not math.isfinite(loss):
+            raise Diverged(
+                f"the loss was {loss} in epoch {self.epoch + 1}: lower the learning rate "
+                f"(at most {float(self.rates.max()):g} here) or lengthen the warm-up"
+            )
+
+    def _order(self) -> Tensor:
+        """The epoch's order of the training images; it also seeds what the network draws."""
+        label = f"{self.seed}/{self.stage}/{self.epoch}".encode()
+        seed = int.from_bytes(hashlib.sha256(label).digest()[:7], "big")
+        torch.manual_seed(seed)
+        return torch.randperm(
+            len(self.dataset.train), generator=torch.Generator().manual_seed(seed)
+        )
+
+    def state_dict(self) -> dict:
+        return {
+            "model": self.model.state_dict(),
+            "momenta": list(self.momenta.values()),
+            "method": self.method.state_dict(),
+            "history": self.history,
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        self.model.load_state_dict(state["model"])
+        for momentum, saved in zip(self.momenta.values(), state["momenta"], strict=True):
+            momentum.copy_(saved)
+        self.method.load_state_dict(state["method"])
+        self.history = list(state["history"])
+
+
+@torch.no_grad()
+def _trace(model: nn.Module, dataset: Dataset, method: Method) -> dict[str, float]:
+    """The training loss of the weights, and of the weights as they would be compressed."""
+    row = {"loss": evaluate(model, dataset, dataset.train)[0]}
+    compressed = method.compressed()
+    if compressed is None:
+        return row
+    weights = compressible(model)
+    before = {name: weight.clone() for name, weight in weights.items()}
+    for name, weight in weights.items():
+        weight.copy_(compressed[name])
+    row["compressed_loss"] = evaluate(model, dataset, dataset.train)[0]
+    row["compressed_test_accuracy"] = evaluate(model, dataset, dataset.test)[1]
+    for name, weight in weights.items():
+        weight.copy_(before[name])
+    return row

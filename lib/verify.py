@@ -1,0 +1,44 @@
+"""Recomputes what a finished run claims from its weights."""
+
+import torch
+
+from lib import budget, data, networks
+from lib.runs import Run
+from lib.training import predict
+
+#: What must come out again exactly; it is counted, not measured.
+EXACT = ("nominal_bits", "parameters", "macs", "estimated_bytes")
+CLOSE = ("kept_fraction", "mean_bits", "nominal_rate", "entropy_rate")
+
+
+def verify(run: Run, *, device: str = "cpu") -> list[str]:
+    """What of ``run`` does not come out again, in words; an empty list where all of it does.
+
+    Accuracy may differ by two images, as summation order differs between devices. Raises
+    ``DataUnavailable`` where the data set is not at hand.
+    """
+    result = run.result
+    dataset = data.load(result["dataset"], held_out=result["accuracy"] is None)
+    dataset = dataset.to(torch.device(device))
+    model = run.model().to(device)
+    correct = predict(model, dataset, dataset.test) == dataset.test.labels
+    accuracy = int(correct.sum()) / len(correct)
+    found = budget.summary(model)
+    found["macs"] = budget.macs(model, networks.INPUT_SHAPES[result["network"]])
+    claimed = result["held_out_accuracy"] if result["accuracy"] is None else result["accuracy"]
+    problems = [
+        f"{key}: {result[key]} claimed, {found[key]} found"
+        for key in EXACT
+        if found[key] != result[key]
+    ] + [
+        f"{key}: {result[key]} claimed, {found[key]} found"
+        for key in CLOSE
+        if abs(found[key] - result[key]) > 1e-9 * abs(result[key])
+    ]
+    if abs(accuracy - claimed) * len(dataset.test) > 2.5:
+        problems.append(f"accuracy: {claimed} claimed, {accuracy} found")
+    if dataset.fingerprint != result["data_fingerprint"]:
+        problems.append("data_fingerprint: the data set at hand is not the one it was run on")
+    if result["budget"] and result["mode"] != "prune" and found["nominal_bits"] > result["budget"]:
+        problems.append(f"{found['nominal_bits']} bits exceed the budget of {result['budget']}")
+    return problems

@@ -1,0 +1,94 @@
+"""Costs against sums done by hand."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from lib import budget, networks
+
+
+def levels(count, each=1):
+    """A weight with ``count`` distinct nonzero values, ``each`` times each, and three zeros."""
+    return torch.cat([torch.arange(1.0, count + 1).repeat(each), torch.zeros(3)])
+
+
+@pytest.fixture
+def by_hand():
+    """Two layers of 8 and 6 weights, and 3 biases."""
+    model = nn.Sequential(nn.Linear(4, 2, bias=False), nn.ReLU(), nn.Linear(2, 3))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[0, 0, 0, 0], [0.5, 0.5, -1, -1]]))
+        model[2].weight.copy_(torch.tensor([[0, 3], [3, 3], [2, -0.0]]))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("count", "bits"),
+    [(0, 1), (1, 1), (2, 1), (3, 2), (4, 2), (5, 3), (128, 7), (129, 8), (256, 8), (257, 32)],
+)
+def test_bitwidth(count, bits):
+    assert budget.bitwidth(levels(count, each=2)) == bits
+
+
+def test_layer_costs(by_hand):
+    costs = budget.layer_costs(networks.compressible(by_hand)).set_index("name")
+    first, second = costs.loc["0"], costs.loc["2"]
+
+    assert (first["shape"], second["shape"]) == ("2×4", "3×2")
+    assert (first["weights"], first["kept"], first["levels"], first["bits"]) == (8, 4, 2, 1)
+    assert first["nominal_bits"] == 4
+    assert first["position_bits"] == 8  # 8 places, half of them nonzero: one bit each
+    assert first["value_bits"] == 4  # 4 weights, 2 values as frequent: one bit each
+    assert first["codebook_bits"] == 2 * 32
+
+    assert (second["kept"], second["levels"], second["bits"]) == (4, 2, 1)  # −0.0 is zero
+    assert second["position_bits"] == pytest.approx(4 * math.log2(6 / 4) + 2 * math.log2(6 / 2))
+    assert second["value_bits"] == pytest.approx(3 * math.log2(4 / 3) + math.log2(4))
+
+
+def test_summary(by_hand):
+    found = budget.summary(by_hand)
+    positions = 8 + 4 * math.log2(6 / 4) + 2 * math.log2(6 / 2)
+    values = 4 + 3 * math.log2(4 / 3) + math.log2(4)
+    coded = positions + values + 4 * 32
+    assert found["kept_fraction"] == 8 / 14
+    assert found["nominal_bits"] == 8
+    assert found["mean_bits"] == 1
+    assert found["nominal_rate"] == 32 * 14 / 8
+    assert found["entropy_rate"] == pytest.approx(32 * 14 / coded)
+    assert found["estimated_bytes"] == math.ceil(coded / 8) + 3 * 4  # three biases
+    assert found["parameters"] == 14 + 3
+
+
+def test_a_dense_network_costs_32_bits_a_weight():
+    torch.manual_seed(0)
+    model = networks.build("lenet5")
+    with torch.no_grad():
+        model.conv1.weight.copy_(torch.arange(1.0, 501).view_as(model.conv1.weight))
+    found = budget.summary(model)
+    assert found["nominal_rate"] == pytest.approx(1, rel=1e-3)
+    assert found["estimated_bytes"] == pytest.approx(4 * 431_080, rel=1e-3)
+
+
+def test_a_network_of_zeros_has_costs(by_hand):
+    for parameter in by_hand.parameters():
+        nn.init.zeros_(parameter)
+    found = budget.summary(by_hand)
+    assert (found["nominal_bits"], found["kept_fraction"], found["mean_bits"]) == (0, 0, 0)
+    assert found["estimated_bytes"] == 3 * 4
+    assert math.isfinite(found["nominal_rate"])
+
+
+def test_nominal_bits_of_a_mapping():
+    # 5 weights of 3 values and 6 of one: 2·5 + 1·6
+    layers = {"a": torch.tensor([1.0, 1, 2, 3, 3, 0]), "b": torch.full((2, 3), -7.0)}
+    assert budget.nominal_bits(layers) == 2 * 5 + 1 * 6
+
+
+def test_macs_of_lenet5_and_nothing_is_left_changed():
+    model = networks.build("lenet5").train()
+    # a place of an output costs its filter's weights: 24·24·20·25, 8·8·50·500, 500·800, 10·500
+    assert budget.macs(model, (1, 28, 28)) == 288_000 + 1_600_000 + 400_000 + 5_000
+    assert model.training

@@ -1,0 +1,175 @@
+"""The data sets against their sources; what is missing or damaged is refused in words."""
+
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import map_coordinates
+from sklearn.datasets import load_digits
+
+from lib import data, paths
+from lib.data import DataUnavailable, Split
+
+MNIST_HEADERS = {
+    "train-images-idx3-ubyte": "00000803 0000ea60 0000001c 0000001c",
+    "train-labels-idx1-ubyte": "00000801 0000ea60",
+    "t10k-images-idx3-ubyte": "00000803 00002710 0000001c 0000001c",
+    "t10k-labels-idx1-ubyte": "00000801 00002710",
+}
+MNIST_SIZES = (47_040_016, 60_008, 7_840_016, 10_008)
+
+needs_mnist = pytest.mark.skipif(
+    not (paths.ROOT / "data" / "MNIST").exists(), reason="MNIST is not in data/"
+)
+
+
+def rows(*splits: Split) -> set[bytes]:
+    """Images with their labels, as values that sets can hold."""
+    return {
+        image.numpy().tobytes() + bytes([label])
+        for split in splits
+        for image, label in zip(split.images, split.labels.tolist(), strict=True)
+    }
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load("digits")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty data folder and no internet; returns where MNIST's files go."""
+
+    def fail(*args, **kwargs):
+        raise URLError("no route to host")
+
+    monkeypatch.setenv("WORKBOOK_DATA", str(tmp_path))
+    monkeypatch.setattr("torchvision.datasets.mnist.download_and_extract_archive", fail)
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    return raw
+
+
+@pytest.fixture
+def zeros(folder):
+    """Files with MNIST's names, headers and sizes, whose pixels and labels are all zero."""
+    for (name, header), size in zip(MNIST_HEADERS.items(), MNIST_SIZES, strict=True):
+        with (folder / name).open("wb") as file:
+            file.write(bytes.fromhex(header))
+            file.truncate(size)
+    return folder
+
+
+def test_digits_are_scikit_learns_drawn_up(digits):
+    bunch = load_digits()
+    # the centre of pixel i of 28 lies at (i + ½)·8/28 − ½ among the centres of the 8
+    at = (np.arange(28) + 0.5) * 8 / 28 - 0.5
+    grid = np.meshgrid(at, at, indexing="ij")
+    drawn = np.stack([map_coordinates(i, grid, order=1, mode="nearest") for i in bunch.images])
+    drawn = drawn.reshape(1797, -1) * 255 / 16
+
+    pixels = torch.cat([digits.train.images, digits.test.images]).numpy().reshape(1797, -1)
+    labels = torch.cat([digits.train.labels, digits.test.labels]).numpy()
+    squares = (drawn**2).sum(1)[:, None] - 2 * drawn @ pixels.T.astype(float)
+    nearest = (squares + (pixels.astype(float) ** 2).sum(1)).argmin(1)  # source → ours
+
+    assert sorted(nearest) == list(range(1797))
+    assert np.abs(pixels[nearest] - drawn).max() <= 0.51  # rounding
+    assert np.array_equal(labels[nearest], bunch.target)
+
+
+def test_the_split_is_fixed_and_stratified(digits):
+    assert (len(digits.train), len(digits.test)) == (1437, 360)
+    assert digits.test.labels[:12].tolist() == [7, 6, 3, 7, 7, 3, 2, 8, 9, 3, 2, 6]
+    whole = np.bincount(load_digits().target)
+    for split in (digits.train, digits.test):
+        counts = np.bincount(split.labels, minlength=10)
+        assert np.abs(counts - whole * len(split) / 1797).max() <= 1
+    assert len(rows(digits.train) | rows(digits.test)) == 1797  # disjoint, no image twice
+
+
+def test_what_is_held_out_comes_from_the_training_split_alone(digits):
+    tuning = data.load("digits", held_out=True)
+    assert (len(tuning.train), len(tuning.test)) == (1150, 287)
+    assert rows(tuning.train) | rows(tuning.test) == rows(digits.train)
+    counts = np.bincount(tuning.test.labels)
+    assert np.abs(counts - np.bincount(digits.train.labels) * 287 / 1437).max() <= 1
+
+
+def test_loading_twice_gives_the_same(digits):
+    again = data.load("digits")
+    assert again.fingerprint == digits.fingerprint
+    assert torch.equal(again.train.images, digits.train.images)
+    assert data.load("digits", held_out=True).fingerprint == digits.fingerprint
+
+
+def test_one_pixel_or_label_changes_the_fingerprint(digits):
+    for part in ("images", "labels"):
+        tensors = {"images": digits.test.images.clone(), "labels": digits.test.labels.clone()}
+        tensors[part].view(-1)[-1] += 1
+        assert data.fingerprint(digits.train, Split(**tensors)) != digits.fingerprint
+
+
+def test_normalised_pixels_have_mean_zero_and_deviation_one(digits):
+    pixels = digits.normalise(digits.train.images).double()
+    assert abs(pixels.mean()) < 0.01
+    assert abs(pixels.std() - 1) < 0.01
+
+
+def test_an_unknown_name_is_refused():
+    with pytest.raises(ValueError, match="unknown data set 'minst': choose one of digits, mnist"):
+        data.load("minst")
+
+
+def test_mnist_that_cannot_be_downloaded_is_reported(folder):
+    with pytest.raises(DataUnavailable, match="could not be downloaded") as error:
+        data.load("mnist")
+    assert str(folder.parent.parent) in str(error.value)
+    assert "put its four idx files" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", MNIST_HEADERS)
+def test_a_truncated_file_is_named(zeros, name):
+    with (zeros / name).open("r+b") as file:
+        file.truncate(5000)
+    with pytest.raises(DataUnavailable, match=rf"{name} is truncated .* delete it"):
+        data.load("mnist")
+
+
+@pytest.mark.parametrize("name", MNIST_HEADERS)
+@pytest.mark.parametrize("byte", [2, 3, 7])
+def test_a_damaged_header_is_named(zeros, name, byte):
+    with (zeros / name).open("r+b") as file:
+        file.seek(byte)
+        file.write(b"\xff")
+    with pytest.raises(DataUnavailable, match=rf"{name} is truncated or damaged.* delete it"):
+        data.load("mnist")
+
+
+def test_other_pixels_than_mnists_are_refused(zeros):
+    with pytest.raises(DataUnavailable, match="not MNIST's") as error:
+        data.load("mnist")
+    assert str(zeros) in str(error.value)
+    assert "delete the folder" in str(error.value)
+
+
+@needs_mnist
+def test_mnist_is_mnist():
+    mnist = data.load("mnist")
+    assert mnist.train.images.shape == (60_000, 1, 28, 28)
+    assert mnist.test.images.shape == (10_000, 1, 28, 28)
+    assert mnist.train.labels[:5].tolist() == [5, 0, 4, 1, 9]
+    assert mnist.test.labels[:5].tolist() == [7, 2, 1, 0, 4]
+    pixels = mnist.normalise(mnist.train.images)
+    assert abs(pixels.mean()) < 0.01
+    assert abs(pixels.std() - 1) < 0.01
+
+
+@needs_mnist
+def test_mnist_holds_out_5000_and_no_test_image():
+    tuning = data.load("mnist", held_out=True)
+    assert (len(tuning.train), len(tuning.test)) == (55_000, 5_000)
+    assert rows(tuning.train, tuning.test) == rows(data.load("mnist").train)
