@@ -47,7 +47,7 @@ def list_runs(options: argparse.Namespace) -> int:
             f"{cpu:>6} {gpu:>6}    {row['purpose']}"
         )
     done = sum(row["status"] == "done" for row in rows)
-    print(f"{done} of {len(rows)} done; times are estimates, on 2 CPU threads and on one GPU")
+    print(f"{done} of {len(rows)} done; times are estimates, on one CPU thread and on one GPU")
     return 0
 
 

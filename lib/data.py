@@ -5,6 +5,8 @@
 """
 
 import hashlib
+import math
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -137,7 +139,7 @@ def _mnist() -> tuple[Split, Split, tuple, tuple]:
     from torchvision.datasets import MNIST
 
     root = paths.data()
-    _refuse_truncated_mnist(root / "MNIST" / "raw")
+    _refuse_damaged_mnist(root / "MNIST" / "raw")
     try:
         splits = [MNIST(root, train=train, download=True) for train in (True, False)]
     except (RuntimeError, OSError, ValueError) as error:
@@ -149,20 +151,27 @@ def _mnist() -> tuple[Split, Split, tuple, tuple]:
     return train, test, (0.1307,), (0.3081,)
 
 
-def _refuse_truncated_mnist(folder: Path) -> None:
+def _refuse_damaged_mnist(folder: Path) -> None:
     """torchvision takes any file of the right name for whole, and dies inside numpy later."""
-    sizes = {
-        "train-images-idx3-ubyte": 47_040_016,
-        "train-labels-idx1-ubyte": 60_008,
-        "t10k-images-idx3-ubyte": 7_840_016,
-        "t10k-labels-idx1-ubyte": 10_008,
+    shapes = {
+        "train-images-idx3-ubyte": (60_000, 28, 28),
+        "train-labels-idx1-ubyte": (60_000,),
+        "t10k-images-idx3-ubyte": (10_000, 28, 28),
+        "t10k-labels-idx1-ubyte": (10_000,),
     }
-    for name, size in sizes.items():
+    for name, shape in shapes.items():
         file = folder / name
-        if file.exists() and file.stat().st_size != size:
+        if not file.exists():
+            continue
+        # An idx file begins with 0x08 (bytes), the number of dimensions, and each dimension.
+        header = struct.pack(f">{1 + len(shape)}i", 0x0800 + len(shape), *shape)
+        size, wanted = file.stat().st_size, len(header) + math.prod(shape)
+        with file.open("rb") as stream:
+            whole = size == wanted and stream.read(len(header)) == header
+        if not whole:
             raise DataUnavailable(
-                f"{file} is truncated or damaged: {file.stat().st_size:,} bytes instead of "
-                f"{size:,}; delete it to download it again"
+                f"{file} is truncated or damaged ({size:,} bytes, MNIST's has {wanted:,}): delete "
+                "it to download it again"
             )
 
 

@@ -20,6 +20,9 @@ from torch import Tensor
 #: A weights file larger than this is refused before it is read.
 MOST_BYTES = 2 * 2**30
 
+#: What a header or tensors that are not as :func:`pack` wrote them may lead to.
+_MALFORMED = (SafetensorError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
 
 def pack(state: Mapping[str, Tensor]) -> bytes:
     """The bytes of a safetensors file that holds ``state``, each float tensor in its least form."""
@@ -48,7 +51,7 @@ def unpack(file: Path) -> dict[str, Tensor]:
             kinds = ("raw", "mask", "values", "codes", "codebook")
             parts = {k: tensors[f"{name}|{k}"] for k in kinds if f"{name}|{k}" in tensors}
             state[name] = _whole(parts, shape)
-    except (SafetensorError, KeyError, IndexError, RuntimeError, ValueError) as error:
+    except _MALFORMED as error:
         raise ValueError(f"{file} is not a whole weights file: {error}") from error
     return state
 

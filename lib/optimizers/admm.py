@@ -137,14 +137,16 @@ class ADMM(Method):
 
     @torch.no_grad()
     def metrics(self) -> dict[str, float]:
-        """Figure 2c's mean squared difference of W and V, and where the budget goes."""
+        """Figure 2c's mean squared difference of W and V, and where the budget goes, by layer."""
         weights = sum(w.numel() for w in self.w)
         squares = sum(d.double().square().sum() for d in torch._foreach_sub(self.w, self.v))
-        kept = self._paying()
+        kept, bits = self._paying(), self.bits.tolist()
         return {
             "mse": float(squares) / weights,
             "kept_fraction": sum(kept) / weights,
-            "bits": sum(b * n for b, n in zip(self.bits.tolist(), kept, strict=True)),
+            "bits": sum(b * n for b, n in zip(bits, kept, strict=True)),
+            **{f"{name}.kept": n for name, n in zip(self.names, kept, strict=True)},
+            **{f"{name}.bits": b for name, b in zip(self.names, bits, strict=True)},
         }
 
     def state_dict(self) -> dict:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 EXACT_DISTINCT = 4096  # a layer of at most this many distinct values is solved exactly
-ROUNDS = 8  # of Lloyd's iterations on all values, after the dynamic programme on the bins
+ROUNDS = 6  # of Lloyd's iterations on all values, after the dynamic programme on the bins
 BATCH = 32_768  # points that one dynamic programme solves together
 SCAN = 512  # row length of the blocked prefix sum
 
@@ -243,7 +243,7 @@ def _sketch(
 
 def _bins(widths: list[int]) -> int:
     """Bins of a sketch: enough that the widest codebook's intervals are a few bins long each."""
-    return 128 + 16 * 2 ** widths[-1]
+    return 256 + 12 * 2 ** widths[-1]
 
 
 def _distinct(x: Tensor) -> list[Tensor]:

@@ -9,6 +9,7 @@ import math
 import operator
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -99,9 +100,10 @@ def project_fixed_bitwidth(
     items, cut = _search(flat, bits, budget, scale)
 
     kept = [torch.empty_like(w) for w in weights] if out is None else list(out)
-    lambdas = {key: _lambdas(cut.ratio, *key, scale) for key in {*zip(bits, _dtypes(flat))}}
+    kinds = [(b, w.dtype) for b, w in zip(bits, weights, strict=True)]
+    lambdas = {kind: _lambdas(cut.ratio, *kind, scale) for kind in {*kinds}}
     for i, (w, o) in enumerate(zip(weights, kept, strict=True)):
-        _write(w, o.detach(), i, cut, *lambdas[bits[i], w.dtype])
+        _write(w, o.detach(), i, cut, *lambdas[kinds[i]])
 
     spent = sum(b * n for b, n in zip(bits, cut.counts, strict=True))
     profit = _energy(kept) if items.profit is None else items.profit + cut.profit / scale / scale
@@ -135,9 +137,7 @@ class _Cut(NamedTuple):
     profit: float  # Σ (scale·w)² of the items kept
 
 
-def _search(
-    flat: list[Tensor], bits: list[int], budget: int, scale: float
-) -> tuple[_Items, _Cut]:
+def _search(flat: list[Tensor], bits: list[int], budget: int, scale: float) -> tuple[_Items, _Cut]:
     """Find the cut, and the items it was found among; raise for weights that are not finite."""
     size = sum(w.numel() for w in flat)
     scannable = size > DIRECT and all(
@@ -146,8 +146,10 @@ def _search(
     for margin in MARGINS if scannable else ():
         low, high = _bracket(flat, bits, budget, margin)
         items = _scan(flat, bits, low, high)
-        cut = items and _cut(items, bits, budget)
-        if cut and (low == 0 or cut.ratio > low + low * SLIVER) and cut.ratio < high - high * SLIVER:
+        cut = None if items is None else _cut(items, bits, budget)
+        if cut is not None and (
+            (low == 0 or cut.ratio > low * (1 + SLIVER)) and cut.ratio < high * (1 - SLIVER)
+        ):
             return items, cut
     items = _all_items(flat, bits, scale)
     return items, _cut(items, bits, budget)
@@ -165,7 +167,8 @@ def _bracket(
     share = [b * w.numel() / max(1, n) for b, w, n in zip(bits, flat, counts, strict=True)]
     ratio = torch.empty(sum(counts))
     cost = torch.empty(sum(counts), dtype=torch.float64)
-    for d, r, c, b, s in zip(drawn, ratio.split(counts), cost.split(counts), bits, share, strict=True):
+    pieces = zip(ratio.split(counts), cost.split(counts), strict=True)
+    for (r, c), d, b, s in zip(pieces, drawn, bits, share, strict=True):
         torch.mul(d, d, out=r).div_(b)  # w²/b
         c.fill_(s)
     # non-negative floats order as their bits; a NaN may look negative, and is refused later
@@ -213,11 +216,11 @@ def _scan(flat: list[Tensor], bits: list[int], low: float, high: float) -> _Item
         a[n:].zero_()
         torch.ge(a, highs[layer], out=m)
         counts.append(m.sum())  # an integer below 2²⁴: exact
-        sums.append(torch.dot(m, a))  # NaN·0 and inf·1 are seen here, wherever they are
+        # NaN·0 and inf·1 show in the sum, wherever they are; it adds pairwise, which a dot product
+        # does not, and equal weights cost that one five digits
+        sums.append(m.mul_(a).sum())
         # the derivative of a clipped ramp: a where low < a < high, else 0, in one operation
-        torch.ops.aten.hardtanh_backward.grad_input(
-            a, a, lows[layer], highs[layer], grad_input=m
-        )
+        torch.ops.aten.hardtanh_backward.grad_input(a, a, lows[layer], highs[layer], grad_input=m)
         found.append(_nonzeros(m))
         owners.append(layer)
     sums = torch.stack(sums).double()
@@ -343,7 +346,7 @@ def _lambdas(ratio: float, b: int, dtype: torch.dtype, scale: float) -> tuple[fl
     code = guess.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[dtype.itemsize])
     code = (code + torch.arange(-4, 5, dtype=code.dtype)).clamp_(min=0)
     near = code.view(dtype)  # (9,), past infinity lie NaN, which no comparison accepts
-    ratios = near.double().mul_(scale).square_().div_(b)
+    ratios = (near.double() * scale).square_().div_(b)
     keep, drop = near[ratios < ratio], near[ratios <= ratio]
     return float(keep[-1]) if len(keep) else 0.0, float(drop[-1]) if len(drop) else 0.0
 
@@ -380,10 +383,6 @@ def _scale(flat: list[Tensor]) -> float:
     if top == 0 or not math.isfinite(top):
         return 1.0
     return math.ldexp(1.0, min(1000, 500 - math.frexp(top)[1]))
-
-
-def _dtypes(tensors: Sequence[Tensor]) -> list[torch.dtype]:
-    return [t.dtype for t in tensors]
 
 
 def _integers(values: Sequence[int] | Tensor, name: str) -> list[int]:
@@ -436,8 +435,9 @@ def _check_finite(flat: Sequence[Tensor]) -> None:
     bad = {i: n for i, n in bad.items() if n}
     if bad:
         where = ", ".join(f"{n} in layer {i}" for i, n in bad.items())
-        raise ValueError(f"NaN or infinite weights: {where}; they have no projection, find where "
-                         "the training diverged")
+        raise ValueError(
+            f"NaN or infinite weights: {where}; they have no projection, find where they came from"
+        )
 
 
 # ------------------------------------------------------------- fixed sparsity: which bitwidths
@@ -504,8 +504,8 @@ def choose_bitwidths(
     cheapest = sum(group[0].bits for group in groups)
     if cheapest > budget:
         raise ValueError(
-            f"the budget is {budget} bits, but the cheapest choice of every layer needs {cheapest}; "
-            "raise the budget, prune more or offer narrower bitwidths"
+            f"the budget is {budget} bits, but the cheapest choice of every layer needs "
+            f"{cheapest}; raise the budget, prune more or offer narrower bitwidths"
         )
     choice, bound, density = _greedy(groups, budget)
     if exact:
@@ -530,15 +530,12 @@ def _groups(errors: list[list[float]], counts: list[int], widths: list[int]) -> 
         )
         if not options:
             raise ValueError(f"layer {i} has no finite error; offer it at least one bitwidth")
-        best = [options[0]]
-        best += [o for o, p in zip(options[1:], _least(options), strict=False) if o.error < p]
-        groups.append([o for o, p in zip(best, [*best[1:], None], strict=True)
-                       if p is None or p.bits > o.bits])
+        group: list[_Option] = []
+        for o in options:
+            if not group or o.error < group[-1].error:
+                group.append(o)
+        groups.append(group)
     return groups
-
-
-def _least(options: list[_Option]) -> list[float]:
-    return np.minimum.accumulate([o.error for o in options]).tolist()
 
 
 def _steps(groups: list[list[_Option]]) -> list[_Step]:
@@ -548,13 +545,10 @@ def _steps(groups: list[list[_Option]]) -> list[_Step]:
         hull: list[_Option] = []
         for o in group:
             # fractions, because a rounded slope could order two increments of a layer wrongly
-            while len(hull) > 1 and _slope(hull[-2], hull[-1]) <= _slope(hull[-1], o):
+            while len(hull) > 1 and _slope(hull[-2], hull[-1]) < _slope(hull[-1], o):
                 hull.pop()
             hull.append(o)
-        steps += [
-            _Step(_slope(a, b), layer, b.bits - a.bits, b)
-            for a, b in zip(hull, hull[1:], strict=False)
-        ]
+        steps += [_Step(_slope(a, b), layer, b.bits - a.bits, b) for a, b in pairwise(hull)]
     return sorted(steps, key=lambda s: (-s.density, s.layer))
 
 
@@ -615,12 +609,13 @@ def _optimum(
     # errors enter as differences from each layer's least, so that a tolerance means the same
     # whatever the common part is; it only lets more states live, never fewer
     least = [group[-1].error for group in groups]
-    goal = math.fsum(o.error - e for o, e in zip(incumbent, least, strict=True))
-    goal += 1e-9 * abs(goal) + 1e-300
     price = float(density)
+    goal = math.fsum(o.error - e for o, e in zip(incumbent, least, strict=True))
+    goal += 1e-9 * goal + 1e-12 * price * budget
 
     # reduced costs: E + λ·bits above its layer's minimum is lost whoever else is chosen
-    reduced = [[o.error - e + price * o.bits for o in g] for g, e in zip(groups, least, strict=True)]
+    pairs = zip(groups, least, strict=True)
+    reduced = [[o.error - e + price * o.bits for o in g] for g, e in pairs]
     relaxed = math.fsum(min(r) for r in reduced) - price * budget
     kept = [
         [o for o, r in zip(g, row, strict=True) if relaxed + r - min(row) <= goal]
@@ -677,7 +672,7 @@ def _checked_nonzeros(nonzeros: Sequence[int] | Tensor) -> list[int]:
 
 
 def _checked_errors(errors: Tensor, layers: int, widths: int) -> list[list[float]]:
-    errors = torch.as_tensor(errors, dtype=torch.float64)
+    errors = torch.as_tensor(errors, dtype=torch.float64).detach()
     if errors.shape != (layers, widths):
         raise ValueError(
             f"errors has shape {tuple(errors.shape)}; {layers} layers and {widths} bitwidths need "
