@@ -1,4 +1,4 @@
-"""The command line: ``python -m lib list | run | export | merge | verify``."""
+"""The command line: ``python -m lib list | run | export | merge | verify | readme``."""
 
 import argparse
 import json
@@ -7,7 +7,7 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-from lib import batch, experiments, paths, runs, transfer
+from lib import batch, experiments, paths, readme, runs, transfer
 from lib.data import DataUnavailable
 from lib.experiments import Entry
 from lib.training import Diverged, OutOfTime
@@ -122,6 +122,13 @@ def verify_runs(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+def write_readme(options: argparse.Namespace) -> int:
+    """Writes the README's measured blocks anew from the run folders."""
+    text = readme.README.read_text()
+    readme.README.write_text(readme.render(text))
+    return 0
+
+
 def _datasets(name: str | None) -> list[str]:
     """The named data set, else every real one: the embedded one is for trying things out."""
     return [name] if name else [d for d in experiments.RATES if d != paths.EMBEDDED]
@@ -179,6 +186,8 @@ def _parser() -> argparse.ArgumentParser:
     verifying = command("verify", verify_runs)
     verifying.add_argument("names", nargs="*", metavar="NAME", help="default: all that are there")
     verifying.add_argument("--dataset", choices=datasets, default="mnist")
+
+    command("readme", write_readme)
     return parser
 
 

@@ -1,6 +1,7 @@
 """Run folders in, tables out: the papers' numbers beside ours, drops paired seed by seed."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,17 @@ from lib.runs import Run
 
 #: How often a drop's interval resamples seeds and images.
 RESAMPLES = 2_000
+
+#: What our rows of Table 3 state and the paper's do not.
+OURS = (
+    "drop_sd",
+    "n",
+    "control_drop",
+    "dense_accuracy",
+    "accuracy",
+    "entropy_rate",
+    "estimated_bytes",
+)
 
 
 def reported(name: str) -> pd.DataFrame:
@@ -76,6 +88,112 @@ def uniform(table: pd.DataFrame) -> pd.DataFrame:
     share = table["kept"].sum() / table["weights"].sum()
     bits = (table["kept"] * table["bits"]).sum() / table["kept"].sum()
     return table.assign(kept=(share * table["weights"]).round().astype(int), bits=bits)
+
+
+def figure_2(histories: Mapping[float, pd.DataFrame]) -> pd.DataFrame:
+    """ADMM Figure 2 in numbers, a row a ρ: the last epoch's losses (nats), and the MSE's path.
+
+    ``histories`` maps ρ to the history of a traced run. ``mse_peak`` is the largest MSE of W and V
+    after any epoch, ``mse_peak_epoch`` that epoch, ``mse`` the last one; the accuracies (%) are
+    those of the final W on the test split, as it is and quantized.
+    """
+    rows = []
+    for rho, history in histories.items():
+        last = history.iloc[-1]
+        rows.append(
+            {
+                "rho": rho,
+                "loss": last["loss"],
+                "quantized_loss": last["compressed_loss"],
+                "mse_first": history["mse"].iloc[0],
+                "mse_peak": history["mse"].max(),
+                "mse_peak_epoch": int(history["epoch"][history["mse"].idxmax()]),
+                "mse": last["mse"],
+                "accuracy": 100 * last["test_accuracy"],
+                "quantized_accuracy": 100 * last["compressed_test_accuracy"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def file_parts(run: Run) -> dict[str, float]:
+    """What a file of the network would hold, in bytes; the parts sum to ``estimated_bytes``.
+
+    Positions and values as an ideal coder leaves them (zero-order entropy, layer by layer),
+    codebooks and biases (with normalisation) in 32 bits.
+    """
+    layers = run.layers
+    parts = {
+        "values": layers["value_bits"].sum() / 8,
+        "positions": layers["position_bits"].sum() / 8,
+        "codebooks": layers["codebook_bits"].sum() / 8,
+    }
+    # estimated_bytes rounds the sum of these three up to whole bytes
+    return parts | {"biases": run.result["estimated_bytes"] - math.ceil(sum(parts.values()))}
+
+
+def printed(table: pd.DataFrame) -> pd.DataFrame:
+    """:func:`table_3` as it is read: rounded, with units, a dash where nothing is stated."""
+    table = table.reindex(columns=[*table.columns, *(c for c in OURS if c not in table)])
+    columns = {
+        "method": table["method"],
+        "data": table["data"],
+        "nonzero, %": _shown(table["nonzero_percent"], "{:.1f}"),
+        "mean bits": _shown(table["mean_bits"], "{:.2f}"),
+        "nominal rate": _shown(table["rate"], "{:,.0f}×"),
+        "drop, points": _shown(table["drop_points"], "{:.2f}"),
+        "sd": _shown(table["drop_sd"], "{:.2f}"),
+        "n": _shown(table["n"], "{:.0f}"),
+        "drop against control": _shown(table["control_drop"], "{:.2f}"),
+        "dense, %": _shown(table["dense_accuracy"], "{:.2f}"),
+        "compressed, %": _shown(table["accuracy"], "{:.2f}"),
+        "entropy rate": _shown(table["entropy_rate"], "{:,.0f}×"),
+        "estimated bytes": _shown(table["estimated_bytes"], "{:,.0f}"),
+    }
+    return pd.DataFrame(columns).reset_index(drop=True)
+
+
+# ------------------------------------------------------------- committed rows, shown in notebooks
+
+
+def committed_table_3() -> str:
+    """Table 3 from the committed MNIST runs, as text; one line that says so where none is there."""
+    rows = [found for e in experiments.table_3("mnist") if (found := finished(e))]
+    if not rows:
+        return _none("Table 3")
+    return printed(table_3(rows, dataset="mnist")).to_string(index=False)
+
+
+def committed_figure_2() -> str:
+    """Figure 2's last epoch from the committed MNIST runs, as text; or one line."""
+    found = {rho: finished(e, most=1) for rho, e in experiments.figure_2("mnist").items()}
+    histories = {rho: seeds[0].history for rho, seeds in found.items() if seeds}
+    if not histories:
+        return _none("Figure 2")
+    return figure_2(histories).to_string(index=False, float_format="{:.3g}".format)
+
+
+def committed_layers() -> str:
+    """Figure 3's allocation from the committed MNIST runs (seed 0), as text; or one line."""
+    found = [finished(e, most=1) for e in experiments.table_3("mnist")]
+    parts = []
+    for run in (seeds[0] for seeds in found if seeds):
+        layers, even = run.layers, uniform(run.layers)
+        table = layers[["name", "weights", "kept", "bits"]].assign(
+            kept_percent=(100 * layers["kept"] / layers["weights"]).map("{:.2f}".format),
+            uniform_kept=even["kept"],
+            uniform_bits=even["bits"].map("{:.2f}".format),
+        )
+        parts.append(f"{run.result['nominal_rate']:,.0f}×\n{table.to_string(index=False)}")
+    return "\n\n".join(parts) or _none("Figure 3")
+
+
+def _none(name: str) -> str:
+    return f"No MNIST run of {name} is committed yet; make reproduce DATASET=mnist trains them."
+
+
+def _shown(column: pd.Series, form: str) -> list[str]:
+    return ["–" if pd.isna(value) else form.format(value) for value in column]
 
 
 def _row(compressed: Sequence[Run], dataset: str) -> dict:

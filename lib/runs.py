@@ -89,7 +89,7 @@ def read(folder: Path) -> Run:
                 raise Damaged(f"{folder / name} is not the file that was written")
         if result["id"] != folder.name:
             raise Damaged(f"{folder} holds the run {result['id']}")
-    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except (OSError, LookupError, TypeError, UnicodeError, json.JSONDecodeError) as error:
         raise Damaged(f"{folder} is not whole ({error!r}): delete it to run it again") from error
     return Run(folder, result)
 
@@ -125,7 +125,7 @@ def status(experiment: Experiment, seed: int) -> str:
     if Checkpoint(experiment.id(seed)).exists():
         return "partial"
     older = folder.parent.glob(f"{experiment.slug}-{'[0-9a-f]' * 8}-s{seed}")
-    return "stale" if any(older) else "missing"
+    return "stale" if any(map(present, older)) else "missing"
 
 
 def needs(experiment: Experiment) -> list[Experiment]:

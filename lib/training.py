@@ -23,6 +23,9 @@ from lib.optimizers.method import Method
 #: Images evaluated at once.
 EVALUATION_BATCH = 1_000
 
+#: A traced run's losses are taken over this many images of the training split, its first ones.
+TRACED = 10_000
+
 #: Epochs shorter than this (seconds) share a checkpoint: writing one would cost more than it saves.
 CHECKPOINT_SECONDS = 1.0
 
@@ -87,7 +90,8 @@ def train(
     ``model`` and ``dataset`` lie on the same device. ``resume`` is a state that ``save`` was given
     by an earlier call. ``deadline`` is a time of ``time.monotonic()``: rather than pass it, the
     loop saves its state and raises ``OutOfTime``. With ``trace`` a row also holds the training
-    loss of the weights, and of the weights as they would be compressed, after the epoch.
+    loss (over its first 10,000 images) of the weights, and of the weights as they would be
+    compressed, after the epoch.
     Raises ``Diverged`` when the loss is no longer a number.
     """
     loop = _Loop(model, dataset, schedule, method, seed=seed, stage=stage)
@@ -265,7 +269,8 @@ class _Loop:
 @torch.no_grad()
 def _trace(model: nn.Module, dataset: Dataset, method: Method) -> dict[str, float]:
     """The training loss of the weights, and of the weights as they would be compressed."""
-    row = {"loss": evaluate(model, dataset, dataset.train)[0]}
+    traced = Split(dataset.train.images[:TRACED], dataset.train.labels[:TRACED])
+    row = {"loss": evaluate(model, dataset, traced)[0]}
     compressed = method.compressed()
     if compressed is None:
         return row
@@ -273,7 +278,7 @@ def _trace(model: nn.Module, dataset: Dataset, method: Method) -> dict[str, floa
     before = {name: weight.clone() for name, weight in weights.items()}
     for name, weight in weights.items():
         weight.copy_(compressed[name])
-    row["compressed_loss"] = evaluate(model, dataset, dataset.train)[0]
+    row["compressed_loss"] = evaluate(model, dataset, traced)[0]
     row["compressed_test_accuracy"] = evaluate(model, dataset, dataset.test)[1]
     for name, weight in weights.items():
         weight.copy_(before[name])

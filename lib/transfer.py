@@ -6,7 +6,7 @@ import zipfile
 from datetime import datetime
 from pathlib import Path
 
-from lib import paths, runs
+from lib import data, paths, runs
 
 #: No part is larger than this, so that it passes through mail and copy limits.
 PART_BYTES = 15_000_000
@@ -50,7 +50,9 @@ def merge(parts: list[Path]) -> list[str]:
     contents: dict[Path, dict[str, bytes]] = {}
     for part in parts:
         for id, files in _read_part(part).items():
-            contents[_destination(part, id, files)] = files
+            folder = _destination(part, id, files)
+            if contents.setdefault(folder, files) != files:
+                raise ValueError(f"{part} has a run {id} that differs from another part's")
     new = {}
     for folder, files in contents.items():
         if not runs.present(folder):
@@ -94,7 +96,7 @@ def _read_part(part: Path) -> dict[str, dict[str, bytes]]:
                     raise ValueError(f"{name} is not what the manifest says")
                 id, _, file = name.partition("/")
                 found.setdefault(id, {})[file] = content
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError, AttributeError) as error:
+    except Exception as error:  # zipfile, zlib, bz2, lzma and json each have their own
         raise ValueError(f"{part} is damaged, nothing was merged: {error}") from error
     return found
 
@@ -103,8 +105,12 @@ def _destination(part: Path, id: str, files: dict[str, bytes]) -> Path:
     """Where a run belongs, by its own account; a forged name cannot lead out of the results."""
     if set(files) != _NAMES or not id or id.startswith(".") or Path(id).name != id:
         raise ValueError(f"{part} is damaged, nothing was merged: {id!r} is no whole run")
-    result = json.loads(files["result.json"])
     digests = {name: hashlib.sha256(files[name]).hexdigest() for name in runs.FILES}
-    if result.get("id") != id or result.get("files") != digests:
+    try:
+        result = json.loads(files["result.json"])
+        claims = (result["id"], result["files"], result["dataset"] in data.NAMES)
+    except (ValueError, LookupError, TypeError):
+        claims = None
+    if claims != (id, digests, True):
         raise ValueError(f"{part} is damaged, nothing was merged: {id!r} is not what it says")
     return paths.runs(result["dataset"]) / id

@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import warnings
 
 import pytest
 import torch
@@ -95,13 +94,13 @@ def test_a_damaged_newest_is_refused_and_the_previous_used(checkpoint, damage):
         assert loaded(checkpoint) == 1
 
 
+@pytest.mark.filterwarnings("ignore:the checkpoint")
 def test_both_damaged_is_an_error_that_names_them(checkpoint):
     checkpoint.save(state(1))
     checkpoint.save(state(2))
     flip(checkpoint.file)
     flip(checkpoint.previous)
-    with warnings.catch_warnings(), pytest.raises(ValueError, match="delete to start") as error:
-        warnings.simplefilter("ignore")
+    with pytest.raises(ValueError, match="delete to start") as error:
         checkpoint.load()
     assert str(checkpoint.file) in str(error.value)
     assert str(checkpoint.previous) in str(error.value)

@@ -96,11 +96,23 @@ def sample(name: str, n: int, seed: int = 0) -> torch.Tensor:
             rng.choice([-1, 1], size=n) + 1e-3 * rng.normal(size=n),
         ),
         "offset": lambda: 1000 + rng.normal(size=n),
+        # one value that is further out than all others together are wide
+        "outlier": lambda: np.append(rng.normal(size=n - 1), 1e4),
     }
     return torch.from_numpy(draw[name]().astype(np.float32))
 
 
-DRAWS = ["normal", "laplace", "student", "mixture", "skewed", "clumped", "stragglers", "offset"]
+DRAWS = [
+    "normal",
+    "laplace",
+    "student",
+    "mixture",
+    "skewed",
+    "clumped",
+    "stragglers",
+    "offset",
+    "outlier",
+]
 
 floats = st.floats(-100, 100, width=32)
 # many ties: few distinct values, repeated
@@ -189,15 +201,24 @@ def test_large_layer_is_near_the_optimum(name):
         assert found.errors[0, b - 1].item() <= best + max(1e-3 * best, slack)
 
 
-@pytest.mark.parametrize("name", ["normal", "laplace", "student", "stragglers"])
+@pytest.mark.parametrize("name", ["laplace", "student", "stragglers"])
 def test_large_layer_is_near_the_optimum_free_zero(name):
     v = sample(name, 6_000)
     found = fit_codebooks([v], free_zero=True)
     check_consistent(found, [v], free_zero=True)
     slack = 1e-8 * float((v.double() ** 2).sum())
-    for b in (2, 4, 8):
+    for b in (2, 4, 7):
         bound = pinned_error(v.numpy(), 2**b, zeros=30_000)
         assert found.errors[0, b - 1].item() <= bound + max(1e-3 * bound, slack)
+
+
+@pytest.mark.parametrize("name", ["student", "outlier", "clumped"])
+def test_slack_is_not_what_saves_heavy_tails(name):
+    """Within 0.1 % of the optimum even where that is far below 1e-8·Σv²."""
+    v = sample(name, 5_000)
+    found = fit_codebooks([v], free_zero=False)
+    for b in (5, 8):
+        assert found.errors[0, b - 1].item() <= 1.001 * kmeans_error(v.numpy(), 2**b)
 
 
 @pytest.mark.parametrize("b", [3, 6])
@@ -323,8 +344,9 @@ def test_scale_of_a_large_layer(scale, free_zero):
 
 
 @pytest.mark.parametrize("free_zero", [False, True])
-@pytest.mark.parametrize("name", ["normal", "student", "clumped"])
-@pytest.mark.parametrize("n", [500, 6_000])
+@pytest.mark.parametrize(
+    ("n", "name"), [(500, "normal"), (500, "student"), (500, "clumped"), (6_000, "student")]
+)
 def test_idempotent(n, name, free_zero):
     v = sample(name, n)
     found = fit_codebooks([v], free_zero=free_zero)
@@ -396,11 +418,12 @@ def test_no_layers_and_no_widths():
 
 
 def test_layers_do_not_touch_each_other():
-    values = [sample("normal", 300), sample("student", 9_000), torch.empty(0), torch.zeros(4)]
+    values = [sample("normal", 300), sample("student", 5_000), torch.empty(0), torch.zeros(4)]
+    values += [sample("laplace", 3_000 + n) for n in range(12)]  # more than one batch
     for free_zero in (False, True):
-        together = fit_codebooks(values, free_zero=free_zero)
+        together = fit_codebooks(values, bitwidths=range(1, 5), free_zero=free_zero)
         for layer, v in enumerate(values):
-            alone = fit_codebooks([v], free_zero=free_zero)
+            alone = fit_codebooks([v], bitwidths=range(1, 5), free_zero=free_zero)
             assert torch.equal(alone.errors[0], together.errors[layer])
             for a, b in zip(alone.centres[0], together.centres[layer], strict=True):
                 assert torch.equal(a, b)
@@ -414,6 +437,8 @@ def test_widest(free_zero):
     assert torch.all(torch.isinf(some.errors[0]))
     assert torch.all(torch.isinf(some.errors[1, 3:]))
     assert [len(c) for c in some.centres[0]] == [0] * 8
+    none = fit_codebooks([values[1]], free_zero=free_zero, widest=[0])
+    assert torch.all(torch.isinf(none.errors))
     torch.testing.assert_close(some.errors[1, :3], every.errors[1, :3], rtol=1e-3, atol=0)
     assert torch.equal(some.errors[2], every.errors[2])
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from lib.networks import compressible
 from lib.optimizers.method import Method
 from lib.projections.codebook import assign, fit_codebooks
-from lib.projections.knapsack import choose_bitwidths, project_fixed_bitwidth
+from lib.projections.knapsack import project_fixed_bitwidth
+from lib.projections.multiple_choice import choose_bitwidths
 
 MODES = ("joint", "prune", "quantize")
 

@@ -48,11 +48,12 @@ def fit_codebooks(
         otherwise      min_c Σᵢ min_k (vᵢ − c_k)²               any centre may be zero
 
     Exact (to rounding: 1e-14·Σv², and centres rounded to float32) for a layer of at most 4,096
-    distinct values. Above that, the optimum over intervals of unevenly spaced bins, then Lloyd's
-    iterations on all values: a local optimum, within max(0.1 %, 1e-8·Σv²) of the global one
-    wherever it was measured (normal, Laplace, Student t of 2 degrees, mixtures, clumps). Errors
-    are measured on all values with the float32 centres that are returned, not estimated, and never
-    grow with the width.
+    distinct values. Above that, the optimum over intervals of at most 4,224 uneven bins, then
+    Lloyd's iterations on all values: no bound is proven, but wherever it was measured (normal,
+    Laplace, Student t of 1 to 2 degrees, mixtures, clumps; 4,097 to 100,000 values) the error was
+    within 0.1 % of the optimum for every width. Errors are measured on all values with the float32
+    centres that are returned, not estimated (relative error below 2e-7), and never grow with the
+    width. On one machine the same values always give the same codebooks.
 
     Args:
         values: one tensor a layer, any shape, floating, all on one device. Half precision is
@@ -67,9 +68,9 @@ def fit_codebooks(
         float32 centres on the values' device, without zero when `free_zero`, without duplicates
         and without centres that no value is nearest to.
 
-    Cost: sorting, O(n log n), and a few passes over n; then O(2ᵇ·m log m) on m ≤ 4,096 points, for
-    all layers together. About 30 bytes a weight for the largest layer, 12 for the others. From a
-    GPU everything comes over in one transfer for all layers before the programme, and in one after.
+    Cost: sorting, O(n log n), and a few passes over n; then O(2ᵇ·m log m) on m ≤ 4,226 points a
+    layer, on the CPU. About 40 bytes a weight for the largest layer, 12 for the others. From a GPU
+    everything comes over in one transfer for all layers before the programme, and in one after.
 
     Raises:
         ValueError: a bitwidth outside 1 … 8 or out of order; `widest` of another length or outside
@@ -216,7 +217,8 @@ def _sketch(
     for x, widths in zip(ordered, wanted, strict=True):
         size, moment = 0, None
         # not NaN, and within float32's range, because centres are float32
-        finite = (x.abs() <= torch.finfo(torch.float32).max).sum().double().view(1)
+        limit = torch.finfo(torch.float32).max
+        finite = ((x <= limit) & (x >= -limit)).sum().double().view(1)
         packet = [x.numel() - finite, *_distinct(x)]
         if x.numel() > EXACT_DISTINCT and widths:
             size = _bins(widths)
@@ -243,7 +245,7 @@ def _sketch(
 
 def _bins(widths: list[int]) -> int:
     """Bins of a sketch: enough that the widest codebook's intervals are a few bins long each."""
-    return 256 + 12 * 2 ** widths[-1]
+    return 128 + 16 * 2 ** widths[-1]
 
 
 def _distinct(x: Tensor) -> list[Tensor]:
@@ -251,13 +253,12 @@ def _distinct(x: Tensor) -> list[Tensor]:
     n = x.numel()
     if n == 0:
         return [x.new_zeros(1, dtype=torch.float64)]
-    rank = torch.ones(n, dtype=torch.int32, device=x.device)  # of the distinct value, from 1
+    rank = torch.zeros(n, dtype=torch.int32, device=x.device)  # of the distinct value
     torch.cumsum(x[1:] != x[:-1], 0, dtype=torch.int32, out=rank[1:])
-    rank[1:] += 1
     # Looking the ranks up needs no sizes that depend on the data, so the device is not waited for.
-    sought = torch.arange(1, min(n, EXACT_DISTINCT) + 1, dtype=torch.int32, device=x.device)
+    sought = torch.arange(min(n, EXACT_DISTINCT), dtype=torch.int32, device=x.device)
     starts = torch.searchsorted(rank, sought)
-    return [rank[-1:].double(), starts.double(), x[starts.clamp(max=n - 1)].double()]
+    return [rank[-1:].double() + 1, starts.double(), x[starts.clamp(max=n - 1)].double()]
 
 
 def _grid(x: Tensor, bins: int, *, free_zero: bool) -> tuple[_Moments, list[Tensor]]:
@@ -270,7 +271,7 @@ def _grid(x: Tensor, bins: int, *, free_zero: bool) -> tuple[_Moments, list[Tens
     scaled = x / scale
     gaps = (scaled[1:] - scaled[:-1]).pow_(2 / 3)
     for _ in range(3):  # one cut in a gap is enough: a far outlier must not use up the bins
-        gaps = torch.minimum(gaps, gaps.sum() / bins)
+        gaps.clamp_(max=gaps.sum() / bins)
     measure = _prefix(gaps)  # (n,)
     steps = torch.arange(1, bins, device=x.device, dtype=torch.float64) / bins
     cuts = torch.searchsorted(measure, steps * measure[-1])
@@ -318,9 +319,12 @@ def _unpack(packet: np.ndarray, n: int, size: int, *, free_zero: bool) -> _Sketc
             zero=int((value == 0).sum()),
             value=value,
         )
-    mean, below, above, *table = packet[1 + 2 * most :]
-    ranks, totals, squares = np.reshape(table, (3, size + 3))
-    kept = np.append(np.diff(ranks) > 0, True)  # a wide gap takes several cuts: bins without values
+    if not size:  # no codebook is wanted
+        nothing = np.empty(0)
+        return _Sketch(True, 0.0, nothing, nothing, nothing, 0, 0, nothing)
+    mean, below, above = packet[1 + 2 * most :][:3]
+    ranks, totals, squares = packet[1 + 2 * most + 3 :].reshape(3, size + 3)
+    kept = np.append(np.diff(ranks) > 0, True)  # two cuts in one gap: a bin without values
     ranks = ranks[kept]
     return _Sketch(
         exact=False,
@@ -639,7 +643,7 @@ def _lloyd(x: Tensor, moments: _Moments, levels: Tensor, *, free_zero: bool) -> 
     # difference is rounded to the values' precision, 6e-8 of itself in float32; squares are not.
     errors = [
         torch.linalg.vector_norm(
-            x - torch.repeat_interleave(c, n, output_size=x.numel()), dtype=torch.float64
+            torch.repeat_interleave(c, n, output_size=x.numel()).sub_(x), dtype=torch.float64
         )
         .square()
         .view(1)

@@ -1,0 +1,270 @@
+"""With the sparsity fixed, which bitwidth each layer gets: a multiple-choice knapsack.
+
+Its counterpart, which weights stay, is in ``knapsack``.
+"""
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lib.projections.knapsack import checked_budget, integers
+
+
+class Choice(NamedTuple):
+    """What ``choose_bitwidths`` returns."""
+
+    bitwidths: Tensor  # (layers,) int64
+    error: float  # Σ of the chosen errors
+    bits: int  # Σ bᵢ·nnzᵢ
+    lower_bound: float  # no choice within the budget has a smaller error
+
+
+class _Option(NamedTuple):
+    bits: int  # cost
+    error: float
+    width: int  # position among the bitwidths
+
+
+class _Step(NamedTuple):
+    """One increment along a layer's convex hull."""
+
+    density: Fraction  # error saved per bit
+    layer: int
+    bits: int
+    option: _Option  # where it leads
+
+
+def choose_bitwidths(
+    errors: Tensor,
+    nonzeros: Sequence[int] | Tensor,
+    *,
+    budget: int,
+    bitwidths: Sequence[int] = range(1, 9),
+    exact: bool = False,
+) -> Choice:
+    """Give each layer the bitwidth that leaves the least quantization error within the budget.
+
+    Solves  min Σᵢ E(i, bᵢ)  s.t.  Σᵢ bᵢ·nnzᵢ ≤ budget, one bᵢ a layer: a multiple-choice knapsack.
+
+    Greedy: every layer starts at its cheapest choice, and the increments of all layers are taken by
+    error saved per bit until one does not fit, which is the paper's rule. Its premise, that a
+    layer's increments come sorted, holds on convex curves only, so choices above the lower convex
+    hull of (bits, error) are left out of this part. What the budget has left is then spent one
+    upgrade after another, hull or not, on the largest error saved per bit among those that fit.
+    The result is never worse than the paper's, and ``error - lower_bound`` bounds what is lost.
+    With ``exact`` it is the optimum, by dynamic programming over integer bits; then
+    ``lower_bound`` equals ``error``.
+
+    Parameters
+    ----------
+    errors : (layers, widths) squared errors; +inf marks a choice that is not offered.
+    nonzeros : (layers,) weights that pay; a layer with none costs nothing, and gets the smallest
+        error, the narrower bitwidth where equal.
+    budget : bits for all layers together, a non-negative integer.
+    bitwidths : (widths,) the candidates in bits, distinct positive integers.
+    exact : return the optimum.
+
+    Greedy: O(n log n) for n = layers·widths. Exact: exponential at worst; bounds leave a few
+    thousand states for tens of layers.
+
+    Raises ``ValueError`` for a budget below the cheapest choices (it says how much they need), for
+    NaN or -inf errors, a layer without any choice, and shapes that do not match.
+
+    Yang, Gui, Zhu, Liu (CVPR 2020), Section 3.4, Definition 1, Proposition 2; Sinha and Zoltners
+    (1979) for the dominated choices and the bound.
+    """
+    widths = _checked_widths(bitwidths)
+    counts = _checked_nonzeros(nonzeros)
+    budget = checked_budget(budget)
+    groups = _groups(_checked_errors(errors, len(counts), len(widths)), counts, widths)
+    cheapest = sum(group[0].bits for group in groups)
+    if cheapest > budget:
+        raise ValueError(
+            f"the budget is {budget} bits, but the cheapest choice of every layer needs "
+            f"{cheapest}; raise the budget, prune more or offer narrower bitwidths"
+        )
+    choice, bound, density = _greedy(groups, budget)
+    if exact:
+        choice = _optimum(groups, budget, choice, density)
+    error = math.fsum(o.error for o in choice)
+    return Choice(
+        bitwidths=torch.tensor([widths[o.width] for o in choice], dtype=torch.int64),
+        error=error,
+        bits=sum(o.bits for o in choice),
+        lower_bound=error if exact else min(error, bound),
+    )
+
+
+def _groups(errors: list[list[float]], counts: list[int], widths: list[int]) -> list[list[_Option]]:
+    """Per layer the choices worth considering: more bits only for less error."""
+    groups = []
+    for i, (row, n) in enumerate(zip(errors, counts, strict=True)):
+        options = [_Option(b * n, e, j) for j, (b, e) in enumerate(zip(widths, row, strict=True))]
+        options = sorted(
+            (o for o in options if o.error < math.inf),
+            key=lambda o: (o.bits, o.error, widths[o.width]),
+        )
+        if not options:
+            raise ValueError(f"layer {i} has no finite error; offer it at least one bitwidth")
+        group: list[_Option] = []
+        for o in options:
+            if not group or o.error < group[-1].error:
+                group.append(o)
+        groups.append(group)
+    return groups
+
+
+def _steps(groups: list[list[_Option]]) -> list[_Step]:
+    """The increments along all hulls by error saved per bit; those of a layer stay in order."""
+    steps = []
+    for layer, group in enumerate(groups):
+        hull: list[_Option] = []
+        for o in group:
+            # fractions, because a rounded slope could order two increments of a layer wrongly
+            while len(hull) > 1 and _slope(hull[-2], hull[-1]) < _slope(hull[-1], o):
+                hull.pop()
+            hull.append(o)
+        steps += [_Step(_slope(a, b), layer, b.bits - a.bits, b) for a, b in pairwise(hull)]
+    return sorted(steps, key=lambda s: (-s.density, s.layer))
+
+
+def _slope(a: _Option, b: _Option) -> Fraction:
+    # (ρⱼ − ρⱼ₋₁)/(ωⱼ − ωⱼ₋₁), with ρ = −E
+    return (Fraction(a.error) - Fraction(b.error)) / (b.bits - a.bits)
+
+
+def _greedy(
+    groups: list[list[_Option]], budget: int
+) -> tuple[list[_Option], float, Fraction | None]:
+    """The choice, the optimum of the LP relaxation, and the density at which the budget runs out.
+
+    The density is None if every increment fits; then the choice is the optimum.
+    """
+    choice = [group[0] for group in groups]
+    left = budget - sum(o.bits for o in choice)
+    for step in _steps(groups):
+        if step.bits > left:
+            break
+        choice[step.layer] = step.option
+        left -= step.bits
+    else:
+        return choice, math.fsum(o.error for o in choice), None
+    # LP relaxation: the fraction of this increment that the bits left still pay for
+    bound = sum((Fraction(o.error) for o in choice), Fraction(0)) - step.density * left
+    while True:
+        upgrades = [
+            (_slope(choice[i], o), -i, o)
+            for i, group in enumerate(groups)
+            for o in group
+            if 0 < o.bits - choice[i].bits <= left
+        ]
+        if not upgrades:
+            break
+        _, i, option = max(upgrades)
+        left -= option.bits - choice[-i].bits
+        choice[-i] = option
+    return choice, _down(bound), step.density
+
+
+def _down(value: Fraction) -> float:
+    """The largest float64 not above a fraction, so that a bound stays one."""
+    rounded = float(value)
+    return rounded if Fraction(rounded) <= value else math.nextafter(rounded, -math.inf)
+
+
+def _optimum(
+    groups: list[list[_Option]], budget: int, incumbent: list[_Option], density: Fraction | None
+) -> list[_Option]:
+    """Dynamic programming over the Pareto front of (bits, error), layer by layer.
+
+    A partial choice survives if no other has fewer bits and less error, and if the LP bound of its
+    completion does not exceed the incumbent.
+    """
+    if density is None:
+        return incumbent
+    # errors enter as differences from each layer's least, so that a tolerance means the same
+    # whatever the common part is; it only lets more states live, never fewer
+    least = [group[-1].error for group in groups]
+    price = float(density)
+    goal = math.fsum(o.error - e for o, e in zip(incumbent, least, strict=True))
+    goal += 1e-9 * goal + 1e-12 * price * budget
+
+    # reduced costs: E + λ·bits above its layer's minimum is lost whoever else is chosen
+    pairs = zip(groups, least, strict=True)
+    reduced = [[o.error - e + price * o.bits for o in g] for g, e in pairs]
+    relaxed = math.fsum(min(r) for r in reduced) - price * budget
+    kept = [
+        [o for o, r in zip(g, row, strict=True) if relaxed + r - min(row) <= goal]
+        for g, row in zip(groups, reduced, strict=True)
+    ]
+    order = sorted(range(len(groups)), key=lambda i: (len(kept[i]) > 1, -kept[i][-1].bits))
+    bits, errors = np.zeros(1, np.int64), np.zeros(1)
+    trail = []
+    for place, i in enumerate(order):
+        costs = np.array([o.bits for o in kept[i]], np.int64)
+        gains = np.array([o.error - least[i] for o in kept[i]])
+        bits = (bits[:, None] + costs).ravel()  # (states·options,)
+        errors = (errors[:, None] + gains).ravel()
+        rest = [kept[j] for j in order[place + 1 :]]
+        alive = bits <= budget - sum(g[0].bits for g in rest)
+        floor = _relaxation(rest, [least[j] for j in order[place + 1 :]], budget - bits)
+        alive = np.flatnonzero(alive & (errors + floor <= goal))
+        alive = alive[np.lexsort((errors[alive], bits[alive]))]
+        best = np.minimum.accumulate(errors[alive])
+        alive = alive[np.r_[True, errors[alive][1:] < best[:-1]]]
+        trail.append((i, alive, len(costs)))
+        bits, errors = bits[alive], errors[alive]
+
+    choice = list(incumbent)
+    state = len(bits) - 1  # a front: its last state has the least error
+    for i, alive, options in reversed(trail):
+        state, option = divmod(int(alive[state]), options)
+        choice[i] = kept[i][option]
+    return choice
+
+
+def _relaxation(groups: list[list[_Option]], least: list[float], budgets: np.ndarray) -> np.ndarray:
+    """LP optimum of the groups' errors above their least, for many budgets at once."""
+    steps = _steps(groups)
+    base = math.fsum(g[0].error - e for g, e in zip(groups, least, strict=True))
+    bits = np.cumsum([sum(g[0].bits for g in groups)] + [s.bits for s in steps])
+    saved = np.cumsum([0.0] + [float(s.density * s.bits) for s in steps])
+    return base - np.interp(budgets, bits.astype(np.float64), saved)
+
+
+def _checked_widths(bitwidths: Sequence[int]) -> list[int]:
+    widths = integers(bitwidths, "bitwidths")
+    if not widths or min(widths) < 1 or len({*widths}) < len(widths):
+        raise ValueError(f"bitwidths are {widths}; give one or more distinct integers from 1 up")
+    return widths
+
+
+def _checked_nonzeros(nonzeros: Sequence[int] | Tensor) -> list[int]:
+    counts = integers(nonzeros, "nonzeros")
+    for i, n in enumerate(counts):
+        if n < 0:
+            raise ValueError(f"layer {i} has {n} nonzeros; a count is 0 or more")
+    return counts
+
+
+def _checked_errors(errors: Tensor, layers: int, widths: int) -> list[list[float]]:
+    errors = torch.as_tensor(errors, dtype=torch.float64).detach()
+    if errors.shape != (layers, widths):
+        raise ValueError(
+            f"errors has shape {tuple(errors.shape)}; {layers} layers and {widths} bitwidths need "
+            f"({layers}, {widths})"
+        )
+    bad = errors.isnan() | errors.isneginf()
+    if bad.any():
+        i, j = bad.nonzero()[0].tolist()
+        raise ValueError(
+            f"errors[{i}, {j}] is {float(errors[i, j])}; an error is finite, or +inf for a choice "
+            "that is not offered"
+        )
+    return errors.tolist()

@@ -1,0 +1,102 @@
+"""A notebook refuses what it does not declare before it does anything."""
+
+import os
+import subprocess
+import sys
+
+import matplotlib
+import nbformat
+import pytest
+import torch
+
+from lib import notebook, paths
+
+DECLARED = """\
+dataset: str = "digits"  # or mnist
+epochs: int | None = None
+seeds = (0, 1)
+"""
+
+
+@pytest.fixture(autouse=True)
+def style():
+    """Leaves matplotlib as it was."""
+    with matplotlib.rc_context():
+        yield
+
+
+def cells(injected, *, declared=DECLARED):
+    return ["", "import torch", declared.strip(), injected.strip(), "begin()"]
+
+
+@pytest.mark.parametrize(
+    "injected",
+    [
+        '# Parameters\ndataset = "mnist"\n',
+        '# Parameters\ndataset = "mnist"\nepochs = 3\nseeds = [0]\n',
+        "# Parameters\n",
+        "undeclared = 1\n",  # a cell of the notebook's own
+    ],
+)
+def test_declared_parameters_pass(injected):
+    notebook.refuse_undeclared(cells(injected))
+
+
+@pytest.mark.parametrize(
+    "injected", ["epoch = 3", "dataset = 'mnist'\nepoch = 3", "epoch: int = 3"]
+)
+def test_an_undeclared_parameter_is_named_beside_the_declared(injected):
+    message = r"unknown parameter epoch: this notebook declares dataset, epochs, seeds"
+    with pytest.raises(ValueError, match=message):
+        notebook.refuse_undeclared(cells(f"# Parameters\n{injected}\n"))
+
+
+def test_a_notebook_that_declares_nothing_takes_nothing():
+    """Without a cell tagged `parameters`, papermill puts its own first."""
+    with pytest.raises(ValueError, match="unknown parameter dataset"):
+        notebook.refuse_undeclared(["", "# Parameters\ndataset = 'mnist'", "begin()"])
+
+
+def test_begin_seeds_and_says_what_it_runs_on():
+    said = notebook.begin(dataset="digits", seed=3)
+    assert f"torch {torch.__version__}" in said
+    assert "digits" in said
+    first = torch.rand(3)
+    notebook.begin(dataset="digits", seed=3)
+    assert torch.equal(torch.rand(3), first)
+
+
+def test_begin_refuses_what_is_not_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="dataset = 'svhn': choose one of digits, mnist"):
+        notebook.begin(dataset="svhn")
+    with pytest.raises(ValueError, match=r"device = 'cuda:1' but no GPU is visible"):
+        notebook.begin(dataset="digits", device="cuda:1")
+
+
+def test_papermill_exits_non_zero_before_anything_runs(tmp_path):
+    parameters = nbformat.v4.new_code_cell(DECLARED, metadata={"tags": ["parameters"]})
+    begin = "from lib import notebook\n\nnotebook.begin(dataset=dataset)"
+    book = nbformat.v4.new_notebook(
+        cells=[
+            nbformat.v4.new_markdown_cell("# A lesson"),
+            parameters,
+            nbformat.v4.new_code_cell(begin),
+            nbformat.v4.new_code_cell(f"open({str(tmp_path / 'ran')!r}, 'w').close()"),
+        ],
+        metadata={"kernelspec": {"name": "python3", "display_name": "", "language": "python"}},
+    )
+    nbformat.write(book, tmp_path / "lesson.ipynb")
+    homes = ("IPYTHONDIR", "JUPYTER_DATA_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR")
+    done = subprocess.run(
+        [sys.executable, "-m", "papermill", "lesson.ipynb", "done.ipynb", "-p", "epoch", "3"],
+        cwd=tmp_path,
+        env=os.environ
+        | {home: str(tmp_path / "home") for home in homes}
+        | {"PYTHONPATH": str(paths.ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0
+    assert "unknown parameter epoch: this notebook declares dataset, epochs, seeds" in done.stderr
+    assert not (tmp_path / "ran").exists()

@@ -1,0 +1,389 @@
+"""Run folders are whole or absent, and a run that was interrupted is the run that was not."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+import torch
+
+from lib import networks, paths, runs, training
+from lib.checkpoints import Checkpoint
+from lib.data import load
+from lib.experiments import Stage
+from lib.runs import FILES, Damaged
+from lib.training import OutOfTime, evaluate
+
+#: What measurements are compared through.
+KEYS = {
+    *("experiment", "id", "parent", "recipe", "network", "dataset", "method", "mode", "budget"),
+    *("seed", "dense_accuracy", "accuracy", "control_accuracy", "kept_fraction", "mean_bits"),
+    *("nominal_rate", "entropy_rate", "file_bytes", "estimated_bytes", "parameters", "macs"),
+    *("dense_macs", "epochs", "train_seconds", "device", "threads", "versions", "commit"),
+    *("code_hash", "data_fingerprint"),
+}
+
+OPTIONS = {"device": "cpu", "threads": 1, "quiet": True}
+
+#: What the drivers below begin with: a compression in two stages of two epochs, no parent.
+PREAMBLE = """
+import os, signal, sys, time
+from dataclasses import replace
+from pathlib import Path
+import torch
+from lib import runs, training
+from lib.experiments import Experiment, Schedule, Stage
+
+torch.set_num_threads(1)
+training.CHECKPOINT_SECONDS = -1  # after every epoch
+
+whole = runs.data.load("digits")
+few = runs.data.Split(whole.train.images[:368], whole.train.labels[:368])
+few = replace(whole, train=few)  # six steps an epoch, the last one short
+runs.data.load = lambda name, held_out: few
+
+schedule = Schedule(epochs=2, lr=0.02, batch=64, warmup=1)
+stages = (
+    Stage(method="admm", schedule=schedule, options=(("budget", 68_880), ("start_bits", 2))),
+    Stage(method="tune-codebooks", schedule=schedule),
+)
+experiment = Experiment(slug="killed", dataset="digits", network="lenet5", stages=stages)
+
+def get():
+    return runs.get(experiment, 0, device="cpu", threads=1, quiet=True)
+"""
+
+#: Each life is a process that a SIGKILL ends at one call of one function, except the last.
+KILLED = """
+def live(results, owner=None, name="", calls=0):
+    child = os.fork()
+    if child == 0:
+        os.environ["WORKBOOK_RESULTS"] = results
+        if owner:
+            function, left = getattr(owner, name), [calls]
+            def deadly(*args, **kwargs):
+                left[0] -= 1
+                if left[0] < 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return function(*args, **kwargs)
+            setattr(owner, name, deadly)
+        get()
+        os._exit(0)
+    ended = os.waitpid(child, 0)[1]
+    assert ended == (signal.SIGKILL if owner else 0), ended
+
+whole, killed = sys.argv[1:]
+def there(*files):
+    folder = Path(killed, "checkpoints")
+    names = {f.name.removeprefix(experiment.id(0)) for f in folder.iterdir()} - {".lock"}
+    assert names == set(files), names
+    assert not list(Path(killed).glob("digits/runs/killed*"))
+
+live(whole)
+live(killed, torch.optim.SGD, "step", 3)      # in the first epoch
+there()
+live(killed, torch.optim.SGD, "step", 6 + 4)  # in the second
+there(".pt")
+live(killed, torch.optim.SGD, "step", 6 + 2)  # in the second stage's first
+there(".pt", ".previous.pt")
+live(killed, os, "replace", 1)                # inside its checkpoint's two renames
+there(".previous.pt", ".partial")
+live(killed, os, "rename", 0)                 # all done but the folder's name
+there(".pt", ".previous.pt")
+live(killed)
+"""
+
+#: Two processes that both find nothing and both want the run.
+RACE = """
+folder = Path(sys.argv[1])
+os.environ["WORKBOOK_RESULTS"] = str(folder)
+train = runs._train
+def counted(*args):
+    with (folder / "trained").open("a") as file:
+        file.write("once\\n")
+    time.sleep(0.5)  # the other one arrives in the meantime
+    train(*args)
+runs._train = counted
+children = []
+for _ in range(2):
+    child = os.fork()
+    if child == 0:
+        get()
+        os._exit(0)
+    children.append(child)
+assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+"""
+
+
+def drive(script, *arguments):
+    environment = os.environ | {"PYTHONPATH": str(paths.ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", PREAMBLE + script, *map(str, arguments)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def same(one, other):
+    """The files that hold what was computed are the same, but for how long it took."""
+    histories = [pd.read_csv(run / "history.csv").drop(columns="seconds") for run in (one, other)]
+    pd.testing.assert_frame_equal(*histories, check_exact=True)
+    for name in set(FILES) - {"history.csv"}:
+        assert (one / name).read_bytes() == (other / name).read_bytes()
+    return True
+
+
+def flip(file, place=-1):
+    content = bytearray(file.read_bytes())
+    content[place] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.fixture
+def slow(tiny):
+    """An experiment of three epochs without a parent."""
+    (stage,) = tiny.stages
+    stage = replace(stage, schedule=replace(stage.schedule, epochs=3))
+    return replace(tiny, slug="slow", parent=None, stages=(stage,))
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that goes on by one each time that it is read: an epoch lasts four."""
+
+    def restart():
+        count = itertools.count()
+        monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=count.__next__))
+
+    return restart
+
+
+@pytest.fixture
+def interrupted(results, slow, clock):
+    """``slow`` stopped by the time limit after its first epoch and after its second."""
+    for epochs in (1, 2):
+        clock()
+        with pytest.raises(OutOfTime, match=f"stopped after {epochs} of 3 epochs"):
+            runs.get(slow, 0, deadline=10, **OPTIONS)
+        assert runs.status(slow, 0) == "partial"
+    clock()
+    return Checkpoint(slow.id(0))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tiny, tmp_path_factory):
+    (stage,) = tiny.stages
+    stage = replace(stage, schedule=replace(stage.schedule, epochs=3))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WORKBOOK_RESULTS", str(tmp_path_factory.mktemp("uninterrupted")))
+        slow = replace(tiny, slug="slow", parent=None, stages=(stage,))
+        return runs.get(slow, 0, **OPTIONS).folder
+
+
+# ------------------------------------------------------------------------------ what a run is
+
+
+def test_parent_and_control_are_trained_first_and_recorded(trained, tiny):
+    parent, control = (
+        runs.read(runs.folder_of(other, 0)) for other in (tiny.parent, tiny.control)
+    )
+    assert trained.result["parent"] == parent.id
+    assert trained.result["control"] == control.id
+    assert trained.result["dense_accuracy"] == parent.result["accuracy"]
+    assert trained.result["control_accuracy"] == control.result["accuracy"]
+    assert control.result["parent"] == parent.id
+    assert parent.result["parent"] is parent.result["control"] is None
+    finished = [run.result["finished"] for run in (parent, control, trained)]
+    assert finished == sorted(finished)
+
+
+def test_a_result_holds_every_key(trained, tiny):
+    for experiment in (tiny, tiny.parent, tiny.control):
+        assert set(runs.read(runs.folder_of(experiment, 0)).result) >= KEYS
+    result = trained.result
+    assert (result["method"], result["mode"], result["budget"]) == ("admm", "joint", 68_880)
+    assert (result["network"], result["dataset"], result["seed"]) == ("lenet5", "digits", 0)
+    assert (result["epochs"], result["device"], result["threads"]) == (1, "cpu", 1)
+    assert (result["parameters"], result["macs"]) == (431_080, 2_293_000)
+    assert result["nominal_bits"] <= 68_880
+    assert result["nominal_rate"] == pytest.approx(32 * 430_500 / result["nominal_bits"])
+    parent = runs.read(runs.folder_of(tiny.parent, 0)).result
+    assert (parent["method"], parent["mode"], parent["nominal_rate"]) == ("dense", None, 1.0)
+
+
+def test_a_run_reads_back_what_it_computed(trained):
+    data = load("digits")
+    model = trained.model()
+    assert not model.training
+    _, accuracy = evaluate(model, data, data.test)
+    assert accuracy == trained.result["accuracy"] == trained.correct.mean()
+    assert len(trained.correct) == trained.result["images"] == 360
+    layers = trained.layers.set_index("name")
+    for name, weight in networks.compressible(model).items():
+        assert layers.loc[name, "kept"] == int(torch.count_nonzero(weight))
+    assert layers["nominal_bits"].sum() == trained.result["nominal_bits"]
+    assert trained.history["epoch"].tolist() == [1]
+
+
+def test_a_finished_run_is_read_and_not_trained_again(trained, tiny, monkeypatch):
+    monkeypatch.setattr(runs, "_train", None)
+    assert runs.get(tiny, 0, **OPTIONS) == trained
+
+
+def test_a_held_out_run_has_no_test_accuracy(results, tiny):
+    run = runs.get(replace(tiny.parent, held_out=True), 0, **OPTIONS)
+    assert run.result["accuracy"] is None
+    assert run.result["images"] == 287
+    assert run.result["held_out_accuracy"] == run.correct.mean()
+
+
+def test_no_gpu_is_said_before_anything_is_trained(results, tiny, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="device 'cuda' was asked for but no GPU is visible"):
+        runs.get(tiny, 0, device="cuda")
+    assert not list(results.iterdir())
+
+
+# ------------------------------------------------------------------------ whole or not at all
+
+
+@pytest.mark.parametrize("name", [*FILES, "result.json"])
+def test_a_folder_without_one_of_its_files_is_damaged(trained, tiny, name):
+    (trained.folder / name).unlink()
+    with pytest.raises(Damaged, match=r"is not whole .* delete it to run it again"):
+        runs.read(trained.folder)
+    assert runs.status(tiny, 0) == "damaged"
+    with pytest.raises(Damaged, match=tiny.id(0)):
+        runs.get(tiny, 0, **OPTIONS)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("place", [0, -1])
+def test_a_folder_with_a_flipped_byte_is_damaged(trained, tiny, name, place):
+    flip(trained.folder / name, place)
+    with pytest.raises(Damaged, match=f"{name} is not the file that was written"):
+        runs.read(trained.folder)
+    assert runs.status(tiny, 0) == "damaged"
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"1", b'"a"', b"null", b"{}", b'{"files": 1}', b"\xff\xfe"]
+)
+def test_a_torn_result_is_damaged(trained, tiny, content):
+    (trained.folder / "result.json").write_bytes(content)
+    with pytest.raises(Damaged):
+        runs.read(trained.folder)
+    assert runs.status(tiny, 0) == "damaged"
+
+
+def test_a_folder_under_another_name_is_damaged(trained, tiny):
+    other = trained.folder.rename(runs.folder_of(tiny, 1))
+    with pytest.raises(Damaged, match="holds the run tiny-admm"):
+        runs.read(other)
+
+
+@pytest.mark.parametrize("written", range(6))
+def test_a_write_that_fails_leaves_nothing_that_is_read(trained, tiny, monkeypatch, written):
+    contents = {file.name: file.read_bytes() for file in trained.folder.iterdir()}
+    folder = runs.folder_of(tiny, 5)
+    left, write = [written], Path.write_bytes
+
+    def full(file, content):
+        if not left[0]:
+            write(file, content[: len(content) // 2])
+            raise OSError("no space left on device")
+        left[0] -= 1
+        write(file, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(OSError, match="no space"):
+            runs.install(folder, contents)
+    assert runs.status(tiny, 5) == "missing"
+    assert len(runs.finished("digits")) == 3  # and the half-written one is passed over
+    runs.install(folder, contents)
+    assert {file.name for file in folder.iterdir()} == {*FILES, "result.json"}
+    assert not list(folder.parent.glob(".*"))
+
+
+def test_an_empty_folder_is_no_run(trained, tiny):
+    runs.folder_of(tiny, 5).mkdir()
+    assert runs.status(tiny, 5) == "missing"
+    assert len(runs.finished("digits")) == 3
+    contents = {file.name: file.read_bytes() for file in trained.folder.iterdir()}
+    runs.install(runs.folder_of(tiny, 5), contents)
+
+
+def test_status(trained, tiny):
+    assert runs.status(tiny, 0) == "done"
+    assert runs.status(tiny, 1) == "missing"
+    raised = replace(tiny, recipe=2)
+    assert runs.status(raised, 0) == "stale"
+    assert runs.status(raised, 1) == "missing"
+    assert runs.status(replace(tiny, slug="tiny", recipe=2), 0) == "missing"  # a prefix is not it
+    checkpoint = Checkpoint(raised.id(0))
+    checkpoint.file.parent.mkdir()
+    checkpoint.save({})
+    assert runs.status(raised, 0) == "partial"
+
+
+# ---------------------------------------------------------------------------- interrupted runs
+
+
+def test_killed_at_five_places_it_ends_as_the_run_that_was_not(tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    drive(KILLED, whole, killed)
+    (one,), (other,) = ((results / "digits" / "runs").iterdir() for results in (whole, killed))
+    assert same(one, other)
+    assert pd.read_csv(other / "history.csv")["stage"].tolist() == [0, 0, 1, 1]
+    assert [file.suffix for file in (killed / "checkpoints").iterdir()] in ([".lock"], [])
+
+
+def test_two_processes_that_want_the_same_run_train_it_once(tmp_path):
+    drive(RACE, tmp_path)
+    assert (tmp_path / "trained").read_text() == "once\n"
+    (folder,) = (tmp_path / "digits" / "runs").iterdir()
+    assert runs.read(folder).id == folder.name
+
+
+def test_stopped_twice_by_the_time_limit(interrupted, slow, uninterrupted):
+    run = runs.get(slow, 0, **OPTIONS)
+    assert same(run.folder, uninterrupted)
+    assert not interrupted.exists()
+
+
+def test_a_damaged_checkpoint_is_named_and_the_previous_one_used(interrupted, slow, uninterrupted):
+    flip(interrupted.file)
+    with pytest.warns(UserWarning, match=rf"{interrupted.file} is damaged and not used"):
+        run = runs.get(slow, 0, **OPTIONS)
+    assert same(run.folder, uninterrupted)
+
+
+@pytest.mark.filterwarnings("ignore:the checkpoint")
+def test_no_good_checkpoint_is_an_error(interrupted, slow):
+    flip(interrupted.file)
+    flip(interrupted.previous)
+    with pytest.raises(ValueError, match=r"damaged: delete to start this run again"):
+        runs.get(slow, 0, **OPTIONS)
+    assert not runs.folder_of(slow, 0).exists()
+
+
+def test_two_stages_are_recorded_one_after_the_other(results, tiny):
+    (stage,) = tiny.stages
+    stages = (stage, Stage(method="tune-codebooks", schedule=stage.schedule))
+    experiment = replace(tiny, slug="stages", parent=None, stages=stages)
+    run = runs.get(experiment, 0, **OPTIONS)
+    assert run.history["stage"].tolist() == [0, 1]
+    assert run.result["epochs"] == 2
+    assert run.result["nominal_bits"] <= 68_880
+    written = json.loads((run.folder / "experiment.json").read_text())
+    assert [stage["method"] for stage in written["stages"]] == ["admm", "tune-codebooks"]
