@@ -16,10 +16,11 @@ export JUPYTER_DATA_DIR    := $(CURDIR)/.venv/home/jupyter/data
 export JUPYTER_RUNTIME_DIR := $(CURDIR)/.venv/home/jupyter/runtime
 export MPLCONFIGDIR        := $(CURDIR)/.venv/home/matplotlib
 
-.PHONY: help reproduce list test lint clean
+.PHONY: help reproduce notebooks list test lint clean
 
 help:
 	@echo "make reproduce   train what is missing, then run every notebook (DATASET=digits CORES=all GPUS=<found>)"
+	@echo "make notebooks   execute the committed notebooks in place, on digits, after changing them"
 	@echo "make list        what there is to train: done, missing, how long (DATASET=digits)"
 	@echo "make test        ruff, the tests, and every notebook against its committed outputs"
 	@echo "make lint        ruff alone"
@@ -36,6 +37,11 @@ reproduce: $(READY)
 	    --config dataset=$(DATASET) gpus=$$gpus --keep-going --rerun-incomplete \
 	    --rerun-triggers mtime --nolock --scheduler greedy
 	@echo "Everything is there"
+
+notebooks: $(READY)
+	@echo "Executing the committed notebooks"
+	@OMP_NUM_THREADS=1 $(PY) -m nbconvert --to notebook --execute --inplace --log-level WARN \
+	    --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
 
 list: $(READY)
 	@$(PY) -m lib list --dataset $(DATASET)

@@ -38,9 +38,8 @@ def images(rows: Mapping[str, ArrayLike], *, title: str, signed: bool = False) -
         line[0].text(-0.25, 0.5, label, transform=line[0].transAxes, ha="right", va="center")
         for axis, image in zip(line, row, strict=False):
             axis.imshow(image, vmax=most, **look)
-            axis.add_patch(
-                plt.Rectangle((0, 0), 1, 1, transform=axis.transAxes, fill=False, lw=0.5)
-            )
+            corner, frame = (0, 0), {"transform": axis.transAxes, "fill": False, "clip_on": False}
+            axis.add_patch(plt.Rectangle(corner, 1, 1, linewidth=0.5, **frame))
     figure.suptitle(title)
     return figure
 

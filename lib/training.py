@@ -102,6 +102,7 @@ def train(
         total=schedule.epochs * loop.steps,
         initial=loop.epoch * loop.steps,
         unit="step",
+        mininterval=1.0,
         disable=quiet,
         dynamic_ncols=True,
     )

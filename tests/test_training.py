@@ -180,9 +180,10 @@ def test_half_precision_computes_coarsely_and_keeps_weights_whole():
     run(again, schedule=half)
     assert same(coarse, again)
     assert not same(coarse, exact)
-    for a, b in zip(coarse.parameters(), exact.parameters(), strict=True):
-        assert a.dtype == torch.float32
-        torch.testing.assert_close(a, b, atol=0.02, rtol=0)  # 8 bits of mantissa
+    assert all(p.dtype == torch.float32 for p in coarse.parameters())
+    x, y, start = (torch.cat([p.detach().flatten() for p in m.parameters()])
+                   for m in (coarse, exact, network()))
+    assert (x - y).norm() < 0.1 * (y - start).norm()  # next to the way that they went
     with pytest.raises(ValueError, match="'float16' must be float32 or bfloat16"):
         replace(SCHEDULE, precision="float16")
 

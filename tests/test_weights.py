@@ -1,6 +1,5 @@
 """Weights files give back what was put in, or are refused by name."""
 
-import itertools
 import json
 import struct
 
@@ -96,17 +95,16 @@ def test_a_flipped_byte_is_refused_or_changes_a_value_only(packed):
     """A run folder's digest catches every flip; here none may lead to another kind of error."""
     content = packed.read_bytes()
     header = 8 + int.from_bytes(content[:8], "little")
-    flips = itertools.product(range(header + 32), (0x01, 0x80, 0xFF))
     refusals = []
-    for place, flip in flips:
+    for place in range(header + 32):
         changed = bytearray(content)
-        changed[place] ^= flip
+        changed[place] ^= (0x01, 0x04, 0x80, 0xFF)[place % 4]
         packed.write_bytes(changed)
         try:
             weights.unpack(packed)
         except ValueError as error:
             refusals.append(str(error))
-    assert len(refusals) > header
+    assert len(refusals) > header / 2
     assert all(str(packed) in refusal for refusal in refusals)
 
 
