@@ -127,10 +127,16 @@ def dense_schedule(dataset: str) -> Schedule:
 
 
 def admm_schedule(dataset: str, epochs: int | None = None) -> Schedule:
-    """The authors' public recipe for 1,975×; on ``digits`` the same in fewer, smaller steps."""
+    """The authors' public recipe for 1,975×; on ``digits`` the same in fewer, smaller steps.
+
+    The gradient's norm is limited to 1, which is ours: without it the control, the dense network
+    trained on by this schedule, went to NaN in epoch 16 or 17 of 120 (three seeds of three).
+    """
     if dataset == "digits":
         epochs = epochs or 30
-        return Schedule(epochs=epochs, lr=0.03, batch=64, warmup=epochs // 8, weight_decay=5e-4)
+        return Schedule(
+            epochs=epochs, lr=0.03, batch=64, warmup=epochs // 8, weight_decay=5e-4, clip=1.0
+        )
     epochs = epochs or 120
     return Schedule(
         epochs=epochs,
@@ -138,6 +144,7 @@ def admm_schedule(dataset: str, epochs: int | None = None) -> Schedule:
         warmup=epochs // 12,
         momentum=0.93,
         weight_decay=5e-4,
+        clip=1.0,
         precision="bfloat16",
     )
 

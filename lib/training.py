@@ -43,7 +43,8 @@ class Schedule:
     """Momentum SGD whose learning rate rises linearly, then falls as a cosine, step by step.
 
     ``epochs`` counts both parts, ``warmup`` the first; ``weight_decay`` acts on tensors of two or
-    more dimensions: weights, not biases or normalisation. ``precision`` is what forward and
+    more dimensions: weights, not biases or normalisation. ``clip`` is the largest norm of the
+    whole gradient, beyond which it is scaled down; ``None`` for no limit. ``precision`` is what forward and
     backward passes compute in, ``float32`` or ``bfloat16`` (autocast; the weights, the optimizer
     and every evaluation stay in float32). Raises ``ValueError`` for another one.
     """
@@ -54,6 +55,7 @@ class Schedule:
     warmup: int = 0
     momentum: float = 0.9
     weight_decay: float = 0.0
+    clip: float | None = None
     precision: str = "float32"
 
     def __post_init__(self):
@@ -229,6 +231,8 @@ class _Loop:
         penalty = self.method.penalty()
         self.optimizer.zero_grad()
         (loss if penalty is None else loss + penalty).backward()
+        if self.schedule.clip is not None:
+            nn.utils.clip_grad_norm_(self.momenta, self.schedule.clip)
         self.optimizer.step()
         self.method.after_step(self.lr)
         self.totals[0] += loss.detach() * len(index)
