@@ -5,10 +5,14 @@ from collections.abc import Callable, Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from lib import paths
+
+#: Curves differ in their dashes as well as in their colours.
+STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 
 
 def save(figure: Figure, name: str, *, dataset: str) -> None:
@@ -89,14 +93,13 @@ def convergence(histories: Mapping[float, pd.DataFrame], *, title: str) -> Figur
         "mse": "MSE between W and V",
     }
     figure, axes = plt.subplots(1, 3, figsize=(11, 3.6))
-    styles = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
     for axis, (column, label), letter in zip(axes, panels.items(), "abc", strict=True):
         for i, (rho, history) in enumerate(histories.items()):
             axis.plot(
                 history["epoch"],
                 history[column].clip(lower=1e-12),
                 label=f"ρ = {rho:g}",
-                linestyle=styles[i % len(styles)],
+                linestyle=STYLES[i % len(STYLES)],
             )
         axis.set(xlabel="epoch", ylabel=label, yscale="log")
         axis.set_title(f"({letter})", loc="left")
@@ -142,12 +145,15 @@ def allocation(
 def layer_history(history: pd.DataFrame, names: list[str], *, title: str) -> Figure:
     """Nonzero weights and bits of each layer after each epoch, from a run of ADMM."""
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.4))
-    for name in names:
-        axes[0].plot(history["epoch"], history[f"{name}.kept"], label=name)
-        axes[1].plot(history["epoch"], history[f"{name}.bits"], label=name, drawstyle="steps-mid")
+    for i, name in enumerate(names):
+        look = {"label": name, "linestyle": STYLES[i % len(STYLES)]}
+        axes[0].plot(history["epoch"], history[f"{name}.kept"], **look)
+        axes[1].plot(history["epoch"], history[f"{name}.bits"], drawstyle="steps-mid", **look)
     axes[0].set(xlabel="epoch", ylabel="nonzero weights", yscale="log")
+    _plain_numbers(axes[0].yaxis)
     axes[1].set(xlabel="epoch", ylabel="bits a nonzero weight")
-    axes[1].legend(fontsize=9)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=9, loc="outside lower center", ncols=min(8, len(names)))
     figure.suptitle(title)
     return figure
 
@@ -190,6 +196,7 @@ def rates(table: pd.DataFrame, *, title: str) -> Figure:
             )
     axis.axhline(0, color="0.5", linewidth=0.8)
     axis.set(xscale="log", xlabel="nominal compression rate", ylabel="accuracy drop (points)")
+    _plain_numbers(axis.xaxis)
     axis.margins(x=0.2, y=0.2)
     axis.legend(fontsize=9)
     axis.set_title(title)
@@ -223,6 +230,7 @@ def file_parts(table: pd.DataFrame, *, title: str) -> Figure:
     axis.grid(axis="y", visible=False)
     axis.margins(x=0.12)
     axis.set(xlabel="bytes")
+    axis.xaxis.set_major_formatter("{x:,.0f}")
     handles, labels = axis.get_legend_handles_labels()
     figure.legend(handles, labels, fontsize=9, loc="outside lower center", ncols=len(labels))
     figure.suptitle(title)
@@ -363,3 +371,10 @@ def costs(table: pd.DataFrame, *, title: str) -> Figure:
 
 def _heights(table: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
     return np.log10(table["kept"].clip(lower=1)), table["bits"]
+
+
+def _plain_numbers(axis: Axis) -> None:
+    """Numbers instead of powers of ten on a logarithmic axis, at 1, 2 and 5 of each decade."""
+    axis.set_major_locator(plt.LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:,.0f}")
+    axis.set_minor_formatter("")

@@ -239,6 +239,15 @@ def test_a_finished_run_is_read_and_not_trained_again(trained, tiny, monkeypatch
     assert runs.get(tiny, 0, **OPTIONS) == trained
 
 
+def test_training_starts_from_the_parents_weights(trained, tiny):
+    (stage,) = tiny.parent.stages
+    still = replace(stage, schedule=replace(stage.schedule, lr=0.0))
+    run = runs.get(replace(tiny, slug="still", mode=None, budget=None, stages=(still,)), 0, **OPTIONS)
+    parent = runs.read(runs.folder_of(tiny.parent, 0))
+    for mine, theirs in zip(run.model().parameters(), parent.model().parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
 def test_a_held_out_run_has_no_test_accuracy(results, tiny):
     run = runs.get(replace(tiny.parent, held_out=True), 0, **OPTIONS)
     assert run.result["accuracy"] is None

@@ -181,8 +181,10 @@ def test_half_precision_computes_coarsely_and_keeps_weights_whole():
     assert same(coarse, again)
     assert not same(coarse, exact)
     assert all(p.dtype == torch.float32 for p in coarse.parameters())
-    x, y, start = (torch.cat([p.detach().flatten() for p in m.parameters()])
-                   for m in (coarse, exact, network()))
+    x, y, start = (
+        torch.cat([p.detach().flatten() for p in m.parameters()])
+        for m in (coarse, exact, network())
+    )
     assert (x - y).norm() < 0.1 * (y - start).norm()  # next to the way that they went
     with pytest.raises(ValueError, match="'float16' must be float32 or bfloat16"):
         replace(SCHEDULE, precision="float16")

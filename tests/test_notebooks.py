@@ -1,0 +1,118 @@
+"""What is committed under notebooks/: executed, in order, declared, small, from no machine."""
+
+import ast
+import re
+from collections.abc import Callable
+
+import nbformat
+import pytest
+
+from lib import paths, report
+
+FILES = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
+MOST_BYTES = 1_000_000
+
+#: A cell tagged committed-NAME shows committed rows: what lib.report makes of them now.
+COMMITTED: dict[str, Callable[[], str]] = {
+    "table-3": report.committed_table_3,
+    "figure-2": report.committed_figure_2,
+    "layers": report.committed_layers,
+}
+
+HOME = re.compile(r"/(?:home|Users|root)\b/?|[A-Z]:\\\\?Users|/tmp/", re.IGNORECASE)
+
+
+@pytest.fixture(params=FILES, ids=lambda file: file.stem)
+def notebook(request):
+    return nbformat.read(request.param, as_version=4)
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def tags(cell):
+    return cell.metadata.get("tags", [])
+
+
+def texts(cell):
+    """Everything that a cell's outputs say in words."""
+    for output in cell.outputs:
+        if output.output_type == "stream":
+            yield output.text
+        else:
+            data = output.get("data", {})
+            yield from (text for kind, text in data.items() if kind.startswith("text/"))
+
+
+def test_there_are_notebooks():
+    assert FILES
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_small(file):
+    assert file.stat().st_size < MOST_BYTES
+
+
+def test_valid(notebook):
+    nbformat.validate(notebook)
+
+
+def test_executed_from_the_first_cell_to_the_last(notebook):
+    counts = [cell.execution_count for cell in code_cells(notebook)]
+    assert counts == list(range(1, len(counts) + 1))
+
+
+def test_no_errors_and_nothing_on_stderr(notebook):
+    for cell in code_cells(notebook):
+        for output in cell.outputs:
+            assert output.output_type != "error", cell.source
+            assert output.get("name") != "stderr", cell.source
+
+
+def test_parameters_come_first_with_types_and_comments(notebook):
+    first, *others = code_cells(notebook)
+    assert "parameters" in tags(first)
+    assert not any("parameters" in tags(cell) for cell in others)
+    lines = first.source.splitlines()
+    names = []
+    for statement in ast.parse(first.source).body:
+        assert isinstance(statement, ast.AnnAssign), ast.unparse(statement)
+        assert statement.value is not None
+        ast.literal_eval(statement.value)  # independent: no other parameter, no call
+        assert "  # " in lines[statement.end_lineno - 1], ast.unparse(statement)
+        names.append(statement.target.id)
+    assert "dataset" in names  # the batch sets it in every notebook
+
+
+def test_begins_by_checking_its_parameters(notebook):
+    assert "notebook.begin(" in code_cells(notebook)[1].source
+
+
+def test_outputs_name_no_place_on_a_machine(notebook):
+    for cell in code_cells(notebook):
+        for text in texts(cell):
+            assert not HOME.search(text), text
+
+
+def test_images_and_committed_rows_are_not_compared_by_nbval(notebook):
+    for cell in code_cells(notebook):
+        drawn = any("image/png" in output.get("data", {}) for output in cell.outputs)
+        shows_rows = any(tag.startswith("committed-") for tag in tags(cell))
+        if drawn or shows_rows:
+            assert "nbval-ignore-output" in tags(cell), cell.source
+
+
+def committed_cells():
+    for file in FILES:
+        for cell in code_cells(nbformat.read(file, as_version=4)):
+            for tag in tags(cell):
+                if tag.startswith("committed-"):
+                    name = tag.removeprefix("committed-")
+                    yield pytest.param(name, cell, id=f"{file.stem}-{name}")
+
+
+@pytest.mark.parametrize(("name", "cell"), list(committed_cells()))
+def test_committed_rows_are_what_the_run_folders_say(name, cell, monkeypatch):
+    monkeypatch.delenv("WORKBOOK_RESULTS", raising=False)
+    assert "".join(texts(cell)).strip() == COMMITTED[name]().strip()
