@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 import time
+from concurrent.futures.process import BrokenProcessPool
 from datetime import datetime
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from lib.training import Diverged, OutOfTime
 from lib.verify import verify
 
 #: What is reported in one line; anything else is a bug and shows its traceback.
-EXPECTED = (ValueError, DataUnavailable, Diverged)
+EXPECTED = (ValueError, DataUnavailable, Diverged, BrokenProcessPool)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -44,9 +44,10 @@ class Schedule:
 
     ``epochs`` counts both parts, ``warmup`` the first; ``weight_decay`` acts on tensors of two or
     more dimensions: weights, not biases or normalisation. ``clip`` is the largest norm of the
-    whole gradient, beyond which it is scaled down; ``None`` for no limit. ``precision`` is what forward and
-    backward passes compute in, ``float32`` or ``bfloat16`` (autocast; the weights, the optimizer
-    and every evaluation stay in float32). Raises ``ValueError`` for another one.
+    whole gradient, beyond which it is scaled down; ``None`` for no limit. ``precision`` is what
+    forward and backward passes compute in, ``float32`` or ``bfloat16`` (autocast; the weights, the
+    optimizer and every evaluation stay in float32). Raises ``ValueError`` for another precision
+    and for a limit that is not positive.
     """
 
     epochs: int
@@ -61,6 +62,8 @@ class Schedule:
     def __post_init__(self):
         if self.precision not in ("float32", "bfloat16"):
             raise ValueError(f"precision = {self.precision!r} must be float32 or bfloat16")
+        if self.clip is not None and not self.clip > 0:
+            raise ValueError(f"clip = {self.clip} must be positive, or None for no limit")
 
     def rates(self, steps_per_epoch: int) -> Tensor:
         """The learning rate of every step, (epochs·steps_per_epoch,) float32."""
@@ -174,6 +177,10 @@ class _Loop:
         self.optimizer = self._sgd()
         # The last step of each of an epoch's periods.
         periods = method.periods_per_epoch
+        if periods > self.steps:
+            raise ValueError(
+                f"periods_per_epoch = {periods} is more than the {self.steps} steps of an epoch"
+            )
         self.period_ends = {self.steps * (i + 1) // periods - 1 for i in range(periods)}
         method.start(model)
 

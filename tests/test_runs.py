@@ -242,7 +242,8 @@ def test_a_finished_run_is_read_and_not_trained_again(trained, tiny, monkeypatch
 def test_training_starts_from_the_parents_weights(trained, tiny):
     (stage,) = tiny.parent.stages
     still = replace(stage, schedule=replace(stage.schedule, lr=0.0))
-    run = runs.get(replace(tiny, slug="still", mode=None, budget=None, stages=(still,)), 0, **OPTIONS)
+    still = replace(tiny, slug="still", mode=None, budget=None, stages=(still,))
+    run = runs.get(still, 0, **OPTIONS)
     parent = runs.read(runs.folder_of(tiny.parent, 0))
     for mine, theirs in zip(run.model().parameters(), parent.model().parameters(), strict=True):
         assert torch.equal(mine, theirs)

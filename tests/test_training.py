@@ -172,6 +172,30 @@ def test_the_penalty_is_added_to_the_loss():
     assert with_penalty[-1]["train_loss"] == pytest.approx(with_decay[-1]["train_loss"], rel=1e-4)
 
 
+def test_the_gradient_is_scaled_down_to_the_limit():
+    clipped = replace(SCHEDULE, epochs=1, warmup=0, momentum=0.0, weight_decay=0.0, clip=1e-3)
+    before, model = network(), network()
+    run(model, schedule=clipped)
+    moved = torch.cat(
+        [
+            (a - b).detach().flatten()
+            for a, b in zip(before.parameters(), model.parameters(), strict=True)
+        ]
+    )
+    rates = clipped.rates(4)  # 30 images in batches of 8
+    # every gradient is longer than the limit here, and none can move the weights further
+    assert 0 < float(moved.norm()) <= 1.001 * 1e-3 * float(rates.sum())
+    with pytest.raises(ValueError, match="clip = 0 must be positive"):
+        replace(SCHEDULE, clip=0)
+
+
+def test_more_periods_than_steps_are_refused():
+    method = Method()
+    method.periods_per_epoch = 5
+    with pytest.raises(ValueError, match="5 is more than the 4 steps"):
+        run(network(), method)
+
+
 def test_half_precision_computes_coarsely_and_keeps_weights_whole():
     half = replace(SCHEDULE, precision="bfloat16")
     exact, coarse, again = network(), network(), network()
