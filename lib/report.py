@@ -16,8 +16,10 @@ RESAMPLES = 2_000
 #: What our rows of Table 3 state and the paper's do not.
 OURS = (
     "drop_sd",
-    "n",
+    "drop_low",
+    "drop_high",
     "control_drop",
+    "n",
     "dense_accuracy",
     "accuracy",
     "entropy_rate",
@@ -80,7 +82,8 @@ def table_3(rows: Sequence[Sequence[Run]], *, dataset: str) -> pd.DataFrame:
     """
     paper = reported("admm_table3").assign(source="reported", data="mnist")
     paper["automated"] = paper["automated"] == "yes"
-    return pd.concat([paper, pd.DataFrame([_row(r, dataset) for r in rows if r])])
+    table = pd.concat([paper, pd.DataFrame([_row(r, dataset) for r in rows if r])])
+    return table.reindex(columns=[*paper.columns, *OURS])  # the same columns where no row is ours
 
 
 def uniform(table: pd.DataFrame) -> pd.DataFrame:
@@ -134,7 +137,6 @@ def file_parts(run: Run) -> dict[str, float]:
 
 def printed(table: pd.DataFrame) -> pd.DataFrame:
     """:func:`table_3` as it is read: rounded, with units, a dash where nothing is stated."""
-    table = table.reindex(columns=[*table.columns, *(c for c in OURS if c not in table)])
     columns = {
         "method": table["method"],
         "data": table["data"],
