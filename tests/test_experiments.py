@@ -151,3 +151,13 @@ def test_an_unknown_name_lists_near_ones():
 def test_an_unknown_data_set_lists_the_known():
     with pytest.raises(ValueError, match=r"'svhn': choose one of .*digits"):
         catalogue("svhn")
+
+
+def test_codebooks_are_tuned_more_slowly_and_the_control_trains_as_long():
+    plain, tuned = (experiments.admm("mnist", rate=100, tune=epochs) for epochs in (0, 20))
+    compression, tuning = tuned.stages
+    assert compression == plain.stages[0]
+    assert (tuning.method, tuning.schedule.epochs) == ("tune-codebooks", 20)
+    assert tuning.schedule.lr < compression.schedule.lr
+    assert [stage.method for stage in tuned.control.stages] == ["sgd", "sgd"]
+    assert tuned.control.epochs == tuned.epochs == plain.epochs + 20
