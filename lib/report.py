@@ -203,8 +203,10 @@ def _row(compressed: Sequence[Run], dataset: str) -> dict:
     mean = results.mean(numeric_only=True)
     against_control = drop(compressed, against="control")
     low, high = interval(compressed)
+    options = dict(compressed[0].experiment["stages"][0]["options"])
+    start = options.get("start_bits", experiments.ADMM_DEFAULTS["start_bits"])
     return {
-        "method": "ADMM (this workbook)",
+        "method": f"ADMM (ours, from {start} bit{'s' if start > 1 else ''})",
         "source": "ours",
         "data": dataset,
         "automated": True,

@@ -57,6 +57,11 @@ class Run:
         return self.result["id"]
 
     @property
+    def experiment(self) -> dict:
+        """The experiment's fields that differ from their defaults."""
+        return json.loads((self.folder / "experiment.json").read_text())
+
+    @property
     def history(self) -> pd.DataFrame:
         """A row an epoch: losses, accuracies, and what the method recorded."""
         return pd.read_csv(self.folder / "history.csv")

@@ -24,6 +24,8 @@ def make(results):
         correct = np.arange(IMAGES) < right if isinstance(right, int) else right
         contents = dict.fromkeys(runs.FILES, b"")
         contents["correct.npy"] = runs._npy(np.packbits(correct))
+        stages = [{"method": "admm", "options": [["start_bits", 1]]}]
+        contents["experiment.json"] = json.dumps({"stages": stages}).encode()
         digests = {name: hashlib.sha256(c).hexdigest() for name, c in contents.items()}
         result |= {"id": id, "files": digests, "images": IMAGES, "accuracy": float(correct.mean())}
         contents["result.json"] = json.dumps(result).encode()
@@ -116,6 +118,7 @@ def test_table_3_has_the_papers_rows_and_ours(compressed):
     assert "ADMM (Yang et al.)" in set(paper["method"])
     assert set(paper["rate"]) >= {70, 1910, 2120}
     (row,) = ours.to_dict("records")
+    assert row["method"] == "ADMM (ours, from 1 bit)"
     assert row["rate"] == pytest.approx(2000)
     assert row["nonzero_percent"] == pytest.approx(1)
     assert row["mean_bits"] == pytest.approx(bits / 4_305)
