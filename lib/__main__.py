@@ -124,9 +124,10 @@ def verify_runs(options: argparse.Namespace) -> int:
 
 
 def write_readme(options: argparse.Namespace) -> int:
-    """Writes the README's measured blocks anew from the run folders."""
+    """Writes the README's numbers, and results' tables and figures, anew from the run folders."""
     text = readme.README.read_text()
     readme.README.write_text(readme.render(text))
+    readme.draw()
     return 0
 
 

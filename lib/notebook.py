@@ -3,10 +3,11 @@
 import ast
 import itertools
 import platform
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
+
+from lib import plots
 
 
 def begin(*, dataset: str, device: str = "auto", seed: int = 0) -> str:
@@ -23,7 +24,7 @@ def begin(*, dataset: str, device: str = "auto", seed: int = 0) -> str:
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device = {device!r} but no GPU is visible: use 'auto' or 'cpu'")
     torch.manual_seed(seed)
-    plt.style.use(Path(__file__).parent / "workbook.mplstyle")
+    plt.style.use(plots.STYLE)
     return f"Python {platform.python_version()}, torch {torch.__version__}, data set {dataset}"
 
 

@@ -1,6 +1,7 @@
 """The figures, drawn from run folders' tables; each returns a figure that is ready for print."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,6 +11,9 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from lib import paths
+
+#: The style sheet of every figure.
+STYLE = Path(__file__).parent / "workbook.mplstyle"
 
 #: Curves differ in their dashes as well as in their colours.
 STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))

@@ -6,9 +6,11 @@ A block begins with ``<!-- begin NAME -->`` and ends with ``<!-- end NAME -->``.
 import re
 from collections.abc import Callable
 
+import matplotlib.pyplot as plt
 import pandas as pd
 
-from lib import experiments, paths, report
+from lib import experiments, paths, plots, report
+from lib.runs import Run
 
 README = paths.ROOT / "README.md"
 
@@ -26,9 +28,40 @@ def render(text: str) -> str:
     return re.sub(pattern, block, text, flags=re.DOTALL)
 
 
-def _table_3() -> str:
-    rows = [report.finished(experiment) for experiment in experiments.table_3("mnist")]
+def draw() -> None:
+    """Writes the tables and figures of the committed MNIST runs into ``results``.
+
+    They are those that the notebooks make with ``dataset="mnist"``, of the runs that are there.
+    """
+    rows = _rows()
     table = report.table_3(rows, dataset="mnist")
+    report.save(table[table["source"] == "ours"], "admm-table-3", dataset="mnist")
+    with plt.style.context(plots.STYLE):
+        rates = plots.rates(table, title="LeNet-5 on MNIST")
+        plots.save(rates, "admm-table-3-rates", dataset="mnist")
+        layers = {f"{runs[0].result['budget']:,} bits": runs[0].layers for runs in rows}
+        even = {label: report.uniform(table) for label, table in layers.items()}
+        bars = plots.allocation(layers, references=even, title="ADMM Figure 3, LeNet-5 on MNIST")
+        plots.save(bars, "admm-figure-3", dataset="mnist")
+        found = {
+            rho: report.finished(experiment, most=1)
+            for rho, experiment in experiments.figure_2("mnist").items()
+            if rho in experiments.FIGURE_2_RHOS
+        }
+        curves = {rho: runs[0].history for rho, runs in found.items() if runs}
+        lines = plots.convergence(curves, title="ADMM Figure 2, LeNet-5 on MNIST")
+        plots.save(lines, "admm-figure-2", dataset="mnist")
+        report.save(report.figure_2(curves), "admm-figure-2", dataset="mnist")
+
+
+def _rows() -> list[list[Run]]:
+    """Table 3's runs on MNIST, those of an experiment together, as far as there are any."""
+    found = [report.finished(experiment) for experiment in experiments.table_3("mnist")]
+    return [runs for runs in found if runs]
+
+
+def _table_3() -> str:
+    table = report.table_3(_rows(), dataset="mnist")
     ours = table["source"] == "ours"
     shown = pd.DataFrame(
         {
@@ -47,21 +80,15 @@ def _table_3() -> str:
 
 def _control() -> str:
     """How the same runs stand against the dense network trained on by the same schedule."""
-    table = _ours()
+    table = report.table_3(_rows(), dataset="mnist")
     rows = [
         f"{row['control_drop']:.2f} points at {row['rate']:,.0f}× (n = {row['n']:.0f})"
-        for _, row in table.iterrows()
+        for _, row in table[table["source"] == "ours"].iterrows()
     ]
     return (
         "Against the dense network trained on by the same schedule, without compression, the mean "
         f"drop is {' and '.join(rows)}."
     )
-
-
-def _ours() -> pd.DataFrame:
-    rows = [report.finished(experiment) for experiment in experiments.table_3("mnist")]
-    table = report.table_3(rows, dataset="mnist")
-    return table[table["source"] == "ours"]
 
 
 def _drops(table: pd.DataFrame) -> list[str]:

@@ -1,8 +1,10 @@
 """No number in the README is typed by hand."""
 
+import shutil
+
 import pytest
 
-from lib import readme
+from lib import paths, readme
 
 
 def test_the_readme_says_what_the_runs_say():
@@ -19,3 +21,16 @@ def test_only_what_is_between_markers_changes(monkeypatch):
 def test_an_unknown_block_is_refused():
     with pytest.raises(ValueError, match="'nonsense' is unknown: choose table-3"):
         readme.render("<!-- begin nonsense -->\n<!-- end nonsense -->")
+
+
+def test_the_committed_tables_and_figures_are_the_runs(results):
+    committed = paths.ROOT / "results"
+    shutil.copytree(committed / "runs", results / "runs")
+    readme.draw()
+    for table in ("admm-table-3.csv", "admm-figure-2.csv"):
+        made, kept = (folder / "tables" / table for folder in (results, committed))
+        assert made.read_text() == kept.read_text(), "run: python -m lib readme"
+    figures = ("admm-table-3-rates", "admm-figure-2", "admm-figure-3")
+    for name in (f"{figure}.{kind}" for figure in figures for kind in ("png", "svg")):
+        assert (results / "figures" / name).stat().st_size > 10_000
+        assert (committed / "figures" / name).exists()
