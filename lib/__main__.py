@@ -133,7 +133,7 @@ def write_readme(options: argparse.Namespace) -> int:
 
 def _datasets(name: str | None) -> list[str]:
     """The named data set, else every real one: the embedded one is for trying things out."""
-    return [name] if name else [d for d in experiments.RATES if d != paths.EMBEDDED]
+    return [name] if name else [d for d in experiments.DATASETS if d != paths.EMBEDDED]
 
 
 def _row(entry: Entry, seed: int) -> dict:
@@ -157,7 +157,7 @@ def _duration(seconds: float) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m lib", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    datasets = list(experiments.RATES)
+    datasets = experiments.DATASETS
 
     def command(name: str, function) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=function.__doc__, description=function.__doc__)

@@ -10,7 +10,7 @@ from lib.data import NAMES
 from lib.experiments import Experiment, Schedule, Stage, admm, catalogue, dense, find
 from lib.optimizers import METHODS
 
-DATASETS = list(experiments.RATES)
+DATASETS = experiments.DATASETS
 
 
 def hashed(experiment):
