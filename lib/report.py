@@ -45,19 +45,20 @@ def finished(experiment: Experiment, *, most: int = 100) -> list[Run]:
     return [runs.read(folder) for folder in found if runs.present(folder)]
 
 
-def drop(compressed: Sequence[Run], *, against: str = "parent") -> dict[str, float]:
+def drop(compressed: Sequence[Run], *, against: str = "dense") -> dict[str, float]:
     """The accuracy lost, in points, as paired differences over seeds.
 
-    ``against`` is ``parent`` (the dense network) or ``control`` (the same trained on as long).
+    ``against`` is ``dense`` (the network that was compressed) or ``control`` (the same trained on
+    for as long).
     Returns ``drop`` (mean), ``drop_sd`` (over seeds, NaN for one) and ``n``.
     """
-    key = {"parent": "dense_accuracy", "control": "control_accuracy"}[against]
+    key = {"dense": "dense_accuracy", "control": "control_accuracy"}[against]
     losses = [100 * (run.result[key] - run.result["accuracy"]) for run in compressed]
     spread = float(np.std(losses, ddof=1)) if len(losses) > 1 else float("nan")
     return {"drop": float(np.mean(losses)), "drop_sd": spread, "n": len(losses)}
 
 
-def interval(compressed: Sequence[Run], *, against: str = "parent") -> tuple[float, float]:
+def interval(compressed: Sequence[Run], *, against: str = "dense") -> tuple[float, float]:
     """A 95 % interval of the mean drop, in points, over other seeds and other test images.
 
     A bootstrap that resamples seeds and images together (2,000 times, fixed seed): the same
@@ -203,10 +204,8 @@ def _row(compressed: Sequence[Run], dataset: str) -> dict:
     mean = results.mean(numeric_only=True)
     against_control = drop(compressed, against="control")
     low, high = interval(compressed)
-    options = dict(compressed[0].experiment["stages"][0]["options"])
-    start = options.get("start_bits", experiments.ADMM_DEFAULTS["start_bits"])
     return {
-        "method": f"ADMM (ours, from {start} bit{'s' if start > 1 else ''})",
+        "method": _label(compressed[0]),
         "source": "ours",
         "data": dataset,
         "automated": True,
@@ -227,7 +226,27 @@ def _row(compressed: Sequence[Run], dataset: str) -> dict:
     }
 
 
+def _label(run: Run) -> str:
+    """What tells our rows apart: the bits that every layer starts with, and tuned codebooks."""
+    experiment = run.experiment
+    tuned = experiment["stages"][0]["method"] == "tune-codebooks"
+    compression = experiment["parent"] if tuned else experiment
+    options = dict(compression["stages"][0]["options"])
+    start = options.get("start_bits", experiments.ADMM_DEFAULTS["start_bits"])
+    bits = f"from {start} bit{'s' if start > 1 else ''}"
+    return f"ADMM (ours, {bits}{', codebooks tuned' if tuned else ''})"
+
+
 def _lost(run: Run, against: str) -> np.ndarray:
     """+1 where the compressed network fails on an image that the other knew, −1 the other way."""
-    other = runs.read(run.folder.parent / run.result[against])
+    if against == "control":
+        other = _neighbour(run, "control")
+    else:
+        other = run
+        while other.result["parent"]:
+            other = _neighbour(other, "parent")
     return other.correct.astype(np.int8) - run.correct.astype(np.int8)
+
+
+def _neighbour(run: Run, kind: str) -> Run:
+    return runs.read(run.folder.parent / run.result[kind])

@@ -227,7 +227,7 @@ def _write(experiment, seed, before, model, dataset, rows, device, threads) -> N
         "mode": experiment.mode,
         "budget": experiment.budget,
         "seed": seed,
-        "dense_accuracy": parent and parent.result["accuracy"],
+        "dense_accuracy": parent and (parent.result["dense_accuracy"] or parent.result["accuracy"]),
         "accuracy": None if experiment.held_out else accuracy,
         "held_out_accuracy": accuracy if experiment.held_out else None,
         "images": len(correct),
@@ -315,8 +315,10 @@ def _threads(count: int) -> Iterator[None]:
 
 
 def _method(experiment: Experiment) -> str:
-    """``dense`` for plain training, else the first stage's method."""
+    """``dense`` for plain training, else what compressed the network."""
     method = experiment.stages[0].method
+    if method == "tune-codebooks":
+        return _method(experiment.parent)
     return "dense" if method == "sgd" else method
 
 
