@@ -187,7 +187,8 @@ def committed_layers() -> str:
             uniform_kept=even["kept"],
             uniform_bits=even["bits"].map("{:.2f}".format),
         )
-        parts.append(f"{run.result['nominal_rate']:,.0f}×\n{table.to_string(index=False)}")
+        rate = f"{run.result['nominal_rate']:,.0f}×, {label(run)}"
+        parts.append(f"{rate}\n{table.to_string(index=False)}")
     return "\n\n".join(parts) or _none("Figure 3")
 
 
@@ -205,7 +206,7 @@ def _row(compressed: Sequence[Run], dataset: str) -> dict:
     against_control = drop(compressed, against="control")
     low, high = interval(compressed)
     return {
-        "method": _label(compressed[0]),
+        "method": f"ADMM (ours, {label(compressed[0])})",
         "source": "ours",
         "data": dataset,
         "automated": True,
@@ -226,7 +227,7 @@ def _row(compressed: Sequence[Run], dataset: str) -> dict:
     }
 
 
-def _label(run: Run) -> str:
+def label(run: Run) -> str:
     """What tells our rows apart: the bits that every layer starts with, and tuned codebooks."""
     experiment = run.experiment
     tuned = experiment["stages"][0]["method"] == "tune-codebooks"
@@ -234,7 +235,7 @@ def _label(run: Run) -> str:
     options = dict(compression["stages"][0]["options"])
     start = options.get("start_bits", experiments.ADMM_DEFAULTS["start_bits"])
     bits = f"from {start} bit{'s' if start > 1 else ''}"
-    return f"ADMM (ours, {bits}{', codebooks tuned' if tuned else ''})"
+    return f"{bits}{', codebooks tuned' if tuned else ''}"
 
 
 def _lost(run: Run, against: str) -> np.ndarray:
