@@ -141,7 +141,8 @@ def allocation(
         axis.set_xticks(np.arange(len(table)), table["name"], rotation=90 if many else 0)
         axis.grid(axis="x", visible=False)
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, fontsize=9, loc="outside lower center", ncols=len(labels))
+    columns = min(3, len(labels))
+    figure.legend(handles, labels, fontsize=9, loc="outside lower center", ncols=columns)
     figure.suptitle(title)
     return figure
 

@@ -42,6 +42,7 @@ def draw() -> None:
         layers = {
             f"{runs[0].result['budget']:,} bits, {report.label(runs[0])}": runs[0].layers
             for runs in rows
+            if runs[0].experiment["stages"][0]["method"] == "admm"  # tuning moves no bits
         }
         even = {label: report.uniform(table) for label, table in layers.items()}
         bars = plots.allocation(layers, references=even, title="ADMM Figure 3, LeNet-5 on MNIST")

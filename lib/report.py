@@ -235,7 +235,9 @@ def label(run: Run) -> str:
     options = dict(compression["stages"][0]["options"])
     start = options.get("start_bits", experiments.ADMM_DEFAULTS["start_bits"])
     bits = f"from {start} bit{'s' if start > 1 else ''}"
-    return f"{bits}{', codebooks tuned' if tuned else ''}"
+    rho = options.get("rho", experiments.RHO)
+    pull = "" if rho == experiments.RHO else f", ρ = {rho:g}"
+    return f"{bits}{pull}{', codebooks tuned' if tuned else ''}"
 
 
 def _lost(run: Run, against: str) -> np.ndarray:

@@ -24,7 +24,7 @@ def make(results):
         correct = np.arange(IMAGES) < right if isinstance(right, int) else right
         contents = dict.fromkeys(runs.FILES, b"")
         contents["correct.npy"] = runs._npy(np.packbits(correct))
-        stages = [{"method": "admm", "options": [["start_bits", 1]]}]
+        stages = [{"method": "admm", "options": [["rho", 0.05], ["start_bits", 1]]}]
         contents["experiment.json"] = json.dumps({"stages": stages}).encode()
         digests = {name: hashlib.sha256(c).hexdigest() for name, c in contents.items()}
         result = (
