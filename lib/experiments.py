@@ -290,7 +290,7 @@ def find(name: str) -> list[tuple[Experiment, int]]:
 
 #: Seconds an epoch: measured on one CPU thread with AVX-512; a guess for a data-centre GPU.
 SECONDS_AN_EPOCH = {
-    ("lenet5", "mnist"): {"cpu": 10.0, "cuda": 0.2},
+    ("lenet5", "mnist"): {"cpu": 9.5, "cuda": 0.2},
     ("lenet5", "digits"): {"cpu": 0.4, "cuda": 0.05},
 }
 
@@ -298,4 +298,4 @@ SECONDS_AN_EPOCH = {
 def seconds(experiment: Experiment, device: str) -> float:
     """Roughly how long a run takes on a ``cpu`` or ``cuda`` device, its parent's time left out."""
     each = SECONDS_AN_EPOCH[experiment.network, experiment.dataset][device]
-    return each * experiment.epochs * (1.5 if experiment.trace else 1)
+    return each * experiment.epochs
