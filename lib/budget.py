@@ -50,13 +50,17 @@ def summary(model: nn.Module) -> dict[str, float | int]:
     """The costs of a whole network, under the keys that ``result.json`` uses.
 
     ``estimated_bytes`` is a file's size as entropy coding would leave it: positions, values and
-    codebooks of the compressible weights, everything else (biases, normalisation) in 32 bits.
+    codebooks of the compressible weights, everything else that inference reads in 32 bits a value:
+    biases, and the scale, shift, running mean and variance of BatchNorm (not its count of batches).
+    The rates and means are of the compressible weights alone, as the papers' are; ``parameters``
+    are what training changes: weights, biases, scales and shifts.
     """
     layers = layer_costs(compressible(model))
     weights, kept = int(layers["weights"].sum()), int(layers["kept"].sum())
     nominal = int(layers["nominal_bits"].sum())
     coded = layers[["position_bits", "value_bits", "codebook_bits"]].to_numpy().sum()
-    others = sum(value.numel() for value in model.state_dict().values()) - weights
+    values = model.state_dict().values()
+    others = sum(value.numel() for value in values if value.is_floating_point()) - weights
     return {
         "kept_fraction": kept / weights,
         "mean_bits": nominal / max(1, kept),

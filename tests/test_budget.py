@@ -92,3 +92,48 @@ def test_macs_of_lenet5_and_nothing_is_left_changed():
     # a place of an output costs its filter's weights: 24·24·20·25, 8·8·50·500, 500·800, 10·500
     assert budget.macs(model, (1, 28, 28)) == 288_000 + 1_600_000 + 400_000 + 5_000
     assert model.training
+
+
+def test_normalisation_costs_four_floats_a_channel():
+    model = nn.Sequential(nn.Conv2d(1, 3, 2, bias=False), nn.BatchNorm2d(3), nn.Linear(2, 2))
+    nn.init.ones_(model[0].weight)  # 12 equal weights: a codebook of one value, nothing else
+    nn.init.zeros_(model[2].weight)
+    found = budget.summary(model)
+    assert found["estimated_bytes"] == 4 + 4 * 4 * 3 + 4 * 2  # codebook, BatchNorm, biases
+    assert found["parameters"] == 12 + 2 * 3 + 4 + 2  # running statistics are no parameters
+    assert found["entropy_rate"] == 32 * 16 / 32  # of the weights alone
+
+
+@pytest.mark.parametrize("name", ["lenet5", "resnet8", "resnet20", "resnet20-b", "vgg16"])
+def test_costs_of_one_bit_networks(name):
+    torch.manual_seed(0)
+    model = networks.build(name)
+    layers = networks.compressible(model)
+    for weight in layers.values():  # one bit a weight, as often −1 as 1, no zeros
+        weight.data = (
+            torch.ones(weight.shape)
+            .view(-1)
+            .index_fill_(0, torch.arange(0, weight.numel(), 2), -1)
+            .view(weight.shape)
+        )
+    weights = sum(w.numel() for w in layers.values())
+    normalised = sum(m.num_features for m in model.modules() if hasattr(m, "running_mean"))
+    found = budget.summary(model)
+    assert list(budget.layer_costs(layers)["name"]) == list(layers)
+    assert (found["nominal_bits"], found["nominal_rate"]) == (weights, 32)
+    biases = found["parameters"] - weights - 2 * normalised
+    assert biases == sum(
+        m.bias.numel()
+        for m in model.modules()
+        if isinstance(m, nn.Conv2d | nn.Linear) and m.bias is not None
+    )
+    coded = weights + 2 * 32 * len(layers)
+    assert found["estimated_bytes"] == math.ceil(coded / 8) + 4 * (biases + 4 * normalised)
+
+
+def test_macs_of_resnet20():
+    found = budget.macs(networks.build("resnet20"), (3, 32, 32))
+    # places × 9 × channels in × channels out, stage by stage, then the linear layer
+    stem = 1024 * 9 * 3 * 16
+    stages = 1024 * 9 * 16 * 16 * 6, 256 * 9 * 32 * (16 + 32 * 5), 64 * 9 * 64 * (32 + 64 * 5)
+    assert found == stem + sum(stages) + 640 == 40_551_040

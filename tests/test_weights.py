@@ -83,6 +83,29 @@ def test_a_compressed_network_takes_less():
     assert len(weights.pack(model.state_dict())) < 431_080 * (1 / 8 + 0.4)
 
 
+@pytest.mark.parametrize("name", ["resnet8", "resnet20-b", "vgg16"])
+@pytest.mark.parametrize("trained", [False, True])
+def test_normalisation_comes_back_as_it_was(tmp_path, name, trained):
+    """Running statistics and the count of batches too; so does a network in channels-last."""
+    model = networks.build(name).to(memory_format=torch.channels_last)
+    if trained:
+        model.train()(torch.randn(4, *networks.INPUT_SHAPES[name]))
+    state = model.state_dict()
+    (tmp_path / "w").write_bytes(weights.pack(state))
+    found = weights.unpack(tmp_path / "w")
+    assert list(found) == list(state)
+    counts = [value for key, value in found.items() if key.endswith("num_batches_tracked")]
+    assert counts
+    assert all((value.dtype, value.item()) == (torch.int64, int(trained)) for value in counts)
+    for key, value in state.items():
+        assert (found[key].shape, found[key].dtype) == (value.shape, value.dtype)
+        assert torch.equal(found[key], value), key
+    fresh = networks.build(name).eval()
+    fresh.load_state_dict(found)
+    images = torch.randn(2, *networks.INPUT_SHAPES[name])
+    assert torch.allclose(fresh(images), model.eval()(images), atol=1e-4)
+
+
 def test_every_truncated_file_is_refused(packed):
     content = packed.read_bytes()
     for length in [*range(64), *range(64, len(content), 97), len(content) - 1]:
