@@ -24,8 +24,11 @@ def weights(model):
 def kept_by_sorting(w, bits, budget):
     """Section 3.3: sort by w²/b, keep while the bits last."""
     items = sorted(
-        ((-(x * x) / b, layer, i, b) for layer, (v, b) in enumerate(zip(w, bits, strict=True))
-         for i, x in enumerate(v.ravel())),
+        (
+            (-(x * x) / b, layer, i, b)
+            for layer, (v, b) in enumerate(zip(w, bits, strict=True))
+            for i, x in enumerate(v.ravel())
+        ),
     )
     kept = [np.zeros(v.size, bool) for v in w]
     for _, layer, i, b in items:
@@ -154,9 +157,7 @@ def test_biases_are_left_alone():
     method.start(model)
     method.after_step(torch.tensor(0.1))
     method.finish()
-    assert all(
-        torch.equal(a, b.bias) for a, b in zip(before, (model[0], model[2]), strict=True)
-    )
+    assert all(torch.equal(a, b.bias) for a, b in zip(before, (model[0], model[2]), strict=True))
 
 
 def test_compressed_changes_nothing():

@@ -193,9 +193,7 @@ def uninterrupted(tiny, tmp_path_factory):
 
 
 def test_parent_and_control_are_trained_first_and_recorded(trained, tiny):
-    parent, control = (
-        runs.read(runs.folder_of(other, 0)) for other in (tiny.parent, tiny.control)
-    )
+    parent, control = (runs.read(runs.folder_of(other, 0)) for other in (tiny.parent, tiny.control))
     assert trained.result["parent"] == parent.id
     assert trained.result["control"] == control.id
     assert trained.result["dense_accuracy"] == parent.result["accuracy"]
