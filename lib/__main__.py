@@ -6,9 +6,10 @@ import sys
 import time
 from concurrent.futures.process import BrokenProcessPool
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 
-from lib import batch, experiments, paths, readme, runs, transfer
+from lib import batch, data, experiments, paths, readme, runs, transfer
 from lib.data import DataUnavailable
 from lib.experiments import Entry
 from lib.training import Diverged, OutOfTime
@@ -32,8 +33,7 @@ def list_runs(options: argparse.Namespace) -> int:
     """The catalogue with each run's status."""
     rows = [
         _row(entry, seed)
-        for name in _datasets(options.dataset)
-        for entry in sorted(experiments.catalogue(name), key=lambda entry: entry.priority)
+        for entry in _entries(_datasets(options.dataset))
         for seed in range(entry.seeds)
     ]
     if options.json:
@@ -59,8 +59,7 @@ def run(options: argparse.Namespace) -> int:
     if options.missing:
         tasks = [
             task
-            for name in _datasets(options.dataset)
-            for entry in sorted(experiments.catalogue(name), key=lambda entry: entry.priority)
+            for entry in _entries(_wanted(options.dataset))
             for task in entry.runs
             if runs.status(*task) in ("missing", "partial")
         ]
@@ -134,6 +133,21 @@ def write_readme(options: argparse.Namespace) -> int:
 def _datasets(name: str | None) -> list[str]:
     """The named data set, else every real one: the embedded one is for trying things out."""
     return [name] if name else [d for d in experiments.DATASETS if d != paths.EMBEDDED]
+
+
+def _wanted(name: str | None) -> list[str]:
+    """What ``--missing`` runs on: the named data set, else every real one that is at hand."""
+    names = _datasets(name)
+    absent = [each for each in names if not name and not data.at_hand(each)]
+    for each in absent:
+        print(f"left out: {each} is not at hand (--dataset {each} downloads it where it can be)")
+    return [each for each in names if each not in absent]
+
+
+def _entries(datasets: list[str]) -> list[Entry]:
+    """The catalogue of several data sets, the most wanted first."""
+    entries = chain.from_iterable(map(experiments.catalogue, datasets))
+    return sorted(entries, key=lambda entry: entry.priority)
 
 
 def _row(entry: Entry, seed: int) -> dict:

@@ -79,7 +79,9 @@ class Run:
 
     def model(self) -> nn.Module:
         """The final network, on the CPU, in evaluation mode."""
-        model = networks.build(self.result["network"])
+        # runs older than these two keys are all of lenet5, with its usual ten classes
+        classes, channels = self.result.get("classes", 10), self.result.get("channels")
+        model = networks.build(self.result["network"], classes=classes, channels=channels)
         model.load_state_dict(weights.unpack(self.folder / "weights.safetensors"))
         return model.eval()
 
@@ -172,9 +174,11 @@ def get(
 
 def _train(experiment, seed, before, checkpoint, device, threads, deadline, quiet) -> None:
     """Trains every stage, resuming from the checkpoint, and writes the run folder."""
-    dataset = _dataset(experiment.dataset, experiment.held_out, device)
+    dataset = dataset_of(experiment.dataset, experiment.network, experiment.held_out, device)
     torch.manual_seed(seed)
-    model = networks.build(experiment.network, classes=dataset.classes).to(device)
+    model = networks.build(
+        experiment.network, classes=dataset.classes, channels=dataset.shape[0]
+    ).to(device)
     parent = before.get(experiment.parent.name) if experiment.parent else None
     if parent is not None:
         model.load_state_dict(parent.model().state_dict())
@@ -214,7 +218,7 @@ def _write(experiment, seed, before, model, dataset, rows, device, threads) -> N
     parent = before.get(experiment.parent.name) if experiment.parent else None
     correct = predict(model, dataset, dataset.test) == dataset.test.labels
     accuracy = int(correct.sum()) / len(correct)
-    macs = budget.macs(model, networks.INPUT_SHAPES[experiment.network])
+    macs = budget.macs(model, dataset.shape)
     result = {
         "experiment": experiment.name,
         "id": experiment.id(seed),
@@ -223,6 +227,8 @@ def _write(experiment, seed, before, model, dataset, rows, device, threads) -> N
         "recipe": experiment.recipe,
         "network": experiment.network,
         "dataset": experiment.dataset,
+        "classes": dataset.classes,
+        "channels": dataset.shape[0],
         "method": _method(experiment),
         "mode": experiment.mode,
         "budget": experiment.budget,
@@ -300,8 +306,10 @@ def _device_name(device: torch.device) -> str:
 
 
 @functools.lru_cache(maxsize=2)
-def _dataset(name: str, held_out: bool, device: torch.device) -> Dataset:
-    return data.load(name, held_out=held_out).to(device)
+def dataset_of(name: str, network: str, held_out: bool, device: torch.device) -> Dataset:
+    """The data set as the network reads it, on ``device``: ``digits`` are drawn at its size."""
+    size = networks.INPUT_SHAPES[network][-1] if name == "digits" else None
+    return data.load(name, size=size, held_out=held_out).to(device)
 
 
 @contextmanager

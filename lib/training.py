@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm.auto import tqdm
 
+from lib.augmentation import crop_and_flip, draw
+from lib.cuda_graph import CudaGraph
 from lib.data import Dataset, Split
 from lib.networks import compressible
 from lib.optimizers.method import Method
@@ -46,8 +48,9 @@ class Schedule:
     more dimensions: weights, not biases or normalisation. ``clip`` is the largest norm of the
     whole gradient, beyond which it is scaled down; ``None`` for no limit. ``precision`` is what
     forward and backward passes compute in, ``float32`` or ``bfloat16`` (autocast; the weights, the
-    optimizer and every evaluation stay in float32). Raises ``ValueError`` for another precision
-    and for a limit that is not positive.
+    optimizer and every evaluation stay in float32). ``crop`` pads images by so many pixels and cuts
+    them to their size at random; ``flip`` mirrors every other one, at random. Raises ``ValueError``
+    for another precision, a limit that is not positive, and a negative ``crop``.
     """
 
     epochs: int
@@ -58,12 +61,16 @@ class Schedule:
     weight_decay: float = 0.0
     clip: float | None = None
     precision: str = "float32"
+    crop: int = 0
+    flip: bool = False
 
     def __post_init__(self):
         if self.precision not in ("float32", "bfloat16"):
             raise ValueError(f"precision = {self.precision!r} must be float32 or bfloat16")
         if self.clip is not None and not self.clip > 0:
             raise ValueError(f"clip = {self.clip} must be positive, or None for no limit")
+        if self.crop < 0:
+            raise ValueError(f"crop = {self.crop} must be 0 pixels or more")
 
     def rates(self, steps_per_epoch: int) -> Tensor:
         """The learning rate of every step, (epochs·steps_per_epoch,) float32."""
@@ -172,6 +179,7 @@ class _Loop:
         self.rates = schedule.rates(self.steps).to(self.device)
         self.lr = torch.zeros((), device=self.device)
         self.totals = torch.zeros(2, dtype=torch.float64, device=self.device)  # loss, correct
+        self.step = CudaGraph(self._step) if self.device.type == "cuda" else self._step
         # Momentum that starts at zero is the same recursion, and is there to be checkpointed.
         self.momenta = {p: torch.zeros_like(p) for p in model.parameters() if p.requires_grad}
         self.optimizer = self._sgd()
@@ -207,17 +215,19 @@ class _Loop:
     def run_epoch(self, bar: tqdm) -> dict[str, float]:
         """One pass over the training split."""
         began = time.monotonic()
-        order = self._order().to(self.device, non_blocking=True)
+        order = [part.to(self.device, non_blocking=True) for part in self._order()]
         rates = self.rates[self.epoch * self.steps :]
         self.model.train()
         self.totals.zero_()
-        for i, index in enumerate(order.split(self.schedule.batch)):
-            self._step(index, rates[i])
+        batches = zip(*(part.split(self.schedule.batch) for part in order), strict=True)
+        for i, batch in enumerate(batches):
+            self.lr.copy_(rates[i])
+            self.step(*batch)
             if i in self.period_ends:
                 self._refuse_divergence()
                 self.method.after_period()
             bar.update(1)
-        loss, accuracy = (self.totals / len(order)).tolist()
+        loss, accuracy = (self.totals / len(order[0])).tolist()
         return {
             "epoch": self.epoch + 1,
             "lr": float(rates[self.steps - 1]),
@@ -226,10 +236,12 @@ class _Loop:
             "seconds": time.monotonic() - began,
         }
 
-    def _step(self, index: Tensor, lr: Tensor) -> None:
+    def _step(self, index: Tensor, *drawn: Tensor) -> None:
         """One optimizer step on the images of ``index``; nothing here waits for the device."""
-        self.lr.copy_(lr)
-        images = self.dataset.normalise(self.dataset.train.images[index])
+        images = self.dataset.train.images[index]
+        if drawn:
+            images = crop_and_flip(images, *drawn, padding=self.schedule.crop)
+        images = self.dataset.normalise(images)
         labels = self.dataset.train.labels[index]
         half = self.schedule.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
@@ -253,14 +265,21 @@ class _Loop:
                 f"(at most {float(self.rates.max()):g} here) or lengthen the warm-up"
             )
 
-    def _order(self) -> Tensor:
-        """The epoch's order of the training images; it also seeds what the network draws."""
+    def _order(self) -> list[Tensor]:
+        """The epoch's order of the training images, and how each is cropped and flipped, if it is.
+
+        It also seeds what the network draws.
+        """
         label = f"{self.seed}/{self.stage}/{self.epoch}".encode()
         seed = int.from_bytes(hashlib.sha256(label).digest()[:7], "big")
         torch.manual_seed(seed)
-        return torch.randperm(
-            len(self.dataset.train), generator=torch.Generator().manual_seed(seed)
-        )
+        generator = torch.Generator().manual_seed(seed)
+        images, schedule = len(self.dataset.train), self.schedule
+        order = [torch.randperm(images, generator=generator)]
+        if schedule.crop or schedule.flip:
+            drawn = draw(images, padding=schedule.crop, flip=schedule.flip, generator=generator)
+            order.append(drawn)
+        return order
 
     def state_dict(self) -> dict:
         return {

@@ -2,8 +2,8 @@
 
 import torch
 
-from lib import budget, data, networks
-from lib.runs import Run
+from lib import budget
+from lib.runs import Run, dataset_of
 from lib.training import predict
 
 #: What must come out again exactly; it is counted, not measured.
@@ -18,13 +18,13 @@ def verify(run: Run, *, device: str = "cpu") -> list[str]:
     ``DataUnavailable`` where the data set is not at hand.
     """
     result = run.result
-    dataset = data.load(result["dataset"], held_out=result["accuracy"] is None)
-    dataset = dataset.to(torch.device(device))
+    held_out = result["accuracy"] is None
+    dataset = dataset_of(result["dataset"], result["network"], held_out, torch.device(device))
     model = run.model().to(device)
     correct = predict(model, dataset, dataset.test) == dataset.test.labels
     accuracy = int(correct.sum()) / len(correct)
     found = budget.summary(model)
-    found["macs"] = budget.macs(model, networks.INPUT_SHAPES[result["network"]])
+    found["macs"] = budget.macs(model, dataset.shape)
     claimed = result["held_out_accuracy"] if result["accuracy"] is None else result["accuracy"]
     problems = [
         f"{key}: {result[key]} claimed, {found[key]} found"

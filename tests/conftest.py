@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from lib import runs
-from lib.experiments import Experiment, Schedule, Stage
+from lib.experiments import Experiment, Stage
+from lib.training import Schedule
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +19,7 @@ def one_thread():
 def results(tmp_path, monkeypatch):
     """An empty results folder, for this process and the ones it starts."""
     monkeypatch.setenv("WORKBOOK_RESULTS", str(tmp_path))
-    runs._dataset.cache_clear()
+    runs.dataset_of.cache_clear()
     return tmp_path
 
 

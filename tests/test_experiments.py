@@ -7,8 +7,9 @@ import pytest
 
 from lib import experiments
 from lib.data import NAMES
-from lib.experiments import Experiment, Schedule, Stage, admm, catalogue, dense, find
+from lib.experiments import Experiment, Stage, admm, catalogue, dense, find
 from lib.optimizers import METHODS
+from lib.training import Schedule
 
 DATASETS = experiments.DATASETS
 
@@ -117,11 +118,13 @@ def test_the_catalogue_hangs_together(dataset):
 def test_the_catalogue_has_what_the_tables_and_figures_ask_for():
     for dataset in DATASETS:
         ids = {e.id(seed) for entry in catalogue(dataset) for e, seed in entry.runs}
-        wanted = [
-            *experiments.table_3(dataset),
-            *experiments.figure_2(dataset).values(),
-            *experiments.tau(dataset).values(),
-        ]
+        wanted = []
+        if dataset in ("mnist", "digits"):
+            wanted += experiments.table_3(dataset)
+            wanted += experiments.figure_2(dataset).values()
+            wanted += experiments.tau(dataset).values()
+        if dataset != "mnist":
+            wanted += experiments.table_4(dataset)
         assert {experiment.id(0) for experiment in wanted} <= ids
     assert {0.01, 0.05, 0.1, 0.5} <= set(experiments.figure_2("mnist"))  # the paper's four
 

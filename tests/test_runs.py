@@ -38,7 +38,8 @@ from dataclasses import replace
 from pathlib import Path
 import torch
 from lib import runs, training
-from lib.experiments import Experiment, Schedule, Stage
+from lib.experiments import Experiment, Stage
+from lib.training import Schedule
 
 torch.set_num_threads(1)
 training.CHECKPOINT_SECONDS = -1  # after every epoch
@@ -46,7 +47,7 @@ training.CHECKPOINT_SECONDS = -1  # after every epoch
 whole = runs.data.load("digits")
 few = runs.data.Split(whole.train.images[:368], whole.train.labels[:368])
 few = replace(whole, train=few)  # six steps an epoch, the last one short
-runs.data.load = lambda name, held_out: few
+runs.data.load = lambda name, size, held_out: few
 
 schedule = Schedule(epochs=2, lr=0.02, batch=64, warmup=1)
 stages = (

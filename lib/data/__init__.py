@@ -3,7 +3,7 @@
 One file a source: ``digits``, ``mnist``, ``cifar``, and ``folder`` for folders of images.
 """
 
-from lib.data.catalogue import HELD_OUT, NAMES, describe, load
+from lib.data.catalogue import HELD_OUT, NAMES, at_hand, describe, load
 from lib.data.dataset import Dataset, DataUnavailable, Split, fingerprint
 from lib.data.mnist import MNIST_SHA256
 
@@ -14,6 +14,7 @@ __all__ = [
     "DataUnavailable",
     "Dataset",
     "Split",
+    "at_hand",
     "describe",
     "fingerprint",
     "load",

@@ -63,6 +63,17 @@ def load(name: str, *, size: int | None = None, held_out: bool = False) -> Datas
     return replace(dataset, train=train, test=test)
 
 
+def at_hand(name: str) -> bool:
+    """Whether the data set ``name`` is there, so that :func:`load` downloads nothing for it."""
+    folders = {
+        "mnist": "MNIST/raw",
+        "cifar10": "cifar-10-batches-py",
+        "cifar100": "cifar-100-python",
+        "cifar10-jpeg": "CIFAR-10-images",
+    }
+    return name == "digits" or (paths.data() / folders.get(name, name)).is_dir()
+
+
 def describe(name: str) -> str:
     """What the data set ``name`` is, for the captions of tables and figures.
 

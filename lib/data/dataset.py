@@ -52,6 +52,11 @@ class Dataset:
         ]
         object.__setattr__(self, "_statistics", statistics)
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        return tuple(self.train.images.shape[1:])
+
     def to(self, device: torch.device) -> "Dataset":
         """The same data set on ``device``."""
         return replace(self, train=self.train.to(device), test=self.test.to(device))

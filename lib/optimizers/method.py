@@ -10,8 +10,9 @@ class Method:
     for each step ``penalty`` and ``after_step``; ``after_period`` ``periods_per_epoch`` times
     an epoch, evenly spaced; ``finish`` once.
 
-    ``penalty`` and ``after_step`` only launch work and must not wait for the device. Whatever
-    needs the host belongs in ``after_period``.
+    ``penalty`` and ``after_step`` only launch work and must not wait for the device; on a GPU they
+    are recorded once and replayed, so what changes between steps lies in tensors that are written
+    in place. Whatever needs the host belongs in ``after_period``.
     """
 
     periods_per_epoch: int = 1

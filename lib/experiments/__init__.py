@@ -1,0 +1,54 @@
+"""Experiments: what a run is, the papers' tables and figures as runs, and the catalogue of all."""
+
+from lib.experiments.catalogue import DATASETS, catalogue, find, seconds
+from lib.experiments.cifar import short_table_4, table_4
+from lib.experiments.lenet import (
+    EXTREME_RHOS,
+    FIGURE_2_RHOS,
+    LENET5_WEIGHTS,
+    PERIODS,
+    TABLE_3,
+    figure_2,
+    table_3,
+    tau,
+)
+from lib.experiments.recipes import (
+    ADMM_DEFAULTS,
+    RHO,
+    admm,
+    admm_schedule,
+    dense,
+    dense_schedule,
+    tuned,
+    weights,
+)
+from lib.experiments.spec import Entry, Experiment, Stage, specification
+
+__all__ = [
+    "ADMM_DEFAULTS",
+    "DATASETS",
+    "EXTREME_RHOS",
+    "FIGURE_2_RHOS",
+    "LENET5_WEIGHTS",
+    "PERIODS",
+    "RHO",
+    "TABLE_3",
+    "Entry",
+    "Experiment",
+    "Stage",
+    "admm",
+    "admm_schedule",
+    "catalogue",
+    "dense",
+    "dense_schedule",
+    "figure_2",
+    "find",
+    "seconds",
+    "short_table_4",
+    "specification",
+    "table_3",
+    "table_4",
+    "tau",
+    "tuned",
+    "weights",
+]

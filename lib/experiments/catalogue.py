@@ -1,0 +1,50 @@
+"""The catalogue: every row of every table and every curve of every figure, as an experiment."""
+
+import difflib
+from itertools import chain
+
+from lib.experiments import cifar, lenet
+from lib.experiments.spec import Entry, Experiment
+
+#: Data sets that experiments are defined on.
+DATASETS = tuple(dict.fromkeys(lenet.DATASETS + cifar.DATASETS))
+
+
+def catalogue(dataset: str) -> list[Entry]:
+    """Every experiment on a data set."""
+    if dataset not in DATASETS:
+        raise ValueError(f"no experiments on {dataset!r}: choose one of {', '.join(DATASETS)}")
+    parts = (part.entries(dataset) for part in (lenet, cifar) if dataset in part.DATASETS)
+    return list(chain(*parts))
+
+
+def find(name: str) -> list[tuple[Experiment, int]]:
+    """The runs of the catalogue that ``name`` (a slug, a name or an id) means.
+
+    Raises ``ValueError`` with the nearest names where there is none.
+    """
+    tasks = [run for dataset in DATASETS for entry in catalogue(dataset) for run in entry.runs]
+    found = [(e, s) for e, s in tasks if name in (e.slug, e.name, e.id(s))]
+    if not found:
+        near = difflib.get_close_matches(name, {e.slug for e, _ in tasks}, n=3, cutoff=0.3)
+        raise ValueError(f"no experiment {name!r} in the catalogue; near it: {', '.join(near)}")
+    return found
+
+
+#: Seconds an epoch. ``cpu``: measured on one thread with AVX-512; ``cuda``: a guess for a
+#: data-centre GPU.
+SECONDS_AN_EPOCH = {
+    ("lenet5", "digits"): {"cpu": 0.4, "cuda": 0.05},
+    ("lenet5", "mnist"): {"cpu": 9.5, "cuda": 0.2},
+    ("resnet8", "digits"): {"cpu": 0.6, "cuda": 0.05},
+    ("resnet20", "cifar"): {"cpu": 100, "cuda": 1.5},
+    ("resnet56", "cifar"): {"cpu": 300, "cuda": 4},
+    ("vgg16", "cifar"): {"cpu": 500, "cuda": 4},
+    ("resnet50", "cifar"): {"cpu": 2500, "cuda": 15},
+}
+
+
+def seconds(experiment: Experiment, device: str) -> float:
+    """Roughly how long a run takes on a ``cpu`` or ``cuda`` device, its parent's time left out."""
+    dataset = "cifar" if experiment.dataset.startswith("cifar") else experiment.dataset
+    return SECONDS_AN_EPOCH[experiment.network, dataset][device] * experiment.epochs

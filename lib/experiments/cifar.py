@@ -1,0 +1,79 @@
+"""Networks for CIFAR: dense baselines, and ADMM's Table 4."""
+
+from collections.abc import Iterator
+
+from lib.experiments.recipes import admm, dense
+from lib.experiments.spec import Entry, Experiment
+
+DATASETS = ("cifar10-jpeg", "cifar10", "digits")
+
+#: Our rows of Table 4, in the paper's order; on ``digits`` of a ResNet-8 at 16×16.
+TABLE_4 = (
+    {"network": "resnet20", "mode": "quantize", "rate": 16},
+    {"network": "resnet20", "rate": 35.4, "start_bits": 2},
+    {"network": "resnet50", "mode": "prune", "rate": 2},
+    {"network": "resnet50", "rate": 462, "start_bits": 2},
+    {"network": "resnet50", "rate": 565, "start_bits": 2},
+    {"network": "resnet50", "rate": 836, "start_bits": 2},
+)
+TABLE_4_DIGITS = (
+    {"network": "resnet8", "mode": "quantize", "rate": 16},
+    {"network": "resnet8", "rate": 35.4, "start_bits": 2},
+    {"network": "resnet8", "mode": "prune", "rate": 2},
+    {"network": "resnet8", "rate": 100, "start_bits": 2},
+)
+
+#: Epochs of the dense network, and of the compression, in rows by a shorter schedule: what a CPU
+#: finishes, or a GPU in half an hour.
+SHORT = {"resnet20": 24, "resnet50": 60}
+
+
+def table_4(dataset: str, *, epochs: int | None = None) -> list[Experiment]:
+    """Our rows of Table 4, in the paper's order."""
+    rows = TABLE_4_DIGITS if dataset == "digits" else TABLE_4
+    return [admm(dataset, epochs=epochs, **row) for row in rows]
+
+
+def short_table_4(dataset: str) -> list[Experiment]:
+    """The rows that are also wanted by a shorter schedule, dense network included."""
+    rows = [row for row in TABLE_4 if row["rate"] in (16, 35.4, 462, 836)]
+    return [_short(dataset, **row) for row in rows]
+
+
+def _short(dataset: str, *, network: str, **row) -> Experiment:
+    epochs = SHORT[network]
+    return admm(dataset, network=network, epochs=epochs, dense_epochs=epochs, **row)
+
+
+def entries(dataset: str) -> list[Entry]:
+    """What the catalogue holds of these networks on a data set."""
+    return [
+        Entry(experiment=experiment, seeds=seeds, purpose=purpose, priority=priority)
+        for experiment, seeds, purpose, priority in _entries(dataset)
+    ]
+
+
+def _entries(dataset: str) -> Iterator[tuple[Experiment, int, str, int]]:
+    rows = table_4(dataset)
+    if dataset == "digits":
+        yield from _with_starts(rows, 1, 2)
+        return
+    short = short_table_4(dataset)
+    yield from _with_starts(rows[:2], 3, 1)
+    for network in ("resnet56", "vgg16"):
+        yield dense(dataset, network=network), 1, "dense baseline", 2
+    yield from _with_starts(short[2:], 1, 2)
+    yield from _with_starts(rows[2:], 1, 3)
+    yield from _with_starts(short[:2], 1, 3)
+
+
+def _with_starts(
+    rows: list[Experiment], seeds: int, priority: int
+) -> Iterator[tuple[Experiment, int, str, int]]:
+    """The rows, before them what they start from and the same trained on."""
+    for parent in dict.fromkeys(row.parent for row in rows):
+        yield parent, seeds, "the start of Table 4's rows", priority
+    for control in dict.fromkeys(row.control for row in rows):
+        yield control, seeds, "control of Table 4", priority
+    for row in rows:
+        yield row, seeds, "ADMM Table 4", priority

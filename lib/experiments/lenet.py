@@ -1,0 +1,86 @@
+"""LeNet-5: ADMM's Table 3 and Figures 2 and 3."""
+
+from lib.experiments.recipes import admm, dense, tuned
+from lib.experiments.spec import Entry, Experiment
+
+DATASETS = ("mnist", "digits")
+
+#: LeNet-5's compressible weights.
+LENET5_WEIGHTS = 430_500
+
+#: The ρ of the paper's Figure 2, and beyond both ends, where the method fails.
+FIGURE_2_RHOS = (0.01, 0.05, 0.1, 0.5)
+EXTREME_RHOS = (0.0005, 10.0)
+
+#: A third of the schedule shows what the figure is about.
+FIGURE_2_EPOCHS = {"mnist": 40, "digits": 30}
+
+#: Projections and dual steps an epoch beside the paper's one: τ' of ½ and ⅛ epoch.
+PERIODS = (2, 8)
+
+#: Our rows of Table 3: the rate, options of ADMM, and for how many epochs the codebooks are tuned
+#: afterwards. The first row of MNIST is the authors' recipe: 3 bits at the start, ρ of 0.05, no
+#: tuning. 1 bit lost less on ``digits`` at 2,000× (2.5 points, not 4.1, means of three seeds),
+#: where it was compared; ρ of 0.01 left the lowest training loss in Figure 2. On ``digits``, a
+#: fortieth of MNIST's images, the table stands at lower rates.
+TABLE_3 = {
+    "mnist": (
+        {"rate": 2_000},
+        {"rate": 2_000, "tune": 20},
+        {"rate": 2_000, "start_bits": 1},
+        {"rate": 2_000, "start_bits": 1, "tune": 20},
+        {"rate": 2_000, "start_bits": 1, "rho": 0.01},
+        {"rate": 2_000, "start_bits": 1, "rho": 0.01, "tune": 20},
+        {"rate": 3_000, "start_bits": 1, "rho": 0.01},
+        {"rate": 3_000, "start_bits": 1, "rho": 0.01, "tune": 20},
+    ),
+    "digits": ({"rate": 200}, {"rate": 500, "start_bits": 1}),
+}
+
+
+def table_3(dataset: str, *, epochs: int | None = None) -> list[Experiment]:
+    """Our rows of Table 3, from the smallest rate to the largest."""
+    return [_row(dataset, epochs, **row) for row in TABLE_3[dataset]]
+
+
+def _row(dataset: str, epochs: int | None, *, tune: int = 0, **options) -> Experiment:
+    compressed = admm(dataset, epochs=epochs, **options)
+    return tuned(compressed, epochs=tune) if tune else compressed
+
+
+def figure_2(dataset: str, *, epochs: int | None = None) -> dict[float, Experiment]:
+    """ρ → the run of Figure 2's curves, the paper's four and one beyond each end."""
+    rhos = sorted({*FIGURE_2_RHOS, *EXTREME_RHOS})
+    return {rho: _curve(dataset, epochs, rho=rho) for rho in rhos}
+
+
+def tau(dataset: str, *, epochs: int | None = None) -> dict[int, Experiment]:
+    """Projections an epoch → the run at ρ = 0.05; one an epoch is Figure 2's own."""
+    return {n: _curve(dataset, epochs, periods_per_epoch=n) for n in (1, *PERIODS)}
+
+
+def _curve(dataset: str, epochs: int | None, **options) -> Experiment:
+    """A run at Table 3's first rate whose losses are traced."""
+    epochs = epochs or FIGURE_2_EPOCHS[dataset]
+    return admm(dataset, rate=TABLE_3[dataset][0]["rate"], epochs=epochs, trace=True, **options)
+
+
+def entries(dataset: str) -> list[Entry]:
+    """What the catalogue holds of LeNet-5 on a data set."""
+    seeds = 3 if dataset == "mnist" else 2
+    rows = table_3(dataset)
+    controls = dict.fromkeys(row.control for row in rows)
+    experiments = [
+        (dense(dataset), seeds, "the start of all others", 1),
+        *((control, seeds, "control of Table 3", 1) for control in controls),
+        *((row, seeds, "ADMM Table 3, Figure 3", 1) for row in rows),
+        *(
+            (curve, 1, "ADMM Figure 2", 2 if rho in FIGURE_2_RHOS else 3)
+            for rho, curve in figure_2(dataset).items()
+        ),
+        *((run, 1, "ADMM's τ', notebook 11", 3) for n, run in tau(dataset).items() if n > 1),
+    ]
+    return [
+        Entry(experiment=experiment, seeds=count, purpose=purpose, priority=priority)
+        for experiment, count, purpose, priority in experiments
+    ]

@@ -1,0 +1,100 @@
+"""What a run is: stages of training, an experiment, and its entry in the catalogue."""
+
+import hashlib
+import json
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cached_property
+
+from lib.training import Schedule
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One training: a method with its own options, on a schedule."""
+
+    method: str
+    schedule: Schedule
+    options: tuple[tuple[str, int | float | str | bool], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """What a run is, but for its seed and for where it is computed.
+
+    ``slug`` is for people. The identity is a hash of every other field that differs from its
+    default, the parent's included, so a field that is added with a default orphans no run.
+    ``recipe`` is raised when a change of the code alters what the same fields compute.
+    """
+
+    slug: str
+    dataset: str
+    network: str
+    stages: tuple[Stage, ...]
+    parent: "Experiment | None" = None
+    mode: str | None = None
+    budget: int | None = None
+    trace: bool = False
+    held_out: bool = False
+    recipe: int = 1
+
+    @cached_property
+    def name(self) -> str:
+        spec = json.dumps(specification(self, without=("slug",)), sort_keys=True)
+        return f"{self.slug}-{hashlib.sha256(spec.encode()).hexdigest()[:8]}"
+
+    def id(self, seed: int) -> str:
+        """The run's folder name."""
+        return f"{self.name}-s{seed}"
+
+    @property
+    def epochs(self) -> int:
+        return sum(stage.schedule.epochs for stage in self.stages)
+
+    @property
+    def control(self) -> "Experiment | None":
+        """The dense network trained on by the same schedules without any compression.
+
+        Where the parent is a compressed network itself, its own control is trained on. A traced
+        run is a figure's curve and has none.
+        """
+        plain = all(stage.method == "sgd" for stage in self.stages)
+        if self.parent is None or plain or self.trace:
+            return None
+        start = self.parent.control or self.parent
+        return Experiment(
+            slug=f"{start.slug}-trained-on-{self.epochs}ep",
+            dataset=self.dataset,
+            network=self.network,
+            stages=tuple(Stage(method="sgd", schedule=s.schedule) for s in self.stages),
+            parent=start,
+            held_out=self.held_out,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """An experiment in the catalogue: how many seeds, what for, and how soon (1 is first)."""
+
+    experiment: Experiment
+    seeds: int
+    purpose: str
+    priority: int
+
+    @property
+    def runs(self) -> list[tuple[Experiment, int]]:
+        return [(self.experiment, seed) for seed in range(self.seeds)]
+
+
+def specification(value: object, *, without: tuple[str, ...] = ()) -> object:
+    """Plain JSON of a dataclass: the fields that differ from their defaults."""
+    if isinstance(value, (tuple, list)):
+        return [specification(item) for item in value]
+    if not is_dataclass(value):
+        return value
+    return {
+        field.name: specification(
+            getattr(value, field.name), without=("slug",) if field.name == "parent" else ()
+        )
+        for field in fields(value)
+        if field.name not in without and getattr(value, field.name) != field.default
+    }
