@@ -11,7 +11,7 @@ import pytest
 
 from lib import experiments, paths, runs
 from lib.__main__ import main
-from lib.experiments import Entry
+from lib.experiments import Entry, index
 
 ON_CPU = ["--device", "cpu", "--threads", "1"]
 
@@ -24,9 +24,10 @@ def catalogue(results, tiny, monkeypatch):
         Entry(experiment=experiment, seeds=1, purpose="a test", priority=priority)
         for experiment, priority in pairs
     ]
-    monkeypatch.setattr(
-        experiments, "catalogue", lambda dataset: entries if dataset == "digits" else []
-    )
+    for module in (experiments, index):
+        monkeypatch.setattr(
+            module, "catalogue", lambda dataset: entries if dataset == "digits" else []
+        )
 
 
 def error_of(capsys):

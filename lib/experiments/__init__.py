@@ -1,7 +1,7 @@
 """Experiments: what a run is, the papers' tables and figures as runs, and the catalogue of all."""
 
-from lib.experiments.catalogue import DATASETS, catalogue, find, seconds
 from lib.experiments.cifar import short_table_4, table_4
+from lib.experiments.index import DATASETS, catalogue, find, seconds
 from lib.experiments.lenet import (
     EXTREME_RHOS,
     FIGURE_2_RHOS,
