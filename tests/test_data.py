@@ -1,5 +1,6 @@
 """The data sets against their sources; what is missing or damaged is refused in words."""
 
+import hashlib
 from urllib.error import URLError
 
 import numpy as np
@@ -7,9 +8,11 @@ import pytest
 import torch
 from scipy.ndimage import map_coordinates
 from sklearn.datasets import load_digits
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lib import data, paths
-from lib.data import DataUnavailable, Split
+from lib.data import Dataset, DataUnavailable, Split
 
 MNIST_HEADERS = {
     "train-images-idx3-ubyte": "00000803 0000ea60 0000001c 0000001c",
@@ -118,6 +121,93 @@ def test_normalised_pixels_have_mean_zero_and_deviation_one(digits):
     assert abs(pixels.std() - 1) < 0.01
 
 
+class Devices(TorchDispatchMode):
+    """Where the tensors of every operation lie."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        tensors = [part for part in (*args, out) if isinstance(part, Tensor)]
+        self.seen |= {tensor.device.type for tensor in tensors}
+        return out
+
+
+def test_normalised_pixels_repeat_bit_for_bit(digits):
+    """Committed runs were trained on these very numbers."""
+    mean, std = torch.tensor([0.305]).view(-1, 1, 1), torch.tensor([0.325]).view(-1, 1, 1)
+    wanted = (digits.train.images.float() / 255 - mean) / std
+    for dataset in (digits, digits.to(torch.device("cpu"))):
+        pixels = dataset.normalise(digits.train.images)
+        assert torch.equal(pixels, wanted)
+        assert pixels.is_contiguous(memory_format=torch.channels_last)
+    digest = hashlib.sha256(wanted.numpy()).hexdigest()
+    assert digest == "608338f511e862d7f4acbc6aa6b517c11285bc7db2408935d039408b9a0d5eef"
+
+
+def test_normalising_moves_nothing_to_the_device(digits):
+    """On a GPU each such copy is waited for, at every step."""
+    there = digits.to(torch.device("meta"))
+    with Devices() as devices:
+        pixels = there.normalise(there.train.images)
+    assert pixels.shape == digits.train.images.shape
+    assert devices.seen == {"meta"}
+    with Devices() as devices:  # of another device than the data set's: they are moved
+        assert digits.normalise(there.train.images).device.type == "meta"
+    assert devices.seen == {"cpu", "meta"}
+
+
+def test_colours_are_normalised_each_by_their_own():
+    images = torch.randint(256, (4, 3, 5, 5), dtype=torch.uint8)
+    split = Split(images, torch.zeros(4, dtype=torch.int64))
+    dataset = Dataset("toy", split, split, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), 1, "")
+    wanted = (images.numpy() / 255 - np.array([0.1, 0.2, 0.3])[:, None, None]) / np.array(
+        [0.4, 0.5, 0.6]
+    )[:, None, None]
+    assert np.allclose(dataset.normalise(images).numpy(), wanted, atol=1e-6)
+
+
+def test_digits_at_28_are_those_of_the_committed_runs(digits):
+    mark = "310448925ca2c0a39002abcd1eef3a10d9d82ff9abc76565155bb682ade89d34"
+    assert digits.fingerprint == data.load("digits", size=28).fingerprint == mark
+
+
+@pytest.mark.parametrize("size", [8, 16, 64])
+def test_digits_of_another_size_are_the_same_digits(digits, size):
+    other = data.load("digits", size=size)
+    assert other.train.images.shape == (1437, 1, size, size)
+    assert torch.equal(other.train.labels, digits.train.labels)
+    at = (np.arange(size) + 0.5) * 8 / size - 0.5
+    # row i of the matrix holds what each of the 8 pixels of a line gives to pixel i
+    line = np.stack([np.interp(at, np.arange(8), one) for one in np.eye(8)], axis=1)
+    bunch = load_digits()
+    drawn = line @ bunch.images @ line.T * 255 / 16  # (1797, size, size)
+    first = (np.abs(drawn - other.train.images[0, 0].numpy()).max((1, 2)) <= 0.51).argmax()
+    assert np.abs(drawn[first] - other.train.images[0, 0].numpy()).max() <= 0.51
+    assert bunch.target[first] == other.train.labels[0]
+    assert len(rows(other.train, other.test)) == 1797
+    tuning = data.load("digits", size=size, held_out=True)
+    assert rows(tuning.train, tuning.test) == rows(other.train)
+
+
+@pytest.mark.parametrize("size", [0, -8, 7, 65])
+def test_a_size_that_digits_are_not_drawn_at_is_refused(size):
+    with pytest.raises(ValueError, match=rf"size = {size}: digits are drawn at 8 to 64"):
+        data.load("digits", size=size)
+
+
+def test_each_data_set_says_what_it_is():
+    said = {name: data.describe(name) for name in data.NAMES}
+    assert len(set(said.values())) == len(data.NAMES) == len(data.HELD_OUT)
+    assert "not MNIST" in said["digits"]
+    assert "not its pixels" in said["cifar10-jpeg"]
+    assert data.describe("./flowers") == "images of ./flowers"
+    with pytest.raises(ValueError, match="unknown data set 'minst'"):
+        data.describe("minst")
+
+
 def test_an_unknown_name_is_refused():
     with pytest.raises(ValueError, match="unknown data set 'minst': choose one of digits, mnist"):
         data.load("minst")
@@ -163,6 +253,7 @@ def test_mnist_is_mnist():
     assert mnist.test.images.shape == (10_000, 1, 28, 28)
     assert mnist.train.labels[:5].tolist() == [5, 0, 4, 1, 9]
     assert mnist.test.labels[:5].tolist() == [7, 2, 1, 0, 4]
+    assert data.load("mnist", size=28).fingerprint == mnist.fingerprint
     pixels = mnist.normalise(mnist.train.images)
     assert abs(pixels.mean()) < 0.01
     assert abs(pixels.std() - 1) < 0.01

@@ -16,6 +16,7 @@ import itertools
 import math
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,9 @@ LARGEST = 64
 
 #: Decoded images of more bytes than this are refused before memory is taken for them.
 MOST_BYTES = 4 * 2**30
+
+#: What torchvision's IMG_EXTENSIONS stand for; Pillow goes by the content, and knows many more.
+FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")
 
 CACHE = "decoded.safetensors"
 
@@ -172,30 +176,26 @@ def _decoded(files: list[Path], mode: str, shape: tuple[int, int, int], bar: tqd
                     f"{file} is {picture.size[0]}×{picture.size[1]}, the images before it "
                     f"{width}×{height}: bring all to one size"
                 )
-            try:
-                if picture.has_transparency_data:
-                    picture = picture.convert("RGBA")
-                pixels = np.asarray(picture.convert(mode))
-            except Exception as error:  # what is damaged makes decoders raise errors of any kind
-                raise _unreadable(file, error) from error
+            if picture.has_transparency_data:
+                picture = picture.convert("RGBA")
+            pixels = np.asarray(picture.convert(mode))
         image[:] = pixels.reshape(height, width, channels).transpose(2, 0, 1)
         bar.update()
     return torch.from_numpy(images)
 
 
-def _opened(file: Path) -> Image.Image:
-    """Only the header is read. Pillow would cut more than 8 bits a channel off at 255."""
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[Image.Image]:
+    """The picture, of which only the header is read yet; what cannot be read is named."""
     try:
-        picture = Image.open(file)
-    except Exception as error:  # as above
-        raise _unreadable(file, error) from error
-    if picture.mode.startswith(("I", "F")):
-        raise DataUnavailable(f"{file} has more than 8 bits a channel: convert it to 8")
-    return picture
-
-
-def _unreadable(file: Path, error: Exception) -> DataUnavailable:
-    return DataUnavailable(f"{file} cannot be read ({one_line(error)}): replace it")
+        with Image.open(file, formats=FORMATS) as picture:
+            if picture.mode.startswith(("I", "F")):  # Pillow would cut them off at 255
+                raise DataUnavailable(f"{file} has more than 8 bits a channel: convert it to 8")
+            yield picture
+    except DataUnavailable:
+        raise
+    except Exception as error:  # what is damaged makes decoders raise errors of any kind
+        raise DataUnavailable(f"{file} cannot be read ({one_line(error)}): replace it") from error
 
 
 def _statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
