@@ -13,7 +13,13 @@ from lib.training import Schedule
 RHO = 0.05
 
 #: Options of ADMM that are usually left as they are.
-ADMM_DEFAULTS = {"mode": "joint", "start_bits": 3, "periods_per_epoch": 1, "exact": False}
+ADMM_DEFAULTS = {
+    "mode": "joint",
+    "start_bits": 3,
+    "periods_per_epoch": 1,
+    "exact": False,
+    "growth": 1.0,
+}
 
 
 def dense_schedule(dataset: str, network: str = "lenet5", epochs: int | None = None) -> Schedule:

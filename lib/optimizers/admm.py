@@ -29,7 +29,8 @@ class ADMM(Method):
       - ``prune``: every kept weight costs 32 bits, nothing is quantized (V = W, Y = 0);
       - ``quantize``: every weight is kept and pays its layer's bits; zero is one of the 2ᵇ values.
 
-    ``rho`` is ρ; ``start_bits`` every layer's first bitwidth; ``periods_per_epoch`` is how often
+    ``rho`` is ρ, and ``growth`` what multiplies it after every projection (1 in the paper): a small ρ
+    lets W learn, a large one at the end makes it meet V. ``start_bits`` every layer's first bitwidth; ``periods_per_epoch`` is how often
     an epoch the projections and the dual step are done (the paper's τ' is one epoch); ``exact``
     solves the multiple-choice knapsack exactly instead of greedily.
 
@@ -37,7 +38,7 @@ class ADMM(Method):
     costs one pass over the weights (the proximal term), a period the two projections. Biases and
     normalisation stay in 32 bits, outside the budget.
 
-    Raises ``ValueError`` for an unknown mode, a ρ that is not positive, or (from ``start``) a
+    Raises ``ValueError`` for an unknown mode, a ρ or growth that is not positive, or (from ``start``) a
     budget that no choice of bits fits.
     """
 
@@ -50,16 +51,20 @@ class ADMM(Method):
         start_bits: int = 3,
         periods_per_epoch: int = 1,
         exact: bool = False,
+        growth: float = 1.0,
     ):
         if mode not in MODES:
             raise ValueError(f"unknown mode {mode!r}: choose one of {', '.join(MODES)}")
         if not rho > 0:
             raise ValueError(f"ρ = {rho} must be positive; the paper uses 0.05")
+        if not growth > 0:
+            raise ValueError(f"growth = {growth} must be positive; the paper's ρ is constant: 1")
         if start_bits not in BITWIDTHS:
             raise ValueError(f"start_bits = {start_bits} must be between 1 and 8")
         if periods_per_epoch < 1:
             raise ValueError(f"periods_per_epoch = {periods_per_epoch} must be 1 or more")
-        self.budget, self.mode, self.rho, self.exact = budget, mode, rho, exact
+        self.budget, self.mode, self.exact = budget, mode, exact
+        self.first_rho, self.growth = rho, growth
         self.start_bits, self.periods_per_epoch = start_bits, periods_per_epoch
 
     @torch.no_grad()
@@ -67,6 +72,7 @@ class ADMM(Method):
         layers = compressible(model)
         self.names = list(layers)
         self.w = [weight.detach() for weight in layers.values()]
+        self.rho = torch.tensor(self.first_rho, device=self.w[0].device)
         self.v = [torch.zeros_like(w) for w in self.w]
         self.u = [torch.zeros_like(w) for w in self.w]
         # V − U, what the proximal step pulls to
@@ -101,6 +107,9 @@ class ADMM(Method):
             self._project_v(target)
             # Y ← Y + ρ(W − V), divided by ρ
             torch._foreach_copy_(self.u, torch._foreach_sub(target, self.v))
+            # ρ ← growth·ρ; Y stays, so U = Y/ρ shrinks
+            self.rho.mul_(self.growth)
+            torch._foreach_div_(self.u, self.growth)
         torch._foreach_copy_(self.anchor, torch._foreach_sub(self.v, self.u))
 
     def _project_v(self, target: list[Tensor]) -> None:
@@ -151,12 +160,13 @@ class ADMM(Method):
         }
 
     def state_dict(self) -> dict:
-        return {"v": self.v, "u": self.u, "anchor": self.anchor, "bits": self.bits}
+        return {"v": self.v, "u": self.u, "anchor": self.anchor, "bits": self.bits, "rho": self.rho}
 
     def load_state_dict(self, state: dict) -> None:
         for mine, saved in ((self.v, "v"), (self.u, "u"), (self.anchor, "anchor")):
             torch._foreach_copy_(mine, [tensor.to(mine[0].device) for tensor in state[saved]])
         self.bits = state["bits"].cpu()
+        self.rho.copy_(state["rho"])
 
     def _affordable(self, counts: list[int]) -> list[int]:
         """For each layer the widest choice that fits when every other layer gets one bit."""
