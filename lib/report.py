@@ -228,7 +228,7 @@ def _row(compressed: Sequence[Run], dataset: str) -> dict:
 
 
 def label(run: Run) -> str:
-    """What tells our rows apart: the bits that every layer starts with, and tuned codebooks."""
+    """What tells our rows apart: the bits at the start, an unusual ρ, and tuned codebooks."""
     experiment = run.experiment
     tuned = experiment["stages"][0]["method"] == "tune-codebooks"
     compression = experiment["parent"] if tuned else experiment
@@ -236,7 +236,8 @@ def label(run: Run) -> str:
     start = options.get("start_bits", experiments.ADMM_DEFAULTS["start_bits"])
     bits = f"from {start} bit{'s' if start > 1 else ''}"
     rho = options.get("rho", experiments.RHO)
-    pull = "" if rho == experiments.RHO else f", ρ = {rho:g}"
+    rising = options.get("growth", 1.0) > 1
+    pull = "" if rho == experiments.RHO else f", ρ = {rho:g}{' rising' if rising else ''}"
     return f"{bits}{pull}{', codebooks tuned' if tuned else ''}"
 
 

@@ -192,3 +192,39 @@ def test_an_impossible_budget_names_the_least():
     method = ADMM(budget=44, mode="quantize")
     with pytest.raises(ValueError, match=r"44 bits is too small.*at least\s+45"):
         method.start(network())
+
+
+def test_a_rising_rho_keeps_the_dual_variable():
+    model = network()
+    method = ADMM(budget=20, rho=0.01, growth=1.5, start_bits=1)
+    method.start(model)
+    before = [0.01 * 1.5 * u.double() for u in method.u]  # Y = ρU, ρ as it is after one projection
+    with torch.no_grad():
+        for w in method.w:
+            w.add_(0.1)
+    method.after_period()
+    assert float(method.rho) == pytest.approx(0.01 * 1.5**2)
+    for w, v, u, y in zip(method.w, method.v, method.u, before, strict=True):
+        # Y ← Y + ρ(W − V) with the ρ of before
+        expected = y + 0.01 * 1.5 * (w.double() - v.double())
+        torch.testing.assert_close(float(method.rho) * u.double(), expected, rtol=1e-5, atol=1e-9)
+
+
+def test_a_rising_rho_brings_w_to_v():
+    distances = {}
+    for growth in (1.0, 2.0):
+        model = network()
+        method = ADMM(budget=20, rho=0.01, growth=growth, start_bits=1)
+        method.start(model)
+        for _ in range(12):
+            for _ in range(20):  # no loss, the proximal step alone
+                method.after_step(torch.tensor(0.1))
+            method.after_period()
+        distances[growth] = method.metrics()["mse"]
+    assert distances[2.0] < 0.1 * distances[1.0]
+
+
+@pytest.mark.parametrize("growth", [0, -1.0, float("nan")])
+def test_growth_must_be_positive(growth):
+    with pytest.raises(ValueError, match="growth"):
+        ADMM(budget=20, growth=growth)

@@ -9,6 +9,7 @@ from lib.experiments.lenet import (
     PERIODS,
     TABLE_3,
     figure_2,
+    rising,
     table_3,
     tau,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "dense_schedule",
     "figure_2",
     "find",
+    "rising",
     "seconds",
     "short_table_4",
     "specification",
