@@ -86,10 +86,10 @@ def plane(
     return figure
 
 
-def convergence(histories: Mapping[float, pd.DataFrame], *, title: str) -> Figure:
+def convergence(histories: Mapping[float | str, pd.DataFrame], *, title: str) -> Figure:
     """ADMM Figure 2: training loss of W, of W quantized, and the MSE of W and V, a curve a ρ.
 
-    ``histories`` maps ρ to the history of a traced run.
+    ``histories`` maps ρ, a number or in words, to the history of a traced run.
     """
     panels = {
         "loss": "training loss of W (nats)",
@@ -102,7 +102,7 @@ def convergence(histories: Mapping[float, pd.DataFrame], *, title: str) -> Figur
             axis.plot(
                 history["epoch"],
                 history[column].clip(lower=1e-12),
-                label=f"ρ = {rho:g}",
+                label=f"ρ = {rho if isinstance(rho, str) else format(rho, 'g')}",
                 linestyle=STYLES[i % len(STYLES)],
             )
         axis.set(xlabel="epoch", ylabel=label, yscale="log")

@@ -22,11 +22,13 @@ PERIODS = (2, 8)
 #: large one makes it meet V. Ours; the paper's is constant. Chosen on images held out of MNIST's
 #: training split (40 epochs, 2,000×, one seed): 0.01 → 0.2 lost 0.14 points, 0.01 → 1 0.12, a
 #: constant 0.05 0.26 (from 3 bits), a constant 0.01 0.90 (its W, before the quantization, 0.20).
-RISING = {
-    "mnist": {"rho": 0.01, "growth": 1.025},
-    "digits": {"rho": 0.01, "growth": 1.1},
+RISING = {"rho": 0.01, "growth": 1.025}
+
+#: The same over the epochs of Figure 2; ``digits`` with its fewer, smaller steps need larger ones.
+RISING_CURVE = {
+    "mnist": {"rho": 0.01, "growth": 1.08},
+    "digits": {"rho": 0.05, "growth": 1.17},
 }
-RISING_CURVE = {"mnist": {"rho": 0.01, "growth": 1.08}, "digits": RISING["digits"]}
 
 #: Our rows of Table 3: the rate, options of ADMM, and for how many epochs the codebooks are tuned
 #: afterwards. The first row of MNIST is the authors' recipe: 3 bits at the start, ρ of 0.05, no
@@ -39,8 +41,8 @@ TABLE_3 = {
         {"rate": 2_000, "tune": 20},
         {"rate": 2_000, "start_bits": 1},
         {"rate": 2_000, "start_bits": 1, "tune": 20},
-        {"rate": 2_000, "start_bits": 1} | RISING["mnist"],
-        {"rate": 3_000, "start_bits": 1} | RISING["mnist"],
+        {"rate": 2_000, "start_bits": 1} | RISING,
+        {"rate": 3_000, "start_bits": 1} | RISING,
     ),
     "digits": ({"rate": 200}, {"rate": 500, "start_bits": 1}),
 }
@@ -68,8 +70,8 @@ def tau(dataset: str, *, epochs: int | None = None) -> dict[int, Experiment]:
 
 
 def rising(dataset: str, *, epochs: int | None = None) -> Experiment:
-    """Figure 2's run with a ρ that rises, from 1 bit."""
-    return _curve(dataset, epochs, start_bits=1, **RISING_CURVE[dataset])
+    """Figure 2's run with a ρ that rises."""
+    return _curve(dataset, epochs, **RISING_CURVE[dataset])
 
 
 def _curve(dataset: str, epochs: int | None, **options) -> Experiment:
