@@ -135,6 +135,26 @@ def test_the_scan_spans_many_chunks(threads, monkeypatch, scans):
     assert len(scans) <= 2 * 6
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("low", [0, 0.1])
+@pytest.mark.parametrize("high", [0.3, math.inf])
+def test_a_scan_counts_and_collects(dtype, low, high, monkeypatch):
+    monkeypatch.setattr(knapsack, "CHUNK", 64)
+    rng = np.random.default_rng(0)
+    # after a full chunk, every number of weights in the last word of eight
+    flat = [rng.normal(size=64 + n).astype(dtype) for n in range(20)]
+    flat += [np.zeros(0, dtype), np.zeros(70, dtype), np.full(70, -0.5, dtype)]
+    bits = [1 + i % 8 for i in range(len(flat))]
+    items = knapsack._scan(flat, bits, 1.0, low, high)
+    ratios = [np.square(w, dtype=np.float64) / b for w, b in zip(flat, bits, strict=True)]
+    assert items.above == [int((r > high).sum()) for r in ratios]
+    inside = [r[(r > low) & (r <= high)] for r in ratios]
+    assert items.counts == [len(r) for r in inside]
+    for found, r in zip(items.ratio.split(items.counts), inside, strict=True):
+        assert np.array_equal(np.sort(found.numpy()), np.sort(r))
+    assert items.cost.tolist() == np.repeat(bits, items.counts).tolist()
+
+
 @pytest.mark.parametrize("fraction", [0.02, 0.5])
 def test_ordinary_weights_need_one_scan(fraction, scans):
     weights = gaussians([300_000, 200_000, 1000])

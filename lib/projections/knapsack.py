@@ -5,7 +5,7 @@ Its counterpart, which bitwidth each layer gets, is in ``multiple_choice``.
 
 import math
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from typing import NamedTuple
@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-CHUNK = 1 << 18  # weights scanned at a time: a float32 buffer and two masks stay in cache
+CHUNK = 1 << 19  # weights scanned at a time: a multiple of 8; 5 MB with a buffer and two masks
 SAMPLE = 1 << 17  # weights drawn to guess the threshold
 DIRECT = 1 << 16  # with fewer weights than this, the guess costs more than it saves
 KEY_SHIFT = 43  # a sampled ratio keeps its 11 exponent and 9 leading mantissa bits
 KEYS = 1 << 17  # keys told apart, from the largest down: 256 powers of two
 RADIX = 16  # bits of the ratio that each round of the exact selection settles
-MARGINS = (3.0, 30.0)  # standard errors of the sample on each side, first and second try
+MARGINS = (2.5, 30.0)  # standard errors of the sample on each side, first and second try
 SLIVER = 2.0**-40  # float64 rounding of a threshold and of a ratio is far below this
 MAX_BITWIDTH = 64
 
@@ -95,10 +95,9 @@ def project_fixed_bitwidth(
     cut = _search(flat, bits, budget, scale)
 
     kept = [torch.empty_like(w) for w in weights] if out is None else list(out)
-    kinds = [(b, w.dtype) for b, w in zip(bits, weights, strict=True)]
-    lambdas = {kind: _lambdas(cut.ratio, *kind, scale) for kind in {*kinds}}
+    lambdas = {t: _lambdas(cut.ratio, bits, t, scale) for t in {w.dtype for w in weights}}
     for i, (w, o) in enumerate(zip(weights, kept, strict=True)):
-        _write(w, o.detach(), i, cut, *lambdas[kinds[i]])
+        _write(w, o.detach(), i, cut, *lambdas[w.dtype][i])
 
     spent = sum(b * n for b, n in zip(bits, cut.counts, strict=True))
     # LP relaxation: the prefix, then the fraction of the next weight that the budget still holds
@@ -115,6 +114,7 @@ class _Items(NamedTuple):
     """The weights among which the threshold lies."""
 
     ratio: Tensor  # (items,) float64, (scale·w)²/b, layer after layer
+    cost: Tensor  # (items,) float64, b
     counts: list[int]  # items, per layer
     above: list[int]  # per layer, how many weights beyond all items are kept without a question
 
@@ -132,7 +132,7 @@ def _search(flat: list[Tensor], bits: list[int], budget: int, scale: float) -> _
     """Find the cut; raise for weights that are not finite."""
     size = sum(w.numel() for w in flat)
     if size > DIRECT and all(w.device.type == "cpu" for w in flat):
-        wide = [w.float() if w.dtype.itemsize == 2 else w for w in flat]
+        wide = [(w.float() if w.dtype.itemsize == 2 else w).numpy() for w in flat]
         for margin in MARGINS:
             low, high = _bracket(wide, bits, budget, scale, margin)
             cut = _cut(_scan(wide, bits, scale, low, high), bits, budget)
@@ -146,15 +146,15 @@ def _search(flat: list[Tensor], bits: list[int], budget: int, scale: float) -> _
 
 
 def _bracket(
-    flat: list[Tensor], bits: list[int], budget: int, scale: float, margin: float
+    flat: list[np.ndarray], bits: list[int], budget: int, scale: float, margin: float
 ) -> tuple[float, float]:
     """Two ratios between which T probably lies, from every k-th weight of every layer."""
-    size = sum(w.numel() for w in flat)
+    size = sum(w.size for w in flat)
     stride = max(1, size // SAMPLE) | 1  # odd: rows of even length are not hit in one column only
-    drawn = [w.numpy()[min(stride // 2, w.numel() // 2) :: stride] for w in flat]
+    drawn = [w[min(stride // 2, w.size // 2) :: stride] for w in flat]
     counts = [len(d) for d in drawn]
     # bits that one drawn weight stands for
-    share = [b * w.numel() / max(1, n) for b, w, n in zip(bits, flat, counts, strict=True)]
+    share = [b * w.size / max(1, n) for b, w, n in zip(bits, flat, counts, strict=True)]
     ratio = np.concatenate(drawn, dtype=np.float64)
     ratio *= scale
     with np.errstate(over="ignore"):  # beside infinite weights, which are refused later
@@ -164,87 +164,92 @@ def _bracket(
     code = ratio.view(np.int64) >> KEY_SHIFT
     top = int(code.max())
     key = np.minimum(top - code, KEYS - 1)
-    spend = np.bincount(key, np.repeat(share, counts), minlength=KEYS).cumsum()  # largest first
+    spend = np.bincount(key, np.repeat(share, counts)).cumsum()  # largest first
 
     p = min(1.0, budget / float(spend[-1]))
     variance = sum(n * s * s for n, s in zip(counts, share, strict=True)) * p * (1 - p)
     slack = margin * (math.sqrt(variance) + max(share))
     goals = [budget - slack, budget + slack]
-    first, last = np.minimum(np.searchsorted(spend, goals, side="right"), KEYS - 1).tolist()
+    end = len(spend) - 1
+    first, last = np.minimum(np.searchsorted(spend, goals, side="right"), end).tolist()
     edges = np.maximum([top - last, top - first + 1], [0, 1]) << KEY_SHIFT
     low, high = edges.view(np.float64).tolist()
     # the last key stands for all that is smaller; and what was not drawn may be larger
-    return 0.0 if last == KEYS - 1 else low, math.inf if first == 0 else high
+    return 0.0 if last == end else low, math.inf if first == 0 else high
 
 
-def _scan(flat: list[Tensor], bits: list[int], scale: float, low: float, high: float) -> _Items:
+def _scan(flat: list[np.ndarray], bits: list[int], scale: float, low: float, high: float) -> _Items:
     """Count the weights with ratio > high and collect those in between, in one reading pass.
 
     NumPy, because its comparisons to bool are nine times as fast as torch's (NumPy 2, torch 2.11,
     one thread); each thread takes a chunk through all operations and waits for no other.
     """
     # λ = √(ratio·b), rounded outwards to the weights' own precision
-    edges = torch.tensor([[low], [high]], dtype=torch.float64) * torch.tensor(bits)
-    edges = edges.sqrt_().div_(scale)  # (2, layers)
-    outwards = torch.tensor([[0.0], [math.inf]])
-    lambdas = {t: edges.to(t).nextafter(outwards.to(t)).T.tolist() for t in {w.dtype for w in flat}}
+    with np.errstate(over="ignore"):  # an edge may be infinite in float32, its weights are not
+        edges = np.sqrt(np.outer([low, high], bits)) / scale  # (2, layers)
+        outwards = {w.dtype: np.array([[0], [np.inf]], w.dtype) for w in flat}
+        lambdas = {t: np.nextafter(edges.astype(t), o).T.tolist() for t, o in outwards.items()}
     chunks = iter(
         [
-            (layer, *lambdas[w.dtype][layer], w.numpy()[start : start + CHUNK])
+            (layer, *lambdas[w.dtype][layer], w[start : start + CHUNK])
             for layer, w in enumerate(flat)
-            for start in range(0, w.numel(), CHUNK)
+            for start in range(0, w.size, CHUNK)
         ]
     )
 
-    def work(_: int) -> list[tuple[int, bool, int, np.ndarray]]:
-        buffers = {t: np.empty(CHUNK, t) for t in (np.dtype(np.float32), np.dtype(np.float64))}
+    def work() -> list[tuple[int, bool, int, np.ndarray]]:
+        buffers = {t: np.empty(CHUNK, t) for t in lambdas}
         masks = np.empty((2, CHUNK), bool)
         done = []
         for layer, small, large, chunk in chunks:  # shared: each thread takes the next
-            size = np.abs(chunk, out=buffers[chunk.dtype][: len(chunk)])
-            above, inside = masks[:, : len(chunk)]
-            np.greater(size, large, out=above)
-            np.greater(size, small, out=inside)
-            np.not_equal(above, inside, out=inside)
-            found = size[np.flatnonzero(inside)]
-            # a maximum is NaN if any value is
-            done.append((layer, bool(np.isfinite(size.max())), int(np.count_nonzero(above)), found))
+            n = len(chunk)
+            size = np.abs(chunk, out=buffers[chunk.dtype][:n])
+            top = size.max()  # NaN if any value is
+            np.greater(size, large, out=masks[0, :n])
+            np.greater(size, small, out=masks[1, :n])
+            masks[:, n : n + 7] = False
+            # few lie inside, where the masks differ: compare eight at once, then open those that do
+            above, either = masks[:, : -(-n // 8) * 8].view(np.uint64)
+            words = np.flatnonzero(above != either)
+            inside = np.flatnonzero((above[words] ^ either[words]).view(bool))
+            found = size[8 * words[inside >> 3] + (inside & 7)]
+            count = int(np.count_nonzero(above.view(bool)))
+            done.append((layer, math.isfinite(top), count, found))
         return done
 
     threads = torch.get_num_threads()
     with ThreadPoolExecutor(threads) as pool:
-        done = sorted(chain(*pool.map(work, range(threads))), key=lambda d: d[0])
+        others = [pool.submit(work) for _ in range(threads - 1)]
+        done = sorted(chain(work(), *(o.result() for o in others)), key=lambda d: d[0])
     if not all(finite for _, finite, _, _ in done):
-        _check_finite(flat)
+        _check_finite([torch.from_numpy(w) for w in flat])
     above, counts = [0] * len(flat), [0] * len(flat)
     for layer, _, n, found in done:
         above[layer] += n
         counts[layer] += len(found)
-    items = torch.from_numpy(np.concatenate([found for *_, found in done]))
-    return _Items(_ratio(items.split(counts), bits, scale), counts, above)
+    size = torch.from_numpy(np.concatenate([found for *_, found in done]))
+    return _items(size, bits, scale, counts, above)
 
 
 def _all_items(flat: list[Tensor], bits: list[int], scale: float) -> _Items:
     """Every weight as an item; the whole network in a few operations, on any device."""
-    ratio = _ratio(flat, bits, scale)
-    if not bool(ratio.isfinite().all()):
+    values = torch.cat([w.double() for w in flat]) if flat else torch.zeros(0, dtype=torch.float64)
+    items = _items(values, bits, scale, [w.numel() for w in flat], [0] * len(flat))
+    if not bool(items.ratio.isfinite().all()):
         _check_finite(flat)
-    return _Items(ratio, [w.numel() for w in flat], [0] * len(flat))
+    return items
 
 
-def _ratio(flat: Sequence[Tensor], bits: list[int], scale: float) -> Tensor:
-    """(scale·w)²/b of all layers in one vector, in float64."""
-    if not flat:
-        return torch.zeros(0, dtype=torch.float64)
-    b = _repeat(bits, [w.numel() for w in flat], device=flat[0].device)
-    return torch.cat([w.double() for w in flat]).mul_(scale).square_().div_(b)
-
-
-def _repeat(values: Iterable[float], lengths: Iterable[int], *, device: object = None) -> Tensor:
-    # torch.repeat_interleave took 25 ns a value on a CPU (torch 2.11, 2 threads), this about 1
-    pairs = zip(values, lengths, strict=True)
-    pieces = [torch.full((n,), v, dtype=torch.float64, device=device) for v, n in pairs]
-    return torch.cat(pieces)
+def _items(
+    values: Tensor, bits: list[int], scale: float, counts: list[int], above: list[int]
+) -> _Items:
+    """The items of these weights, layer after layer; float64 values are overwritten."""
+    # torch.repeat_interleave takes 1 to 70 ns a value, the more the busier the other cores; this 1
+    # to 2 (torch 2.11, 2 threads)
+    cost = torch.empty(len(values), dtype=torch.float64, device=values.device)
+    for part, b in zip(cost.split(counts), bits, strict=True):
+        part.fill_(b)
+    return _Items(values.double().mul_(scale).square_().div_(cost), cost, counts, above)
 
 
 def _cut(items: _Items, bits: list[int], budget: int) -> _Cut | None:
@@ -252,7 +257,7 @@ def _cut(items: _Items, bits: list[int], budget: int) -> _Cut | None:
     room = budget - sum(b * n for b, n in zip(bits, items.above, strict=True))
     if room < 0:
         return None
-    critical = _critical(items, bits, room)
+    critical = _critical(items, room)
     kept = _counts(items.ratio > critical, items.counts)
     room -= sum(b * n for b, n in zip(bits, kept, strict=True))
     counts = [n + m for n, m in zip(items.above, kept, strict=True)]
@@ -274,8 +279,10 @@ def _counts(mask: Tensor, lengths: list[int]) -> list[int]:
     return torch.stack(counts).tolist() if counts else []
 
 
-def _critical(items: _Items, bits: list[int], room: int) -> float:
+def _critical(items: _Items, room: int) -> float:
     """The largest ratio down to which, itself included, the items cost more than ``room``; else 0.
+
+    It is 0, too, where only zero weights are too many: they come last, and are never kept.
 
     A radix selection: the bits of non-negative floats order as integers, so a histogram of the
     leading ones settles 16 bits of the answer and leaves one bin to look into. Costs are integers
@@ -283,11 +290,9 @@ def _critical(items: _Items, bits: list[int], room: int) -> float:
     """
     if not items.counts:
         return 0.0
-    # a zero weight is never kept and costs nothing
-    cost = _repeat(bits, items.counts, device=items.ratio.device).mul_(items.ratio > 0)
-    if float(cost.sum()) <= room:
+    if float(items.cost.sum()) <= room:
         return 0.0
-    code = items.ratio.view(torch.int64)
+    code, cost = items.ratio.view(torch.int64), items.cost
     while True:
         low, high = (int(v) for v in torch.stack(torch.aminmax(code)).tolist())
         if low == high:
@@ -303,16 +308,19 @@ def _critical(items: _Items, bits: list[int], room: int) -> float:
         code, cost = code[inside], cost[inside]
 
 
-def _lambdas(ratio: float, b: int, dtype: torch.dtype, scale: float) -> tuple[float, float]:
-    """The largest abs(w) of this dtype with (scale·w)²/b < ratio, and the largest with ≤ ratio."""
+def _lambdas(
+    ratio: float, bits: list[int], dtype: torch.dtype, scale: float
+) -> list[tuple[float, float]]:
+    """Per layer, the largest abs(w) of this dtype with (scale·w)²/b < ratio, and that with ≤."""
+    b = torch.tensor(bits, dtype=torch.float64)[:, None]
     # λ = √(T·b), then its neighbours: the bits of non-negative floats order as integers
-    guess = torch.tensor([math.sqrt(ratio * b) / scale], dtype=torch.float64).to(dtype)
+    guess = (ratio * b).sqrt_().div_(scale).to(dtype)
     code = guess.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[dtype.itemsize])
     code = (code + torch.arange(-4, 5, dtype=code.dtype)).clamp_(min=0)
-    near = code.view(dtype)  # (9,), past infinity lie NaN, which no comparison accepts
-    ratios = (near.double() * scale).square_().div_(b)
-    keep, drop = near[ratios < ratio], near[ratios <= ratio]
-    return float(keep[-1]) if len(keep) else 0.0, float(drop[-1]) if len(drop) else 0.0
+    near = code.view(dtype).double()  # (layers, 9), beyond infinity NaN: no comparison is true
+    ratios = (near * scale).square_().div_(b)
+    largest = [near.where(mask, 0).amax(1) for mask in (ratios < ratio, ratios <= ratio)]
+    return torch.stack(largest, 1).tolist()
 
 
 def _write(w: Tensor, out: Tensor, layer: int, cut: _Cut, keep: float, drop: float) -> None:
