@@ -1,7 +1,8 @@
 """Runs: finished ones are folders that are read, missing ones are trained. Only ``get`` trains.
 
 A run folder is written under a temporary name and renamed, and ``result.json`` holds the SHA-256
-of every other file: it is whole, or it is not read.
+of every other file: it is whole, or it is not read. Weights too large to be committed lie beside
+the run folders; a run without them is still read, and trained again when its network is needed.
 """
 
 import functools
@@ -34,11 +35,20 @@ from lib.networks import compressible
 from lib.optimizers import METHODS
 from lib.training import predict, train
 
-#: What a run folder holds, besides result.json.
-FILES = ("experiment.json", "history.csv", "layers.csv", "correct.npy", "weights.safetensors")
+WEIGHTS = "weights.safetensors"
+
+#: What a run folder holds, besides result.json and, where they are not too large, the weights.
+FILES = ("experiment.json", "history.csv", "layers.csv", "correct.npy")
+
+#: Packed weights of more bytes than this are kept apart: run folders are for a repository.
+MOST_BYTES = 5_000_000
 
 #: Threads of a run on a CPU, unless another number is asked for; part of what makes it repeat.
 CPU_THREADS = 1
+
+
+#: What reading a torn or forged result.json raises.
+BROKEN = (OSError, LookupError, TypeError, AttributeError, UnicodeError, json.JSONDecodeError)
 
 
 class Damaged(ValueError):
@@ -77,12 +87,23 @@ class Run:
         packed = np.load(self.folder / "correct.npy", allow_pickle=False)
         return np.unpackbits(packed, count=self.result["images"]).astype(bool)
 
+    @property
+    def weights(self) -> Path:
+        """The file of the final weights; those of over 5 MB may be missing."""
+        apart = self.folder.parent.parent / "weights" / f"{self.id}.safetensors"
+        return apart if self.result.get("weights_apart") else self.folder / WEIGHTS
+
     def model(self) -> nn.Module:
-        """The final network, on the CPU, in evaluation mode."""
+        """The final network, on the CPU, in evaluation mode. ``Damaged`` without its weights."""
+        if not self.weights.exists():
+            raise Damaged(
+                f"the weights of {self.id} are not at hand: larger than {MOST_BYTES:,} bytes, they "
+                f"are not committed; delete {self.folder} to train it again"
+            )
         # runs older than these two keys are all of lenet5, with its usual ten classes
         classes, channels = self.result.get("classes", 10), self.result.get("channels")
         model = networks.build(self.result["network"], classes=classes, channels=channels)
-        model.load_state_dict(weights.unpack(self.folder / "weights.safetensors"))
+        model.load_state_dict(weights.unpack(self.weights))
         return model.eval()
 
 
@@ -90,15 +111,18 @@ def read(folder: Path) -> Run:
     """The run in ``folder``. Raises ``Damaged`` where a file is missing or not what was written."""
     try:
         result = json.loads((folder / "result.json").read_text())
-        for name in FILES:
-            digest = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-            if digest != result["files"][name]:
-                raise Damaged(f"{folder / name} is not the file that was written")
+        run = Run(folder, result)
+        files = {name: folder / name for name in FILES}
+        if not result.get("weights_apart") or run.weights.exists():
+            files[WEIGHTS] = run.weights
+        for name, file in files.items():
+            if hashlib.sha256(file.read_bytes()).hexdigest() != result["files"][name]:
+                raise Damaged(f"{file} is not the file that was written")
         if result["id"] != folder.name:
             raise Damaged(f"{folder} holds the run {result['id']}")
-    except (OSError, LookupError, TypeError, UnicodeError, json.JSONDecodeError) as error:
+    except BROKEN as error:
         raise Damaged(f"{folder} is not whole ({error!r}): delete it to run it again") from error
-    return Run(folder, result)
+    return run
 
 
 def folder_of(experiment: Experiment, seed: int) -> Path:
@@ -148,8 +172,12 @@ def get(
     threads: int = CPU_THREADS,
     deadline: float = math.inf,
     quiet: bool = False,
+    with_weights: bool = False,
 ) -> Run:
     """The finished run; trained first, its parent and control before it, where it is missing.
+
+    One whose weights were too large to be committed is trained again ``with_weights``; that is how
+    a parent is asked for.
 
     ``device`` is a PyTorch device, or ``auto``: a GPU where there is one; ``threads`` is how many a
     CPU run uses, part of what makes it repeat bit for bit. A run that was interrupted goes on from
@@ -159,17 +187,24 @@ def get(
     ``deadline`` (of ``time.monotonic()``), ``Damaged``, ``Diverged`` and ``DataUnavailable``.
     """
     folder = folder_of(experiment, seed)
-    if present(folder):
+    if _ready(folder, with_weights):
         return read(folder)
     place = _device(device)
     options = {"device": device, "threads": threads, "deadline": deadline, "quiet": quiet}
-    before = {other.name: get(other, seed, **options) for other in needs(experiment)}
+    before = {
+        other.name: get(other, seed, with_weights=other == experiment.parent, **options)
+        for other in needs(experiment)
+    }
     checkpoint = Checkpoint(experiment.id(seed))
     checkpoint.file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(checkpoint.lock), _threads(threads):
-        if not present(folder):
+        if not _ready(folder, with_weights):
             _train(experiment, seed, before, checkpoint, place, threads, deadline, quiet)
     return read(folder)
+
+
+def _ready(folder: Path, with_weights: bool) -> bool:
+    return present(folder) and (not with_weights or read(folder).weights.exists())
 
 
 def _train(experiment, seed, before, checkpoint, device, threads, deadline, quiet) -> None:
@@ -263,11 +298,20 @@ def _write(experiment, seed, before, model, dataset, rows, device, threads) -> N
         "history.csv": pd.DataFrame(rows).to_csv(index=False).encode(),
         "layers.csv": layers.to_csv(index=False).encode(),
         "correct.npy": _npy(np.packbits(correct.cpu().numpy())),
-        "weights.safetensors": weights.pack(model.state_dict()),
+        WEIGHTS: weights.pack(model.state_dict()),
     }
     result["files"] = {k: hashlib.sha256(v).hexdigest() for k, v in contents.items()}
+    result["weights_apart"] = len(contents[WEIGHTS]) > MOST_BYTES
+    run = Run(folder_of(experiment, seed), result)
+    if result["weights_apart"]:
+        run.weights.parent.mkdir(parents=True, exist_ok=True)
+        partial = run.weights.with_suffix(".partial")
+        partial.write_bytes(contents.pop(WEIGHTS))
+        os.replace(partial, run.weights)
     contents["result.json"] = _json(result).encode()
-    install(folder_of(experiment, seed), contents)
+    if present(run.folder):  # trained again for its weights
+        shutil.rmtree(run.folder)
+    install(run.folder, contents)
 
 
 def install(folder: Path, contents: dict[str, bytes]) -> None:

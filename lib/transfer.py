@@ -15,18 +15,20 @@ PART_BYTES = 15_000_000
 MOST_BYTES = 2**30
 
 _MANIFEST = "manifest.json"
-_NAMES = {*runs.FILES, "result.json"}
+_NAMES = {*runs.FILES, runs.WEIGHTS, "result.json"}
 
 
 def export(to: Path, *, dataset: str, since: datetime | None = None) -> list[Path]:
     """Packs a data set's finished runs into ``to``/runs-000.zip, …, each at most 15 MB.
 
-    With ``since``, only the runs that finished then or later. Raises ``ValueError`` where there is
+    With ``since``, only the runs that finished then or later. Weights of over 5 MB stay behind, as
+    they do when run folders are committed. Raises ``ValueError`` where there is
     nothing to export, where a run is damaged, or where one alone is larger than a part.
     """
     parts, size = [[]], 0
     for run in _finished(dataset, since):
-        files = {f"{run.id}/{name}": (run.folder / name).read_bytes() for name in sorted(_NAMES)}
+        names = sorted(_NAMES - ({runs.WEIGHTS} if run.result.get("weights_apart") else set()))
+        files = {f"{run.id}/{name}": (run.folder / name).read_bytes() for name in names}
         more = sum(len(content) + 200 for content in files.values())
         if more > PART_BYTES:
             raise ValueError(f"{run.folder} has {more:,} bytes, more than a part's {PART_BYTES:,}")
@@ -103,14 +105,20 @@ def _read_part(part: Path) -> dict[str, dict[str, bytes]]:
 
 def _destination(part: Path, id: str, files: dict[str, bytes]) -> Path:
     """Where a run belongs, by its own account; a forged name cannot lead out of the results."""
-    if set(files) != _NAMES or not id or id.startswith(".") or Path(id).name != id:
-        raise ValueError(f"{part} is damaged, nothing was merged: {id!r} is no whole run")
-    digests = {name: hashlib.sha256(files[name]).hexdigest() for name in runs.FILES}
+    damaged = ValueError(f"{part} is damaged, nothing was merged: {id!r} is no whole run")
+    if "result.json" not in files or not id or id.startswith(".") or Path(id).name != id:
+        raise damaged
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    del digests["result.json"]
     try:
         result = json.loads(files["result.json"])
-        claims = (result["id"], result["files"], result["dataset"] in data.NAMES)
-    except (ValueError, LookupError, TypeError):
-        claims = None
+        apart = {runs.WEIGHTS} if result.get("weights_apart") else set()
+        inside = {name: d for name, d in result["files"].items() if name not in apart}
+        claims = (result["id"], inside, result["dataset"] in data.NAMES)
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise damaged from None
+    if set(files) | apart != _NAMES:
+        raise damaged
     if claims != (id, digests, True):
         raise ValueError(f"{part} is damaged, nothing was merged: {id!r} is not what it says")
     return paths.runs(result["dataset"]) / id

@@ -15,7 +15,7 @@ def verify(run: Run, *, device: str = "cpu") -> list[str]:
     """What of ``run`` does not come out again, in words; an empty list where all of it does.
 
     Accuracy may differ by two images, as summation order differs between devices. Raises
-    ``DataUnavailable`` where the data set is not at hand.
+    ``DataUnavailable`` where the data set is not at hand, ``Damaged`` where the weights are not.
     """
     result = run.result
     held_out = result["accuracy"] is None

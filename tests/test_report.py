@@ -22,7 +22,7 @@ def make(results):
 
     def make(id, right, **result):
         correct = np.arange(IMAGES) < right if isinstance(right, int) else right
-        contents = dict.fromkeys(runs.FILES, b"")
+        contents = dict.fromkeys([*runs.FILES, runs.WEIGHTS], b"")
         contents["correct.npy"] = runs._npy(np.packbits(correct))
         stages = [{"method": "admm", "options": [["rho", 0.05], ["start_bits", 1]]}]
         contents["experiment.json"] = json.dumps({"stages": stages}).encode()

@@ -19,6 +19,7 @@ from lib.data import load
 from lib.experiments import Stage
 from lib.runs import FILES, Damaged
 from lib.training import OutOfTime, evaluate
+from lib.verify import verify
 
 #: What measurements are compared through.
 KEYS = {
@@ -138,7 +139,7 @@ def same(one, other):
     """The files that hold what was computed are the same, but for how long it took."""
     histories = [pd.read_csv(run / "history.csv").drop(columns="seconds") for run in (one, other)]
     pd.testing.assert_frame_equal(*histories, check_exact=True)
-    for name in set(FILES) - {"history.csv"}:
+    for name in {*FILES, runs.WEIGHTS} - {"history.csv"}:
         assert (one / name).read_bytes() == (other / name).read_bytes()
     return True
 
@@ -265,7 +266,7 @@ def test_no_gpu_is_said_before_anything_is_trained(results, tiny, monkeypatch):
 # ------------------------------------------------------------------------ whole or not at all
 
 
-@pytest.mark.parametrize("name", [*FILES, "result.json"])
+@pytest.mark.parametrize("name", [*FILES, runs.WEIGHTS, "result.json"])
 def test_a_folder_without_one_of_its_files_is_damaged(trained, tiny, name):
     (trained.folder / name).unlink()
     with pytest.raises(Damaged, match=r"is not whole .* delete it to run it again"):
@@ -275,7 +276,7 @@ def test_a_folder_without_one_of_its_files_is_damaged(trained, tiny, name):
         runs.get(tiny, 0, **OPTIONS)
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", [*FILES, runs.WEIGHTS])
 @pytest.mark.parametrize("place", [0, -1])
 def test_a_folder_with_a_flipped_byte_is_damaged(trained, tiny, name, place):
     flip(trained.folder / name, place)
@@ -320,7 +321,7 @@ def test_a_write_that_fails_leaves_nothing_that_is_read(trained, tiny, monkeypat
     assert runs.status(tiny, 5) == "missing"
     assert len(runs.finished("digits")) == 3  # and the half-written one is passed over
     runs.install(folder, contents)
-    assert {file.name for file in folder.iterdir()} == {*FILES, "result.json"}
+    assert {file.name for file in folder.iterdir()} == {*FILES, runs.WEIGHTS, "result.json"}
     assert not list(folder.parent.glob(".*"))
 
 
@@ -396,3 +397,42 @@ def test_two_stages_are_recorded_one_after_the_other(results, tiny):
     assert run.result["nominal_bits"] <= 68_880
     written = json.loads((run.folder / "experiment.json").read_text())
     assert [stage["method"] for stage in written["stages"]] == ["admm", "tune-codebooks"]
+
+
+# ------------------------------------------------------------- weights too large to be committed
+
+
+def test_large_weights_lie_apart(results, tiny, monkeypatch):
+    monkeypatch.setattr(runs, "MOST_BYTES", 0)
+    run = runs.get(tiny.parent, 0, device="cpu", threads=1, quiet=True)
+    assert not (run.folder / runs.WEIGHTS).exists()
+    assert run.weights == results / "digits" / "weights" / f"{run.id}.safetensors"
+    assert run.result["weights_apart"]
+    assert not verify(run)
+
+
+def test_a_run_is_read_without_its_large_weights_and_trained_again_for_a_child(
+    results, tiny, monkeypatch
+):
+    monkeypatch.setattr(runs, "MOST_BYTES", 0)
+    options = {"device": "cpu", "threads": 1, "quiet": True}
+    first = runs.get(tiny.parent, 0, **options)
+    content = first.weights.read_bytes()
+    first.weights.unlink()
+
+    again = runs.get(tiny.parent, 0, **options)
+    assert again.result == first.result  # read, not trained
+    assert runs.status(tiny.parent, 0) == "done"
+    with pytest.raises(runs.Damaged, match="not committed"):
+        again.model()
+
+    runs.get(tiny, 0, **options)
+    assert first.weights.read_bytes() == content
+
+
+def test_large_weights_that_were_spoilt_are_refused(results, tiny, monkeypatch):
+    monkeypatch.setattr(runs, "MOST_BYTES", 0)
+    run = runs.get(tiny.parent, 0, device="cpu", threads=1, quiet=True)
+    run.weights.write_bytes(run.weights.read_bytes()[:-1])
+    with pytest.raises(runs.Damaged, match="not the file that was written"):
+        runs.read(run.folder)

@@ -257,3 +257,14 @@ def test_two_parts_that_disagree_are_refused(forge, exported, results):
         transfer.merge([good, exported])
     assert tree(results) == before
     assert len(transfer.merge([good, good])) == 3
+
+
+def test_weights_too_large_to_be_committed_stay_behind(results, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "MOST_BYTES", 0)
+    run = runs.get(tiny.parent, 0, device="cpu", threads=1, quiet=True)
+    parts = transfer.export(tmp_path / "out", dataset="digits")
+    shutil.rmtree(run.folder)
+    run.weights.unlink()
+    assert transfer.merge(parts) == [run.id]
+    assert runs.read(run.folder).result == run.result
+    assert not run.weights.exists()
