@@ -16,9 +16,9 @@ import torch
 from lib import networks, paths, runs, training
 from lib.checkpoints import Checkpoint
 from lib.data import load
-from lib.experiments import Stage
+from lib.experiments import Experiment, Stage
 from lib.runs import FILES, Damaged
-from lib.training import OutOfTime, evaluate
+from lib.training import OutOfTime, Schedule, evaluate
 from lib.verify import verify
 
 #: What measurements are compared through.
@@ -369,6 +369,23 @@ def test_stopped_twice_by_the_time_limit(interrupted, slow, uninterrupted):
     run = runs.get(slow, 0, **OPTIONS)
     assert same(run.folder, uninterrupted)
     assert not interrupted.exists()
+
+
+def test_stopped_twice_with_batch_norm_crops_and_a_rising_rho(tmp_path, monkeypatch, clock):
+    schedule = Schedule(epochs=3, lr=0.05, batch=256, crop=1, flip=True, precision="bfloat16")
+    options = (("budget", 100_000), ("growth", 2.0), ("rho", 0.01))
+    stage = Stage(method="admm", schedule=schedule, options=options)
+    experiment = Experiment(slug="normal", dataset="digits", network="resnet8", stages=(stage,))
+    folders = []
+    for name, stops in (("whole", ()), ("stopped", (1, 2))):
+        monkeypatch.setenv("WORKBOOK_RESULTS", str(tmp_path / name))
+        for epochs in stops:
+            clock()
+            with pytest.raises(OutOfTime, match=f"stopped after {epochs} of 3 epochs"):
+                runs.get(experiment, 0, deadline=10, **OPTIONS)
+        clock()
+        folders.append(runs.get(experiment, 0, **OPTIONS).folder)
+    assert same(*folders)
 
 
 def test_a_damaged_checkpoint_is_named_and_the_previous_one_used(interrupted, slow, uninterrupted):
