@@ -36,7 +36,7 @@ def find(name: str) -> list[tuple[Experiment, int]]:
 SECONDS_AN_EPOCH = {
     ("lenet5", "digits"): {"cpu": 0.4, "cuda": 0.05},
     ("lenet5", "mnist"): {"cpu": 9.5, "cuda": 0.2},
-    ("resnet8", "digits"): {"cpu": 0.6, "cuda": 0.05},
+    ("resnet8", "digits"): {"cpu": 0.45, "cuda": 0.05},
     ("resnet20", "cifar"): {"cpu": 100, "cuda": 1.5},
     ("resnet56", "cifar"): {"cpu": 300, "cuda": 4},
     ("vgg16", "cifar"): {"cpu": 500, "cuda": 4},

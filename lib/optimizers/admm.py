@@ -29,17 +29,18 @@ class ADMM(Method):
       - ``prune``: every kept weight costs 32 bits, nothing is quantized (V = W, Y = 0);
       - ``quantize``: every weight is kept and pays its layer's bits; zero is one of the 2ᵇ values.
 
-    ``rho`` is ρ, and ``growth`` what multiplies it after every projection (1 in the paper): a small ρ
-    lets W learn, a large one at the end makes it meet V. ``start_bits`` every layer's first bitwidth; ``periods_per_epoch`` is how often
-    an epoch the projections and the dual step are done (the paper's τ' is one epoch); ``exact``
-    solves the multiple-choice knapsack exactly instead of greedily.
+    ``rho`` is ρ, and ``growth`` what multiplies it after every projection (1 in the paper): a
+    small ρ lets W learn, a large one at the end makes it meet V. ``start_bits`` is every layer's
+    first bitwidth; ``periods_per_epoch`` is how often an epoch the projections and the dual step
+    are done (the paper's τ' is one epoch); ``exact`` solves the multiple-choice knapsack exactly
+    instead of greedily.
 
     A heuristic for a non-convex problem: always within the budget, never proven optimal. A step
     costs one pass over the weights (the proximal term), a period the two projections. Biases and
     normalisation stay in 32 bits, outside the budget.
 
-    Raises ``ValueError`` for an unknown mode, a ρ or growth that is not positive, or (from ``start``) a
-    budget that no choice of bits fits.
+    Raises ``ValueError`` for an unknown mode, a ρ or growth that is not positive, or (from
+    ``start``) a budget that no choice of bits fits.
     """
 
     def __init__(
