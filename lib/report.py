@@ -100,8 +100,6 @@ def table_4(rows: Sequence[Sequence[Run]], *, dataset: str) -> pd.DataFrame:
     paper = reported("admm_table4").assign(source="reported", data="cifar10")
     paper["paper_rate"] = paper["rate"]
     ours = [_row(found, dataset) | _epochs(found[0]) for found in rows if found]
-    for row in ours:
-        row["method"] += " after {dense_epochs} + {epochs} epochs".format(**row)
     table = pd.concat([paper, pd.DataFrame(ours)], ignore_index=True)
     columns = [*paper.columns, *OURS, "dense_epochs", "epochs"]
     return table.reindex(columns=list(dict.fromkeys(columns)))
@@ -112,6 +110,20 @@ def uniform(table: pd.DataFrame) -> pd.DataFrame:
     share = table["kept"].sum() / table["weights"].sum()
     bits = (table["kept"] * table["bits"]).sum() / table["kept"].sum()
     return table.assign(kept=(share * table["weights"]).round().astype(int), bits=bits)
+
+
+def allocations(rows: Sequence[Sequence[Run]]) -> dict[str, dict[str, pd.DataFrame]]:
+    """ADMM Figure 3 for Table 4's networks: network → label of a row → layer table of its seed 0.
+
+    ``bits`` are as the row's mode counts them. Rows that only prune choose none and are left out.
+    """
+    tables = {}
+    for run in (found[0] for found in rows if found[0].result["mode"] != "prune"):
+        bits = budget.paid(run.layers, run.result["mode"])["bits"]
+        dense, then = _epochs(run).values()
+        name = f"{label(run)}, {run.result['budget']:,} bits, {dense} + {then} epochs"
+        tables.setdefault(run.result["network"], {})[name] = run.layers.assign(bits=bits)
+    return tables
 
 
 def figure_2(histories: Mapping[float, pd.DataFrame]) -> pd.DataFrame:
@@ -175,6 +187,7 @@ def printed(table: pd.DataFrame) -> pd.DataFrame:
         "drop, points": _shown(table["drop_points"], "{:.2f}"),
         "sd": _shown(table["drop_sd"], "{:.2f}"),
         "n": _shown(table["n"], "{:.0f}"),
+        **({"epochs, dense + then": _schedules(table)} if networks else {}),
         "drop against control": _shown(table["control_drop"], "{:.2f}"),
         "dense, %": _shown(table["dense_accuracy"], "{:.2f}"),
         "compressed, %": _shown(table["accuracy"], "{:.2f}"),
@@ -256,6 +269,13 @@ def _none(name: str, dataset: str) -> str:
 
 def _shown(column: pd.Series, form: str) -> list[str]:
     return ["–" if pd.isna(value) else form.format(value) for value in column]
+
+
+def _schedules(table: pd.DataFrame) -> list[str]:
+    columns = (_shown(table[name], "{:.0f}") for name in ("dense_epochs", "epochs"))
+    return [
+        "–" if dense == "–" else f"{dense} + {then}" for dense, then in zip(*columns, strict=True)
+    ]
 
 
 def _row(compressed: Sequence[Run], dataset: str) -> dict:
