@@ -45,7 +45,14 @@ CATALOGUE = {run["id"]: run for run in json.loads(listing.stdout)}
 # Stale and damaged ones are the user's to decide on; a notebook that needs one says so.
 DONE = [id for id, run in CATALOGUE.items() if run["status"] == "done"]
 MISSING = [id for id, run in CATALOGUE.items() if run["status"] in ("missing", "partial")]
-NOTEBOOKS = sorted(path.stem for path in Path("notebooks").glob("*.ipynb"))
+
+
+def about(path):
+    """Whether a notebook is about the data set; its metadata name those that it is about."""
+    return DATASET in json.loads(path.read_text())["metadata"]["workbook"]["datasets"]
+
+
+NOTEBOOKS = sorted(path.stem for path in Path("notebooks").glob("*.ipynb") if about(path))
 
 
 def result(id):

@@ -27,8 +27,7 @@ def bitwidth(weight: Tensor) -> int:
     the papers count a network that is pruned and not quantized.
     Yang et al. (CVPR 2020), eq. 1, there without the lower bound of one bit.
     """
-    levels = _levels(weight)
-    return 32 if levels > 2**WIDEST else max(1, math.ceil(math.log2(max(1, levels))))
+    return _bits_of(_levels(weight))
 
 
 def layer_costs(weights: Mapping[str, Tensor]) -> pd.DataFrame:
@@ -44,6 +43,32 @@ def layer_costs(weights: Mapping[str, Tensor]) -> pd.DataFrame:
 def nominal_bits(weights: Mapping[str, Tensor]) -> int:
     """Σ b(W⁽ⁱ⁾)·‖W⁽ⁱ⁾‖₀, in bits: what the paper's budget limits (eq. 1)."""
     return sum(bitwidth(weight) * int(torch.count_nonzero(weight)) for weight in weights.values())
+
+
+def paid(layers: pd.DataFrame, mode: str) -> pd.DataFrame:
+    """What a network pays under ADMM's budget: in each layer so many ``weights``, ``bits`` each.
+
+    ``layers`` is :func:`layer_costs`'s table. Their products sum to what the budget limits:
+
+    - ``joint``: the nonzero weights pay, b(W) bits each; zero is free (eq. 1);
+    - ``prune``: the nonzero weights pay 32 bits each, also where a layer is so small that its
+      values would fit a codebook;
+    - ``quantize``: every weight pays, zeros too, and zero is one of the 2ᵇ values: four nonzero
+      levels and zero are three bits. ``nominal_bits``, which counts nonzeros and their values
+      alone, would call them two.
+
+    Raises ``ValueError`` for another mode.
+    """
+    if mode == "joint":
+        weights, bits = layers["kept"], layers["bits"]
+    elif mode == "prune":
+        weights, bits = layers["kept"], pd.Series(32, index=layers.index)
+    elif mode == "quantize":
+        values = layers["levels"] + (layers["kept"] < layers["weights"])
+        weights, bits = layers["weights"], values.map(_bits_of)
+    else:
+        raise ValueError(f"unknown mode {mode!r}: choose one of joint, prune, quantize")
+    return pd.DataFrame({"name": layers["name"], "weights": weights, "bits": bits})
 
 
 def summary(model: nn.Module) -> dict[str, float | int]:
@@ -103,6 +128,11 @@ def _layer_cost(name: str, weight: Tensor) -> dict:
         "value_bits": _entropy_bits(occurrences) if quantized else 32.0 * kept,
         "codebook_bits": 32 * levels if quantized else 0,
     }
+
+
+def _bits_of(values: int) -> int:
+    """max(1, ⌈log₂ values⌉), in bits; 32 beyond the widest codebook."""
+    return 32 if values > 2**WIDEST else max(1, math.ceil(math.log2(max(1, values))))
 
 
 def _levels(weight: Tensor) -> int:

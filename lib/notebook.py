@@ -3,6 +3,7 @@
 import ast
 import itertools
 import platform
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import torch
@@ -10,17 +11,25 @@ import torch
 from lib import plots
 
 
-def begin(*, dataset: str, device: str = "auto", seed: int = 0) -> str:
+def begin(
+    *, dataset: str, datasets: Sequence[str] | None = None, device: str = "auto", seed: int = 0
+) -> str:
     """Checks what papermill injected, seeds PyTorch, sets the plotting style; returns versions.
 
+    ``datasets`` are those that the notebook is about, every known one where it is not given; the
+    batch reads the same names in its metadata.
+
     Raises ``ValueError`` where papermill passed a parameter that the notebook does not declare
-    (papermill itself only warns), where the device is not there, or the data set is unknown.
+    (papermill itself only warns), where the device is not there, or the data set is another.
     """
     from lib.data import NAMES
 
     refuse_undeclared(_cells())
-    if dataset not in NAMES:
-        raise ValueError(f"dataset = {dataset!r}: choose one of {', '.join(NAMES)}")
+    datasets = NAMES if datasets is None else datasets
+    if dataset not in datasets:
+        raise ValueError(
+            f"dataset = {dataset!r}: this notebook is about {', '.join(datasets)}; choose one"
+        )
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device = {device!r} but no GPU is visible: use 'auto' or 'cpu'")
     torch.manual_seed(seed)

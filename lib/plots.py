@@ -122,9 +122,18 @@ def allocation(
 
     ``tables`` maps a network's label to its ``layers.csv``, or any table with the columns
     ``name``, ``kept`` and ``bits``. ``references`` holds, for the same labels, what each bar is
-    compared with (such as a uniform allocation), drawn as a black line across the bar.
+    compared with (such as a uniform allocation), drawn as a black line across the bar. All tables
+    hold the same layers. Of more than eight layers the two panels stand one over the other.
     """
-    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6))
+    layers = max(map(len, tables.values()))
+    many = layers > 8
+    long = max(len(name) for table in tables.values() for name in table["name"]) > 8
+    if many:
+        size = (max(10, 1.5 + 0.22 * layers), 6.6)
+        figure, axes = plt.subplots(2, 1, figsize=size, sharex=True)
+    else:
+        figure, axes = plt.subplots(1, 2, figsize=(10, 4.3 if long else 3.6))
+    line = 1.2 if many else 1.8
     width = 0.8 / len(tables)
     for i, (label, table) in enumerate(tables.items()):
         place = np.arange(len(table)) + (i - (len(tables) - 1) / 2) * width
@@ -132,13 +141,14 @@ def allocation(
             axis.bar(place, heights, width * 0.94, label=label)
         if references is not None:
             for axis, heights in zip(axes, _heights(references[label]), strict=True):
-                axis.hlines(heights, place - width / 2, place + width / 2, color="black", lw=1.8)
+                axis.hlines(heights, place - width / 2, place + width / 2, color="black", lw=line)
     for axis, label in zip(axes, ("nonzero weights, log₁₀", "bits a nonzero weight"), strict=True):
         if references is not None:
-            axis.plot([], [], color="black", lw=1.8, label="uniform, same size")
-        axis.set(ylabel=label, xlabel="layer")
-        many = len(table) > 8
-        axis.set_xticks(np.arange(len(table)), table["name"], rotation=90 if many else 0)
+            axis.plot([], [], color="black", lw=line, label="uniform, same size")
+        axis.set(ylabel=label, xlabel="" if many and axis is axes[0] else "layer")
+        look = {"rotation": 90, "fontsize": 8} if many or long else {}
+        axis.set_xticks(np.arange(len(table)), table["name"], **look)
+        axis.margins(x=0.01 if many else 0.05)
         axis.grid(axis="x", visible=False)
     handles, labels = axes[0].get_legend_handles_labels()
     columns = min(3, len(labels))
@@ -207,6 +217,66 @@ def rates(table: pd.DataFrame, *, title: str) -> Figure:
     axis.margins(x=0.2, y=0.2)
     axis.legend(fontsize=9, loc="upper left")
     axis.set_title(title)
+    return figure
+
+
+def rates_by_network(table: pd.DataFrame, *, panels: Mapping[str, str], title: str) -> Figure:
+    """ADMM Table 4 drawn: accuracy drop (points) against compression rate, a panel a data set.
+
+    ``table`` is :func:`lib.report.table_4`'s; the rate is its ``paper_rate``. ``panels`` maps a
+    data set of the column ``data`` to what its panel is called. A colour is a network, a marker a
+    mode; ours are full, with the 95 % interval over images and seeds, reported ones hollow. Epochs
+    (dense + compression) are noted where our rows differ in them.
+    """
+    markers = {"joint": "o", "prune": "s", "quantize": "^"}
+    modes = {"joint": "joint", "prune": "pruning only", "quantize": "quantization only"}
+    colors = {name: f"C{i}" for i, name in enumerate(table["network"].unique())}
+    schedules = len(table[["dense_epochs", "epochs"]].dropna().drop_duplicates())
+    limits = (1, 4 * table["paper_rate"].max())
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(1 + 4.4 * len(panels), 4.2), sharex=True, squeeze=False
+    )
+    for axis, (name, heading) in zip(axes[0], panels.items(), strict=True):
+        for row in table[table["data"] == name].to_dict("records"):
+            ours = row["source"] == "ours"
+            rate, drop = row["paper_rate"], row["drop_points"]
+            bars = [[drop - row["drop_low"]], [row["drop_high"] - drop]] if ours else None
+            axis.errorbar(
+                rate,
+                drop,
+                yerr=bars,
+                marker=markers[row["mode"]],
+                fillstyle="full" if ours else "none",
+                color=colors[row["network"]],
+                markersize=7,
+                capsize=3,
+                linestyle="none",
+            )
+            note = "" if row["method"].startswith("ADMM") else row["method"]
+            if ours and schedules > 1:
+                note = f"{row['dense_epochs']:.0f} + {row['epochs']:.0f} epochs"
+            place = {"xytext": (7, 5), "textcoords": "offset points", "fontsize": 8}
+            axis.annotate(note, (rate, drop), **place)
+        axis.axhline(0, color="0.5", linewidth=0.8)
+        axis.set(xscale="log", xlabel="compression rate, as the budget counts it", xlim=limits)
+        axis.xaxis.set_major_formatter("{x:,.0f}")
+        axis.xaxis.set_minor_formatter("")
+        axis.margins(y=0.2)
+        axis.set_title(heading, fontsize=10)
+    axes[0, 0].set_ylabel("accuracy drop (points)")
+    handles = [plt.Line2D([], [], marker="D", linestyle="none", color=c) for c in colors.values()]
+    handles += [
+        plt.Line2D([], [], marker=markers[mode], fillstyle="none", linestyle="none", color="0.3")
+        for mode in modes
+    ]
+    sources = {"reported in the paper": "none", "this workbook, 95 % interval": "full"}
+    handles += [
+        plt.Line2D([], [], marker="o", fillstyle=fill, linestyle="none", color="0.3")
+        for fill in sources.values()
+    ]
+    labels = [*colors, *modes.values(), *sources]
+    figure.legend(handles, labels, fontsize=8, loc="outside lower center", ncols=4)
+    figure.suptitle(title)
     return figure
 
 

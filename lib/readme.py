@@ -9,10 +9,13 @@ from collections.abc import Callable
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from lib import experiments, paths, plots, report
+from lib import data, experiments, paths, plots, report
 from lib.runs import Run
 
 README = paths.ROOT / "README.md"
+
+#: The data set of Table 4's committed runs.
+MIRROR = "cifar10-jpeg"
 
 
 def render(text: str) -> str:
@@ -29,10 +32,12 @@ def render(text: str) -> str:
 
 
 def draw() -> None:
-    """Writes the tables and figures of the committed MNIST runs into ``results``.
+    """Writes the tables and figures of the committed runs into ``results``.
 
-    They are those that the notebooks make with ``dataset="mnist"``, of the runs that are there.
+    They are those that the notebooks make with ``dataset="mnist"`` and ``"cifar10-jpeg"``, of the
+    runs that are there.
     """
+    _draw_table_4()
     rows = _rows()
     table = report.table_3(rows, dataset="mnist")
     report.save(table[table["source"] == "ours"], "admm-table-3", dataset="mnist")
@@ -56,6 +61,25 @@ def draw() -> None:
         lines = plots.convergence(curves, title="ADMM Figure 2, LeNet-5 on MNIST")
         plots.save(lines, "admm-figure-2", dataset="mnist")
         report.save(report.figure_2(curves), "admm-figure-2", dataset="mnist")
+
+
+def _draw_table_4() -> None:
+    """Table 4, its rates, and the allocation in each of its networks, as far as there are runs."""
+    rows, name = report.committed_rows_4(), MIRROR
+    if not rows:
+        return
+    table = report.table_4(rows, dataset=name)
+    report.save(table[table["source"] == "ours"], f"admm-table-4-{name}", dataset=name)
+    of = data.describe(name)
+    panels = {"cifar10": f"reported: {data.describe('cifar10')}", name: f"ours: {of}"}
+    with plt.style.context(plots.STYLE):
+        rates = plots.rates_by_network(table, panels=panels, title="ADMM Table 4: rate and drop")
+        plots.save(rates, f"admm-table-4-rates-{name}", dataset=name)
+        for network, layers in report.allocations(rows).items():
+            even = {label: report.uniform(table) for label, table in layers.items()}
+            title = f"nonzeros and bits of each layer, {network} on {of}"
+            bars = plots.allocation(layers, references=even, title=title)
+            plots.save(bars, f"admm-figure-3-{network}-{name}", dataset=name)
 
 
 def _rows() -> list[list[Run]]:
@@ -93,11 +117,52 @@ def _control() -> str:
     )
 
 
-def _drops(table: pd.DataFrame) -> list[str]:
+def _table_4() -> str:
+    """The paper's rows and ours, which are of other pixels and so stand in a table of their own."""
+    rows = report.committed_rows_4()
+    table = report.table_4(rows, dataset=MIRROR)
+    paper, ours = (table[table["source"] == source] for source in ("reported", "ours"))
+    parts = [f"Reported, {data.describe('cifar10')}:", _markdown(_shown_4(paper))]
+    if ours.empty:
+        parts.append(report.committed_table_4())
+    else:
+        stated = {
+            "dense → compressed": _accuracies(ours),
+            "drop against control": ours["control_drop"].map("{:.2f}".format),
+            "entropy rate": ours["entropy_rate"].map("{:,.1f}×".format),
+            "file, bytes": ours["estimated_bytes"].map("{:,.0f}".format),
+            "epochs": report.printed(ours)["epochs, dense + then"].tolist(),
+        }
+        parts += [f"Ours, {data.describe(MIRROR)}:", _markdown(_shown_4(ours).assign(**stated))]
+        picture = f"results/figures/admm-table-4-rates-{MIRROR}.png"
+        parts.append(f"![Accuracy drop against rate, the paper's rows and ours]({picture})")
+    return "\n\n".join(parts)
+
+
+def _shown_4(table: pd.DataFrame) -> pd.DataFrame:
+    modes = {"joint": "joint", "prune": "pruning only", "quantize": "quantization only"}
+
+    def stated(column: str, form: str) -> list[str]:
+        return ["" if pd.isna(value) else form.format(value) for value in table[column]]
+
+    return pd.DataFrame(
+        {
+            "network": table["network"],
+            "method": table["method"],
+            "mode": table["mode"].map(modes),
+            "nonzero": stated("nonzero_percent", "{:.1f} %"),
+            "bits": stated("mean_bits", "{:.2f}"),
+            "rate": stated("paper_rate", "{:,.1f}×"),
+            "drop, points": _drops(table, "{:.2f}"),
+        }
+    )
+
+
+def _drops(table: pd.DataFrame, reported: str = "{:.1f}") -> list[str]:
     return [
         "{drop_points:.2f} [{drop_low:.2f}, {drop_high:.2f}], n = {n:.0f}".format(**row)
         if row["source"] == "ours"
-        else f"{row['drop_points']:.1f}"
+        else reported.format(row["drop_points"])
         for _, row in table.iterrows()
     ]
 
@@ -114,4 +179,8 @@ def _markdown(table: pd.DataFrame) -> str:
     return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
 
 
-BLOCKS: dict[str, Callable[[], str]] = {"table-3": _table_3, "control": _control}
+BLOCKS: dict[str, Callable[[], str]] = {
+    "table-3": _table_3,
+    "control": _control,
+    "table-4": _table_4,
+}

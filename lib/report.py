@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from lib import experiments, paths, runs
+from lib import budget, data, experiments, paths, runs
 from lib.experiments import Experiment
 from lib.runs import Run
 
 #: How often a drop's interval resamples seeds and images.
 RESAMPLES = 2_000
 
-#: What our rows of Table 3 state and the paper's do not.
+#: What our rows state and the paper's do not.
 OURS = (
     "drop_sd",
     "drop_low",
@@ -87,11 +87,43 @@ def table_3(rows: Sequence[Sequence[Run]], *, dataset: str) -> pd.DataFrame:
     return table.reindex(columns=[*paper.columns, *OURS])  # the same columns where no row is ours
 
 
+def table_4(rows: Sequence[Sequence[Run]], *, dataset: str) -> pd.DataFrame:
+    """ADMM Table 4: the paper's rows, then ours, a row for each experiment's runs over seeds.
+
+    As :func:`table_3`; besides, the network, the mode (``joint``, ``prune`` or ``quantize``), the
+    epochs of the dense network and of what followed, and ``paper_rate``: 32·n over the bits that
+    the mode's budget counts (:func:`lib.budget.paid`). For joint rows it is ``rate``, our nominal
+    rate. When only quantizing, every weight pays and zero is a value like others, which ``rate``,
+    of nonzero weights and nonzero values, flatters; when only pruning, so does a layer so small
+    that its values would fit a codebook. ``mean_bits`` is over the weights that pay.
+    """
+    paper = reported("admm_table4").assign(source="reported", data="cifar10")
+    paper["paper_rate"] = paper["rate"]
+    ours = [_row(found, dataset) | _epochs(found[0]) for found in rows if found]
+    table = pd.concat([paper, pd.DataFrame(ours)], ignore_index=True)
+    columns = [*paper.columns, *OURS, "dense_epochs", "epochs"]
+    return table.reindex(columns=list(dict.fromkeys(columns)))
+
+
 def uniform(table: pd.DataFrame) -> pd.DataFrame:
     """A layer table whose budget is spent evenly: the same share kept and bits in every layer."""
     share = table["kept"].sum() / table["weights"].sum()
     bits = (table["kept"] * table["bits"]).sum() / table["kept"].sum()
     return table.assign(kept=(share * table["weights"]).round().astype(int), bits=bits)
+
+
+def allocations(rows: Sequence[Sequence[Run]]) -> dict[str, dict[str, pd.DataFrame]]:
+    """ADMM Figure 3 for Table 4's networks: network → label of a row → layer table of its seed 0.
+
+    ``bits`` are as the row's mode counts them. Rows that only prune choose none and are left out.
+    """
+    tables = {}
+    for run in (found[0] for found in rows if found[0].result["mode"] != "prune"):
+        bits = budget.paid(run.layers, run.result["mode"])["bits"]
+        dense, then = _epochs(run).values()
+        name = f"{label(run)}, {run.result['budget']:,} bits, {dense} + {then} epochs"
+        tables.setdefault(run.result["network"], {})[name] = run.layers.assign(bits=bits)
+    return tables
 
 
 def figure_2(histories: Mapping[float, pd.DataFrame]) -> pd.DataFrame:
@@ -137,16 +169,25 @@ def file_parts(run: Run) -> dict[str, float]:
 
 
 def printed(table: pd.DataFrame) -> pd.DataFrame:
-    """:func:`table_3` as it is read: rounded, with units, a dash where nothing is stated."""
+    """A table as it is read: rounded, with units, a dash where nothing is stated.
+
+    ``table`` is :func:`table_3`'s or :func:`table_4`'s; the second's own columns are shown too.
+    """
+    networks = "network" in table
+    rate = "{:,.1f}×" if networks else "{:,.0f}×"
     columns = {
+        **({"network": table["network"]} if networks else {}),
         "method": table["method"],
+        **({"mode": table["mode"]} if networks else {}),
         "data": table["data"],
         "nonzero, %": _shown(table["nonzero_percent"], "{:.1f}"),
         "mean bits": _shown(table["mean_bits"], "{:.2f}"),
-        "nominal rate": _shown(table["rate"], "{:,.0f}×"),
+        **({"rate as in the paper": _shown(table["paper_rate"], rate)} if networks else {}),
+        "nominal rate": _shown(table["rate"], rate),
         "drop, points": _shown(table["drop_points"], "{:.2f}"),
         "sd": _shown(table["drop_sd"], "{:.2f}"),
         "n": _shown(table["n"], "{:.0f}"),
+        **({"epochs, dense + then": _schedules(table)} if networks else {}),
         "drop against control": _shown(table["control_drop"], "{:.2f}"),
         "dense, %": _shown(table["dense_accuracy"], "{:.2f}"),
         "compressed, %": _shown(table["accuracy"], "{:.2f}"),
@@ -163,8 +204,35 @@ def committed_table_3() -> str:
     """Table 3 from the committed MNIST runs, as text; one line that says so where none is there."""
     rows = [found for e in experiments.table_3("mnist") if (found := finished(e))]
     if not rows:
-        return _none("Table 3")
+        return _none("Table 3", "mnist")
     return printed(table_3(rows, dataset="mnist")).to_string(index=False)
+
+
+def committed_rows_4() -> list[list[Run]]:
+    """Table 4's runs on the JPEG mirror, those of an experiment together: by the full schedule as
+    far as there are any, then by the short one."""
+    dataset = "cifar10-jpeg"
+    wanted = [*experiments.table_4(dataset), *experiments.short_table_4(dataset)]
+    return [found for experiment in wanted if (found := finished(experiment))]
+
+
+def committed_table_4() -> str:
+    """Table 4 from the committed runs on the JPEG mirror, as text; or one line.
+
+    The paper's rows are of other pixels and stand in a table of their own.
+    """
+    rows = committed_rows_4()
+    if not rows:
+        return _none("Table 4", "cifar10-jpeg")
+    table = table_4(rows, dataset="cifar10-jpeg")
+    parts = []
+    for source in ("reported", "ours"):
+        part = table[table["source"] == source]
+        stated = printed(part).drop(columns="data")
+        stated = stated.loc[:, (stated != "–").any()]
+        of = data.describe(part["data"].iloc[0])
+        parts.append(f"{source}: {of}\n{stated.to_string(index=False)}")
+    return "\n\n".join(parts)
 
 
 def committed_figure_2() -> str:
@@ -172,7 +240,7 @@ def committed_figure_2() -> str:
     found = {rho: finished(e, most=1) for rho, e in experiments.figure_2("mnist").items()}
     histories = {rho: seeds[0].history for rho, seeds in found.items() if seeds}
     if not histories:
-        return _none("Figure 2")
+        return _none("Figure 2", "mnist")
     return figure_2(histories).to_string(index=False, float_format="{:.3g}".format)
 
 
@@ -189,15 +257,25 @@ def committed_layers() -> str:
         )
         rate = f"{run.result['nominal_rate']:,.0f}×, {label(run)}"
         parts.append(f"{rate}\n{table.to_string(index=False)}")
-    return "\n\n".join(parts) or _none("Figure 3")
+    return "\n\n".join(parts) or _none("Figure 3", "mnist")
 
 
-def _none(name: str) -> str:
-    return f"No MNIST run of {name} is committed yet; make reproduce DATASET=mnist trains them."
+def _none(name: str, dataset: str) -> str:
+    return (
+        f"No run of {name} is committed yet ({data.describe(dataset)}); "
+        f"make reproduce DATASET={dataset} trains them."
+    )
 
 
 def _shown(column: pd.Series, form: str) -> list[str]:
     return ["–" if pd.isna(value) else form.format(value) for value in column]
+
+
+def _schedules(table: pd.DataFrame) -> list[str]:
+    columns = (_shown(table[name], "{:.0f}") for name in ("dense_epochs", "epochs"))
+    return [
+        "–" if dense == "–" else f"{dense} + {then}" for dense, then in zip(*columns, strict=True)
+    ]
 
 
 def _row(compressed: Sequence[Run], dataset: str) -> dict:
@@ -205,15 +283,20 @@ def _row(compressed: Sequence[Run], dataset: str) -> dict:
     mean = results.mean(numeric_only=True)
     against_control = drop(compressed, against="control")
     low, high = interval(compressed)
+    paid = [budget.paid(run.layers, run.result["mode"]) for run in compressed]
+    bits = [(spent["weights"] * spent["bits"]).sum() for spent in paid]
+    weights = compressed[0].layers["weights"].sum()
     return {
+        "network": compressed[0].result["network"],
+        "mode": compressed[0].result["mode"],
         "method": f"ADMM (ours, {label(compressed[0])})",
         "source": "ours",
         "data": dataset,
         "automated": True,
         "nonzero_percent": 100 * mean["kept_fraction"],
-        "mean_bits": results["nominal_bits"].sum()
-        / (results["kept_fraction"] * experiments.LENET5_WEIGHTS).sum(),
+        "mean_bits": sum(bits) / sum(spent["weights"].sum() for spent in paid),
         "rate": mean["nominal_rate"],
+        "paper_rate": float(np.mean(32 * weights / np.array(bits))),
         "drop_points": drop(compressed)["drop"],
         "drop_sd": drop(compressed)["drop_sd"],
         "drop_low": low,
@@ -227,14 +310,34 @@ def _row(compressed: Sequence[Run], dataset: str) -> dict:
     }
 
 
+def _epochs(run: Run) -> dict[str, int]:
+    """How long the dense network was trained, and how long what followed took."""
+    experiment, after = run.experiment, 0
+    while "parent" in experiment:
+        after += _length(experiment)
+        experiment = experiment["parent"]
+    return {"dense_epochs": _length(experiment), "epochs": after}
+
+
+def _length(experiment: dict) -> int:
+    return sum(stage["schedule"]["epochs"] for stage in experiment["stages"])
+
+
 def label(run: Run) -> str:
-    """What tells our rows apart: the bits at the start, an unusual ρ, and tuned codebooks."""
+    """What tells our rows apart: the bits at the start, an unusual ρ, and tuned codebooks.
+
+    Of a run that only prunes or only quantizes, that it does: its first bits mean nothing.
+    """
     experiment = run.experiment
     tuned = experiment["stages"][0]["method"] == "tune-codebooks"
     compression = experiment["parent"] if tuned else experiment
     options = dict(compression["stages"][0]["options"])
     start = options.get("start_bits", experiments.ADMM_DEFAULTS["start_bits"])
-    bits = f"from {start} bit{'s' if start > 1 else ''}"
+    bits = {
+        "prune": "pruning only",
+        "quantize": "quantization only",
+        "joint": f"from {start} bit{'s' if start > 1 else ''}",
+    }[run.result["mode"]]
     rho = options.get("rho", experiments.RHO)
     rising = options.get("growth", 1.0) > 1
     pull = "" if rho == experiments.RHO else f", ρ = {rho:g}{' rising' if rising else ''}"

@@ -3,6 +3,7 @@
 import torch
 
 from lib import budget
+from lib.networks import compressible
 from lib.runs import Run, dataset_of
 from lib.training import predict
 
@@ -39,6 +40,9 @@ def verify(run: Run, *, device: str = "cpu") -> list[str]:
         problems.append(f"accuracy: {claimed} claimed, {accuracy} found")
     if dataset.fingerprint != result["data_fingerprint"]:
         problems.append("data_fingerprint: the data set at hand is not the one it was run on")
-    if result["budget"] and result["mode"] != "prune" and found["nominal_bits"] > result["budget"]:
-        problems.append(f"{found['nominal_bits']} bits exceed the budget of {result['budget']}")
+    if result["budget"]:
+        spent = budget.paid(budget.layer_costs(compressible(model)), result["mode"])
+        bits = int((spent["weights"] * spent["bits"]).sum())
+        if bits > result["budget"]:
+            problems.append(f"{bits} bits exceed the budget of {result['budget']}")
     return problems

@@ -48,6 +48,28 @@ def test_layer_costs(by_hand):
     assert second["value_bits"] == pytest.approx(3 * math.log2(4 / 3) + math.log2(4))
 
 
+def test_what_pays_depends_on_the_mode():
+    """1 bit's worth of nonzero values is 2 bits' worth with zero; no zero, no third value."""
+    weights = {"zeros": levels(2, each=4), "none": torch.tensor([1.0, 2.0, 2.0]), "five": levels(4)}
+    layers = budget.layer_costs(weights)
+
+    def paid(mode):
+        table = budget.paid(layers, mode).set_index("name")
+        return {name: (row["weights"], row["bits"]) for name, row in table.iterrows()}
+
+    assert paid("joint") == {"zeros": (8, 1), "none": (3, 1), "five": (4, 2)}
+    assert paid("prune") == {"zeros": (8, 32), "none": (3, 32), "five": (4, 32)}
+    assert paid("quantize") == {"zeros": (11, 2), "none": (3, 1), "five": (7, 3)}
+    with pytest.raises(ValueError, match="unknown mode 'both': choose one of joint, prune, quant"):
+        budget.paid(layers, "both")
+
+
+def test_a_layer_that_is_only_zeros_pays_a_bit_a_weight_when_quantizing():
+    layers = budget.layer_costs({"gone": torch.zeros(5)})
+    assert budget.paid(layers, "quantize")[["weights", "bits"]].to_numpy().tolist() == [[5, 1]]
+    assert budget.paid(layers, "joint")[["weights", "bits"]].to_numpy().tolist() == [[0, 1]]
+
+
 def test_summary(by_hand):
     found = budget.summary(by_hand)
     positions = 8 + 4 * math.log2(6 / 4) + 2 * math.log2(6 / 2)

@@ -168,3 +168,15 @@ def test_codebooks_are_tuned_more_slowly_and_the_control_trains_as_long():
     assert tuning.schedule.lr < compressed.stages[0].schedule.lr
     assert tuned.control.parent == compressed.control
     assert tuned.control.epochs + compressed.control.epochs == tuned.epochs + compressed.epochs
+
+
+def test_the_short_rows_are_some_of_the_full_ones_by_another_schedule():
+    full = {e.budget: e for e in experiments.table_4("cifar10-jpeg")}
+    for short in experiments.short_table_4("cifar10-jpeg"):
+        row = full[short.budget]
+        assert (short.network, short.mode) == (row.network, row.mode)
+        assert short.stages[0].options == row.stages[0].options
+        assert short.epochs < row.epochs
+        assert short.parent.epochs < row.parent.epochs
+    with pytest.raises(ValueError, match="no shorter schedule on digits"):
+        experiments.short_table_4("digits")

@@ -68,8 +68,11 @@ def test_begin_seeds_and_says_what_it_runs_on():
 
 def test_begin_refuses_what_is_not_there(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match="dataset = 'svhn': choose one of digits, mnist"):
+    with pytest.raises(ValueError, match="dataset = 'svhn': this notebook is about digits, mnist"):
         notebook.begin(dataset="svhn")
+    notebook.begin(dataset="cifar10-jpeg")
+    with pytest.raises(ValueError, match="'cifar10': this notebook is about digits, mnist; choose"):
+        notebook.begin(dataset="cifar10", datasets=("digits", "mnist"))
     with pytest.raises(ValueError, match=r"device = 'cuda:1' but no GPU is visible"):
         notebook.begin(dataset="digits", device="cuda:1")
 

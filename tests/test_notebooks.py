@@ -1,13 +1,16 @@
 """What is committed under notebooks/: executed, in order, declared, small, from no machine."""
 
 import ast
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 
 import nbformat
 import pytest
 
-from lib import paths, report
+from lib import experiments, paths, report
 
 FILES = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
 MOST_BYTES = 1_000_000
@@ -17,6 +20,7 @@ COMMITTED: dict[str, Callable[[], str]] = {
     "table-3": report.committed_table_3,
     "figure-2": report.committed_figure_2,
     "layers": report.committed_layers,
+    "table-4": report.committed_table_4,
 }
 
 HOME = re.compile(r"/(?:home|Users|root)\b/?|[A-Z]:\\\\?Users|/tmp/", re.IGNORECASE)
@@ -87,6 +91,42 @@ def test_parameters_come_first_with_types_and_comments(notebook):
 
 def test_begins_by_checking_its_parameters(notebook):
     assert "notebook.begin(" in code_cells(notebook)[1].source
+
+
+def test_says_which_data_sets_it_is_about(notebook):
+    """The batch chooses notebooks by their metadata; a reader is stopped by the second cell."""
+    datasets = notebook.metadata["workbook"]["datasets"]
+    assert "digits" in datasets
+    assert set(datasets) <= set(experiments.DATASETS)
+    checks = [
+        node
+        for node in ast.walk(ast.parse(code_cells(notebook)[1].source))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "notebook.begin"
+    ]
+    (check,) = checks
+    (checked,) = [word.value for word in check.keywords if word.arg == "datasets"]
+    assert list(ast.literal_eval(checked)) == datasets
+
+
+@pytest.mark.parametrize("dataset", experiments.DATASETS)
+def test_the_batch_runs_the_notebooks_of_its_data_set(dataset, results):
+    wanted = {
+        file.stem
+        for file in FILES
+        if dataset in nbformat.read(file, as_version=4).metadata["workbook"]["datasets"]
+    }
+    assert wanted
+    options = f"--dry-run --cores 1 --nolock --config dataset={dataset}".split()
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", *options],
+        cwd=paths.ROOT,
+        env=os.environ | {"XDG_CACHE_HOME": str(results / "cache")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    books = re.findall(r"output: \S*/([\w-]+)\.ipynb", done.stdout + done.stderr)
+    assert set(books) == wanted
 
 
 def test_outputs_name_no_place_on_a_machine(notebook):

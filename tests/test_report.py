@@ -5,30 +5,64 @@ import json
 import math
 import shutil
 import statistics
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from lib import report, runs
-from lib.experiments import LENET5_WEIGHTS
+from lib import experiments, networks, report, runs
+from lib.experiments import Stage
+from lib.training import Schedule
+from lib.verify import verify
 
 IMAGES = 1000
+
+#: A tenth of the first layer's weights has three bits, a fifth of the second's one.
+LAYERS = pd.DataFrame(
+    {
+        "name": ["a", "b"],
+        "weights": [1_000, 4_000],
+        "kept": [100, 800],
+        "levels": [7, 2],
+        "bits": [3, 1],
+    }
+)
+EXPERIMENT = {
+    "stages": [
+        {
+            "method": "admm",
+            "options": [["rho", 0.05], ["start_bits", 1]],
+            "schedule": {"epochs": 12},
+        }
+    ],
+    "parent": {"stages": [{"method": "sgd", "schedule": {"epochs": 20}}]},
+}
+RESULT = {
+    "parent": None,
+    "network": "lenet5",
+    "mode": "joint",
+    "kept_fraction": 900 / 5_000,
+    "nominal_bits": 1_100,
+    "nominal_rate": 32 * 5_000 / 1_100,
+    "entropy_rate": 500.0,
+    "estimated_bytes": 4_000,
+}
 
 
 @pytest.fixture
 def make(results):
     """Makes the folder of a run that got the first so many images right, and reads it."""
 
-    def make(id, right, **result):
+    def make(id, right, *, layers=None, **result):
         correct = np.arange(IMAGES) < right if isinstance(right, int) else right
         contents = dict.fromkeys([*runs.FILES, runs.WEIGHTS], b"")
         contents["correct.npy"] = runs._npy(np.packbits(correct))
-        stages = [{"method": "admm", "options": [["rho", 0.05], ["start_bits", 1]]}]
-        contents["experiment.json"] = json.dumps({"stages": stages}).encode()
+        contents["experiment.json"] = json.dumps(EXPERIMENT).encode()
+        contents["layers.csv"] = (LAYERS if layers is None else layers).to_csv(index=False).encode()
         digests = {name: hashlib.sha256(c).hexdigest() for name, c in contents.items()}
         result = (
-            {"parent": None}
+            RESULT
             | result
             | {"id": id, "files": digests, "images": IMAGES, "accuracy": float(correct.mean())}
         )
@@ -107,25 +141,16 @@ def test_images_won_and_lost_cancel(make):
 
 
 def test_table_3_has_the_papers_rows_and_ours(compressed):
-    bits = 6_888
-    found = compressed(
-        (990, 991, 989),
-        (992, 993, 990),
-        kept_fraction=0.01,
-        nominal_bits=bits,
-        nominal_rate=32 * LENET5_WEIGHTS / bits,
-        entropy_rate=500.0,
-        estimated_bytes=4_000,
-    )
+    found = compressed((990, 991, 989), (992, 993, 990))
     table = report.table_3([found, []], dataset="mnist")  # an experiment without runs has no row
     paper, ours = table[table["source"] == "reported"], table[table["source"] == "ours"]
     assert "ADMM (Yang et al.)" in set(paper["method"])
     assert set(paper["rate"]) >= {70, 1910, 2120}
     (row,) = ours.to_dict("records")
     assert row["method"] == "ADMM (ours, from 1 bit)"
-    assert row["rate"] == pytest.approx(2000)
-    assert row["nonzero_percent"] == pytest.approx(1)
-    assert row["mean_bits"] == pytest.approx(bits / 4_305)
+    assert row["rate"] == pytest.approx(160_000 / 1_100)
+    assert row["nonzero_percent"] == pytest.approx(18)
+    assert row["mean_bits"] == pytest.approx(1_100 / 900)
     assert row["drop_points"] == pytest.approx(0.15)
     assert row["control_drop"] == pytest.approx(0.25)
     assert row["drop_low"] <= row["drop_points"] <= row["drop_high"]
@@ -138,6 +163,88 @@ def test_table_3_has_the_papers_rows_and_ours(compressed):
 def test_table_3_without_runs_is_the_papers_alone():
     table = report.table_3([[], []], dataset="mnist")
     assert set(table["source"]) == {"reported"}
+
+
+def test_table_4_has_the_papers_rows_and_ours(compressed):
+    found = compressed((990, 991, 989), (992, 993, 990), network="resnet20")
+    table = report.table_4([found, []], dataset="digits")
+    paper, ours = table[table["source"] == "reported"], table[table["source"] == "ours"]
+    assert set(paper["data"]) == {"cifar10"}
+    (row,) = ours.to_dict("records")
+    assert (row["network"], row["mode"], row["data"]) == ("resnet20", "joint", "digits")
+    assert row["method"] == "ADMM (ours, from 1 bit)"
+    assert (row["dense_epochs"], row["epochs"]) == (20, 12)
+    assert row["rate"] == row["paper_rate"] == pytest.approx(160_000 / 1_100)
+    assert row["mean_bits"] == pytest.approx(1_100 / 900)
+    assert row["drop_points"] == pytest.approx(0.15)
+    assert row["control_drop"] == pytest.approx(0.25)
+    assert row["drop_low"] <= row["drop_points"] <= row["drop_high"]
+    assert row["n"] == 2
+    shown = report.printed(table)
+    assert len(shown) == len(table)
+    assert shown["rate as in the paper"].iloc[-1] == "145.5×"
+    assert shown["epochs, dense + then"].tolist() == ["–"] * len(paper) + ["20 + 12"]
+
+
+def test_when_only_quantizing_zeros_pay_and_zero_is_a_value(compressed):
+    """Four nonzero values and zero: 3 bits for each of the 1,000 weights, not 2 for 100."""
+    layers = LAYERS.assign(levels=[4, 2], bits=[2, 1], kept=[100, 4_000])
+    nominal = 100 * 2 + 4_000
+    result = {"nominal_bits": nominal, "nominal_rate": 160_000 / nominal, "mode": "quantize"}
+    found = compressed((990, 990, 990), layers=layers, **result)
+    (row,) = report.table_4([found], dataset="digits").tail(1).to_dict("records")
+    assert row["method"] == "ADMM (ours, quantization only)"
+    assert row["rate"] == pytest.approx(160_000 / nominal)
+    assert row["paper_rate"] == pytest.approx(160_000 / (3 * 1_000 + 4_000))
+    assert row["mean_bits"] == pytest.approx(7_000 / 5_000)
+
+
+def test_when_only_pruning_a_small_layer_pays_32_bits_too(compressed):
+    layers = LAYERS.assign(levels=[100, 800], bits=[7, 32])
+    nominal = 100 * 7 + 800 * 32
+    result = {"nominal_bits": nominal, "nominal_rate": 160_000 / nominal, "mode": "prune"}
+    found = compressed((990, 990, 990), layers=layers, **result)
+    (row,) = report.table_4([found], dataset="digits").tail(1).to_dict("records")
+    assert row["method"] == "ADMM (ours, pruning only)"
+    assert row["paper_rate"] == pytest.approx(5_000 / 900)
+    assert row["mean_bits"] == 32
+
+
+def test_table_4_as_the_paper_prints_it():
+    """Its rates are those of its own columns, to within their rounding."""
+    paper = report.reported("admm_table4")
+    assert set(paper["network"]) <= set(networks.BUILDERS)
+    share = (paper["nonzero_percent"] / 100).fillna(1)
+    half = share.map(lambda s: 0.0005 if s < 0.1 else 0.005 if s < 1 else 0)
+    bits = paper["mean_bits"].fillna(32)
+    half_bits = bits.map(lambda b: 0 if b == 32 else 0.05)
+    rate = paper["rate"]
+    assert (32 / ((share + half) * (bits + half_bits)) <= rate + 0.05).all()
+    assert (32 / ((share - half) * (bits - half_bits)) >= rate - 0.05).all()
+    assert (
+        paper["mode"].eq("joint") == paper[["nonzero_percent", "mean_bits"]].notna().all(axis=1)
+    ).all()
+
+
+def test_committed_table_4_without_runs_is_one_line(results):
+    line = report.committed_table_4()
+    assert line.startswith("No run of Table 4 is committed yet (JPEG mirror of CIFAR-10")
+    assert "\n" not in line
+
+
+def test_committed_table_4_keeps_other_pixels_apart(make):
+    experiment = experiments.short_table_4("cifar10-jpeg")[0]
+    make("dense-s0", 900)
+    make("control-s0", 900)
+    result = {"parent": "dense-s0", "control": "control-s0", "seed": 0, "network": "resnet20"}
+    result |= {"dense_accuracy": 0.9, "control_accuracy": 0.9}
+    make(experiment.id(0), 890, **result)
+    reported, ours = report.committed_table_4().split("\n\n")
+    assert reported.startswith("reported: CIFAR-10\n")
+    assert ours.startswith("ours: JPEG mirror of CIFAR-10, not its pixels\n")
+    assert "ReLeQ" in reported
+    assert "ReLeQ" not in ours
+    assert len(ours.splitlines()) == 3
 
 
 def test_finished_reads_what_is_there_and_trains_nothing(trained, tiny, monkeypatch):
@@ -154,6 +261,35 @@ def test_a_real_run_makes_a_row(trained):
     lost = result["dense_accuracy"] - result["accuracy"]
     assert row["drop_points"] == pytest.approx(100 * lost)
     assert row["mean_bits"] == pytest.approx(result["mean_bits"])
+
+
+@pytest.mark.parametrize("mode", ["joint", "prune", "quantize"])
+def test_a_real_runs_rate_is_what_its_budget_counted(results, tiny, mode):
+    """From the weights: at most the budget, in every mode, and `verify` says so too."""
+    schedule = Schedule(epochs=1, lr=0.02, batch=64)
+    budget = {"joint": 68_880, "prune": 32 * 40_000, "quantize": 2 * 430_500}[mode]
+    stage = Stage(method="admm", schedule=schedule, options=(("budget", budget), ("mode", mode)))
+    run = runs.get(
+        replace(tiny, slug=f"tiny-{mode}", stages=(stage,), mode=mode, budget=budget),
+        0,
+        device="cpu",
+        quiet=True,
+    )
+    assert verify(run) == []
+    (row,) = report.table_4([[run]], dataset="digits").tail(1).to_dict("records")
+    bits = 0
+    for weight in networks.compressible(run.model()).values():
+        if mode == "quantize":
+            bits += math.ceil(math.log2(len(weight.unique()))) * weight.numel()
+        else:
+            kept = weight[weight != 0]
+            bits += len(kept) * (
+                32 if mode == "prune" else math.ceil(math.log2(len(kept.unique())))
+            )
+    assert bits <= budget
+    assert row["paper_rate"] == pytest.approx(32 * 430_500 / bits)
+    assert row["paper_rate"] == pytest.approx(32 * 430_500 / budget, rel=0.06)
+    assert row["rate"] >= row["paper_rate"] * (1 - 1e-12)
 
 
 def test_uniform_spends_as_much_on_every_layer():

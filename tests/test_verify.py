@@ -67,6 +67,12 @@ def test_more_bits_than_the_budget_are_reported(trained):
     assert problem == f"{bits} bits exceed the budget of {bits - 1}"
 
 
+def test_zeros_pay_where_the_run_only_quantized(trained):
+    """Weights that fit a joint budget in nonzeros alone do not fit it when all of them pay."""
+    (problem,) = verify(rewrite(trained, mode="quantize"))
+    assert problem.endswith(f"bits exceed the budget of {trained.result['budget']}")
+
+
 def test_one_weight_more_is_reported(trained):
     problems = " ".join(verify(rewrite(trained, one_more)))
     assert "nominal_bits" in problems

@@ -32,7 +32,7 @@ def find(name: str) -> list[tuple[Experiment, int]]:
 
 
 #: Seconds an epoch. ``cpu``: measured on one thread with AVX-512; ``cuda``: a guess for a
-#: data-centre GPU.
+#: data-centre GPU. An epoch of ResNet-8 is 0.43 s plain and 0.75 s with ADMM's projections.
 SECONDS_AN_EPOCH = {
     ("lenet5", "digits"): {"cpu": 0.4, "cuda": 0.05},
     ("lenet5", "mnist"): {"cpu": 9.5, "cuda": 0.2},

@@ -74,7 +74,7 @@ def admm_schedule(dataset: str, network: str = "lenet5", epochs: int | None = No
             clip=1.0,
             precision="bfloat16",
         )
-    return dense_schedule(dataset, network, epochs or (20 if dataset == "digits" else 120))
+    return dense_schedule(dataset, network, epochs or (15 if dataset == "digits" else 120))
 
 
 def dense(dataset: str, *, network: str = "lenet5", epochs: int | None = None) -> Experiment:
