@@ -1,5 +1,6 @@
 """The training loop against plain PyTorch, and its promises: repeatable, resumable, stoppable."""
 
+import hashlib
 import io
 import itertools
 import math
@@ -245,6 +246,88 @@ def test_resuming_from_any_epoch_gives_the_same_bits(method):
         again = run(resumed, method(), resume=state, trace=True)
         assert same(resumed, whole)
         assert without_seconds(again) == without_seconds(history)
+
+
+CROPPED = replace(SCHEDULE, crop=1, flip=True)
+
+
+def seen(**options):
+    """The images of every training step, in order."""
+    spy = Spy()
+    run(network(), spy, **options)
+    return torch.cat(spy.batches)
+
+
+def test_the_same_seed_gives_the_same_crops_and_another_does_not():
+    first, second = seen(schedule=CROPPED), seen(schedule=CROPPED)
+    assert torch.equal(first, second)
+    for other in (seen(schedule=CROPPED, seed=1), seen(schedule=CROPPED, stage=1), seen()):
+        assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize(("crop", "flip"), [(1, False), (0, True), (1, True)])
+def test_crops_and_flips_change_the_images_and_not_their_order(crop, flip):
+    """Image by image in NumPy: what the loop shows the network are cuts of what it would show."""
+    data = dataset()
+    plain = seen()
+    made = seen(schedule=replace(SCHEDULE, crop=crop, flip=flip))
+    black = data.normalise(torch.zeros(1, 1, 1, 1, dtype=torch.uint8)).item()
+    used = set()
+    for before, after in zip(plain, made, strict=True):
+        padded = functional.pad(before, 4 * [crop], value=black)
+        shifts = itertools.product(range(2 * crop + 1), range(2 * crop + 1), range(1 + flip))
+        cuts = {
+            (row, column, mirrored): cut.flip(2) if mirrored else cut
+            for row, column, mirrored in shifts
+            for cut in [padded[:, row : row + 3, column : column + 3]]
+        }
+        found = [how for how, cut in cuts.items() if torch.equal(cut, after)]
+        assert found
+        used.add(found[0])
+    assert len(used) == (2 * crop + 1) ** 2 * (1 + flip)
+
+
+def test_every_epoch_is_cropped_anew():
+    made = seen(schedule=CROPPED)
+    plain = seen()
+    epochs = []
+    for i in range(0, 4 * 30, 30):
+        ids = plain[i : i + 30, 0, 0, 0].argsort()
+        epochs.append(made[i : i + 30][ids])
+    for a, b in itertools.combinations(epochs, 2):
+        assert not torch.equal(a, b)
+
+
+@pytest.mark.usefixtures("every_epoch_is_saved")
+def test_resuming_with_crops_gives_the_same_bits():
+    states = []
+
+    def save(state):
+        states.append(io.BytesIO())
+        torch.save(state, states[-1])
+
+    whole = network(dropout=0.3)
+    history = run(whole, schedule=CROPPED, save=save)
+    for state in states:
+        torch.manual_seed(99)
+        resumed = network(dropout=0.3)
+        state = torch.load(io.BytesIO(state.getvalue()), weights_only=True)
+        again = run(resumed, schedule=CROPPED, resume=state)
+        assert same(resumed, whole)
+        assert without_seconds(again) == without_seconds(history)
+
+
+def test_without_crops_nothing_is_drawn_but_the_order():
+    """The order of a run from before there were crops: numerics of old runs stay."""
+    label = int.from_bytes(hashlib.sha256(b"0/0/0").digest()[:7], "big")
+    order = torch.randperm(30, generator=torch.Generator().manual_seed(label))
+    data = dataset()
+    assert torch.equal(seen()[:30], data.normalise(data.train.images[order]))
+
+
+def test_a_negative_crop_is_refused():
+    with pytest.raises(ValueError, match="crop = -1 must be 0 pixels or more"):
+        replace(SCHEDULE, crop=-1)
 
 
 def test_short_epochs_share_a_checkpoint(monkeypatch):
