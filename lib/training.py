@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -179,7 +180,7 @@ class _Loop:
         self.rates = schedule.rates(self.steps).to(self.device)
         self.lr = torch.zeros((), device=self.device)
         self.totals = torch.zeros(2, dtype=torch.float64, device=self.device)  # loss, correct
-        self.step = CudaGraph(self._step) if self.device.type == "cuda" else self._step
+        self.graph = CudaGraph(self.device) if self.device.type == "cuda" else None
         # Momentum that starts at zero is the same recursion, and is there to be checkpointed.
         self.momenta = {p: torch.zeros_like(p) for p in model.parameters() if p.requires_grad}
         self.optimizer = self._sgd()
@@ -217,12 +218,13 @@ class _Loop:
         began = time.monotonic()
         order = [part.to(self.device, non_blocking=True) for part in self._order()]
         rates = self.rates[self.epoch * self.steps :]
+        step = self._step if self.graph is None else partial(self.graph, self._step)
         self.model.train()
         self.totals.zero_()
         batches = zip(*(part.split(self.schedule.batch) for part in order), strict=True)
         for i, batch in enumerate(batches):
             self.lr.copy_(rates[i])
-            self.step(*batch)
+            step(*batch)
             if i in self.period_ends:
                 self._refuse_divergence()
                 self.method.after_period()
