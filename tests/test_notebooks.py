@@ -17,6 +17,7 @@ COMMITTED: dict[str, Callable[[], str]] = {
     "table-3": report.committed_table_3,
     "figure-2": report.committed_figure_2,
     "layers": report.committed_layers,
+    "speed": report.committed_speed,
 }
 
 HOME = re.compile(r"/(?:home|Users|root)\b/?|[A-Z]:\\\\?Users|/tmp/", re.IGNORECASE)
