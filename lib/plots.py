@@ -446,6 +446,29 @@ def costs(table: pd.DataFrame, *, title: str) -> Figure:
     return figure
 
 
+def ladder(table: pd.DataFrame, *, title: str) -> Figure:
+    """Images a second, a bar a step, each with its ratio to the bar above.
+
+    ``table``: ``step``, ``images_per_second``, ``times_before``.
+    """
+    figure, axis = plt.subplots(figsize=(7.6, 0.42 * len(table) + 1.4))
+    places = np.arange(len(table))
+    axis.barh(places, table["images_per_second"], 0.62)
+    for place, speed, ratio in zip(
+        places, table["images_per_second"], table["times_before"], strict=True
+    ):
+        note = f" {speed:,.0f}" + ("" if np.isnan(ratio) else f"  ({ratio:.2f}×)")
+        axis.text(speed, place, note, va="center", fontsize=9)
+    axis.set_yticks(places, table["step"])
+    axis.invert_yaxis()
+    axis.grid(axis="y", visible=False)
+    axis.margins(x=0.25)
+    axis.set(xlabel="training images a second")
+    axis.xaxis.set_major_formatter("{x:,.0f}")
+    axis.set_title(title)
+    return figure
+
+
 def _heights(table: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
     return np.log10(table["kept"].clip(lower=1)), table["bits"]
 

@@ -260,6 +260,35 @@ def committed_layers() -> str:
     return "\n\n".join(parts) or _none("Figure 3", "mnist")
 
 
+def committed_speed() -> str:
+    """Where an epoch's time goes, as it was measured, as text; one line where it was not."""
+    files = sorted((paths.results("cifar10") / "benchmarks").glob("speed-*.csv"))
+    if not files:
+        return "Not measured on CIFAR yet; notebook 31 says how."
+    parts = []
+    for table in map(pd.read_csv, files):
+        first = table.iloc[0]
+        where = first["device"] if first["device"] != "cpu" else f"{first['cpu']}, on the CPU"
+        heading = (
+            f"{first['network']} on {data.describe(first['dataset'])}, batch {first['batch']}; "
+            f"{where}, {first['threads']} threads, torch {first['torch']}"
+        )
+        parts.append(f"{heading}\n{speed(table).to_string(index=False)}")
+    return "\n\n".join(parts)
+
+
+def speed(table: pd.DataFrame) -> pd.DataFrame:
+    """Notebook 31's ladder as it is read: images a second, and ratios to the row before and all."""
+    return pd.DataFrame(
+        {
+            "step": table["step"],
+            "images/s": table["images_per_second"].map("{:,.0f}".format),
+            "times the one before": _shown(table["times_before"], "{:.2f}×"),
+            "times the plain loop": table["times_plain"].map("{:.2f}×".format),
+        }
+    )
+
+
 def _none(name: str, dataset: str) -> str:
     return (
         f"No run of {name} is committed yet ({data.describe(dataset)}); "

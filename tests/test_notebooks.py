@@ -21,6 +21,7 @@ COMMITTED: dict[str, Callable[[], str]] = {
     "figure-2": report.committed_figure_2,
     "layers": report.committed_layers,
     "table-4": report.committed_table_4,
+    "speed": report.committed_speed,
 }
 
 HOME = re.compile(r"/(?:home|Users|root)\b/?|[A-Z]:\\\\?Users|/tmp/", re.IGNORECASE)

@@ -306,3 +306,37 @@ def test_tables_are_saved_apart_for_the_embedded_data(results):
     report.save(table, "t", dataset="mnist")
     for folder in (results / "digits" / "tables", results / "tables"):
         pd.testing.assert_frame_equal(pd.read_csv(folder / "t.csv"), table)
+
+
+def test_the_speed_that_is_committed_is_shown_with_where_it_was_measured(results):
+    assert report.committed_speed() == "Not measured on CIFAR yet; notebook 31 says how."
+    table = pd.DataFrame(
+        {
+            "step": ["plain loop", "data on the device", "best loader, else as ours"],
+            "images_per_second": [250.4, 1000.0, 900.0],
+            "times_before": [math.nan, 3.994, math.nan],
+            "times_plain": [1.0, 3.994, 3.594],
+            "dataset": "cifar10-jpeg",
+            "network": "resnet20",
+            "batch": 128,
+            "device": "cpu",
+            "cpu": "some processor",
+            "cores": 4,
+            "threads": 2,
+            "torch": "2.11.0",
+        }
+    )
+    folder = results / "benchmarks"
+    folder.mkdir()
+    table.to_csv(folder / "speed-cifar10-jpeg-cpu.csv", index=False)
+    heading, columns, *rows = report.committed_speed().splitlines()
+    assert heading == (
+        "resnet20 on JPEG mirror of CIFAR-10, not its pixels, batch 128; some processor, on the "
+        "CPU, 2 threads, torch 2.11.0"
+    )
+    assert " ".join(columns.split()) == "step images/s times the one before times the plain loop"
+    assert [row.split()[-3:] for row in rows] == [
+        ["250", "–", "1.00×"],
+        ["1,000", "3.99×", "3.99×"],
+        ["900", "–", "3.59×"],
+    ]

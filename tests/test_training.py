@@ -1,5 +1,6 @@
 """The training loop against plain PyTorch, and its promises: repeatable, resumable, stoppable."""
 
+import hashlib
 import io
 import itertools
 import math
@@ -11,8 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from lib import training
-from lib.data import Dataset, Split
+from lib import networks, training
+from lib.data import Dataset, Split, load
 from lib.networks import compressible
 from lib.optimizers import ADMM, Method
 from lib.training import Diverged, OutOfTime, Schedule, evaluate, predict, train
@@ -247,6 +248,88 @@ def test_resuming_from_any_epoch_gives_the_same_bits(method):
         assert without_seconds(again) == without_seconds(history)
 
 
+CROPPED = replace(SCHEDULE, crop=1, flip=True)
+
+
+def seen(**options):
+    """The images of every training step, in order."""
+    spy = Spy()
+    run(network(), spy, **options)
+    return torch.cat(spy.batches)
+
+
+def test_the_same_seed_gives_the_same_crops_and_another_does_not():
+    first, second = seen(schedule=CROPPED), seen(schedule=CROPPED)
+    assert torch.equal(first, second)
+    for other in (seen(schedule=CROPPED, seed=1), seen(schedule=CROPPED, stage=1), seen()):
+        assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize(("crop", "flip"), [(1, False), (0, True), (1, True)])
+def test_crops_and_flips_change_the_images_and_not_their_order(crop, flip):
+    """Image by image in NumPy: what the loop shows the network are cuts of what it would show."""
+    data = dataset()
+    plain = seen()
+    made = seen(schedule=replace(SCHEDULE, crop=crop, flip=flip))
+    black = data.normalise(torch.zeros(1, 1, 1, 1, dtype=torch.uint8)).item()
+    used = set()
+    for before, after in zip(plain, made, strict=True):
+        padded = functional.pad(before, 4 * [crop], value=black)
+        shifts = itertools.product(range(2 * crop + 1), range(2 * crop + 1), range(1 + flip))
+        cuts = {
+            (row, column, mirrored): cut.flip(2) if mirrored else cut
+            for row, column, mirrored in shifts
+            for cut in [padded[:, row : row + 3, column : column + 3]]
+        }
+        found = [how for how, cut in cuts.items() if torch.equal(cut, after)]
+        assert found
+        used.add(found[0])
+    assert len(used) == (2 * crop + 1) ** 2 * (1 + flip)
+
+
+def test_every_epoch_is_cropped_anew():
+    made = seen(schedule=CROPPED)
+    plain = seen()
+    epochs = []
+    for i in range(0, 4 * 30, 30):
+        ids = plain[i : i + 30, 0, 0, 0].argsort()
+        epochs.append(made[i : i + 30][ids])
+    for a, b in itertools.combinations(epochs, 2):
+        assert not torch.equal(a, b)
+
+
+@pytest.mark.usefixtures("every_epoch_is_saved")
+def test_resuming_with_crops_gives_the_same_bits():
+    states = []
+
+    def save(state):
+        states.append(io.BytesIO())
+        torch.save(state, states[-1])
+
+    whole = network(dropout=0.3)
+    history = run(whole, schedule=CROPPED, save=save)
+    for state in states:
+        torch.manual_seed(99)
+        resumed = network(dropout=0.3)
+        state = torch.load(io.BytesIO(state.getvalue()), weights_only=True)
+        again = run(resumed, schedule=CROPPED, resume=state)
+        assert same(resumed, whole)
+        assert without_seconds(again) == without_seconds(history)
+
+
+def test_without_crops_nothing_is_drawn_but_the_order():
+    """The order of a run from before there were crops: numerics of old runs stay."""
+    label = int.from_bytes(hashlib.sha256(b"0/0/0").digest()[:7], "big")
+    order = torch.randperm(30, generator=torch.Generator().manual_seed(label))
+    data = dataset()
+    assert torch.equal(seen()[:30], data.normalise(data.train.images[order]))
+
+
+def test_a_negative_crop_is_refused():
+    with pytest.raises(ValueError, match="crop = -1 must be 0 pixels or more"):
+        replace(SCHEDULE, crop=-1)
+
+
 def test_short_epochs_share_a_checkpoint(monkeypatch):
     saves = []
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 1000)
@@ -320,3 +403,36 @@ def test_tracing_measures_both_networks_and_changes_neither_training():
             weight /= 2
     assert history[-1]["compressed_loss"] == evaluate(traced, data, data.train)[0]
     assert history[-1]["compressed_test_accuracy"] == evaluate(traced, data, data.test)[1]
+
+
+# ------------------------------------------------------------------------- BatchNorm statistics
+
+
+def test_recalibrated_statistics_are_those_of_the_training_images():
+    data = load("digits", size=16)
+    model = networks.build("resnet8")
+    with torch.no_grad():
+        for weight in networks.compressible(model).values():
+            weight.mul_(3)
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    training.recalibrate(model, data)
+    assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
+    with torch.no_grad():
+        out = model.stem.conv(data.normalise(data.train.images))
+    means = torch.stack([part.mean((0, 2, 3)) for part in out.split(training.EVALUATION_BATCH)])
+    variances = torch.stack([part.var((0, 2, 3)) for part in out.split(training.EVALUATION_BATCH)])
+    norm = model.stem.bn
+    torch.testing.assert_close(norm.running_mean, means.mean(0), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(norm.running_var, variances.mean(0), rtol=1e-4, atol=1e-5)
+    assert norm.momentum == 0.1
+
+
+def test_only_a_method_that_changes_weights_at_the_end_is_recalibrated(monkeypatch):
+    calls = []
+    monkeypatch.setattr(training, "recalibrate", lambda model, data: calls.append(model))
+    data = load("digits", size=16)
+    schedule = Schedule(epochs=1, lr=0.01, batch=512)
+    for method in (Method(), ADMM(budget=100_000)):
+        model = networks.build("resnet8")
+        train(model, data, schedule, method, seed=0, quiet=True)
+    assert calls == [model]

@@ -31,16 +31,17 @@ def find(name: str) -> list[tuple[Experiment, int]]:
     return found
 
 
-#: Seconds an epoch. ``cpu``: measured on one thread with AVX-512; ``cuda``: a guess for a
-#: data-centre GPU. An epoch of ResNet-8 is 0.43 s plain and 0.75 s with ADMM's projections.
+#: Seconds an epoch, its evaluation included. ``cpu``: measured on one thread with AVX-512, on CIFAR
+#: from a few steps in bfloat16; an epoch of ResNet-8 is 0.43 s plain and 0.75 s with ADMM's
+#: projections. ``cuda``: a guess for a data-centre GPU.
 SECONDS_AN_EPOCH = {
     ("lenet5", "digits"): {"cpu": 0.4, "cuda": 0.05},
     ("lenet5", "mnist"): {"cpu": 9.5, "cuda": 0.2},
     ("resnet8", "digits"): {"cpu": 0.6, "cuda": 0.05},
-    ("resnet20", "cifar"): {"cpu": 100, "cuda": 1.5},
-    ("resnet56", "cifar"): {"cpu": 300, "cuda": 4},
-    ("vgg16", "cifar"): {"cpu": 500, "cuda": 4},
-    ("resnet50", "cifar"): {"cpu": 2500, "cuda": 15},
+    ("resnet20", "cifar"): {"cpu": 110, "cuda": 1.5},
+    ("resnet56", "cifar"): {"cpu": 310, "cuda": 4},
+    ("vgg16", "cifar"): {"cpu": 550, "cuda": 4},
+    ("resnet50", "cifar"): {"cpu": 3200, "cuda": 15},
 }
 
 

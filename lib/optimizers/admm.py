@@ -143,8 +143,9 @@ class ADMM(Method):
         }
 
     @torch.no_grad()
-    def finish(self) -> None:
+    def finish(self) -> bool:
         torch._foreach_copy_(self.w, list(self.compressed().values()))
+        return True
 
     @torch.no_grad()
     def metrics(self) -> dict[str, float]:

@@ -38,8 +38,9 @@ class Method:
         """What the method wants in ``history.csv``, once an epoch."""
         return {}
 
-    def finish(self) -> None:
-        """Leaves the compressed weights in the model."""
+    def finish(self) -> bool:
+        """Leaves the compressed weights in the model; returns whether that changed them."""
+        return False
 
     def state_dict(self) -> dict:
         """Tensors and plain values that a checkpoint needs beside the model's own."""
