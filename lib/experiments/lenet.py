@@ -42,7 +42,9 @@ TABLE_3 = {
         {"rate": 2_000, "start_bits": 1},
         {"rate": 2_000, "start_bits": 1, "tune": 20},
         {"rate": 2_000, "start_bits": 1} | RISING,
+        {"rate": 2_000, "start_bits": 1, "tune": 20} | RISING,
         {"rate": 3_000, "start_bits": 1} | RISING,
+        {"rate": 3_000, "start_bits": 1, "tune": 20} | RISING,
     ),
     "digits": ({"rate": 200}, {"rate": 500, "start_bits": 1}),
 }
