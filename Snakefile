@@ -104,8 +104,8 @@ rule notebook:
         BOOKS + "/{book}.ipynb",
     log:
         LOGS + "/{book}.log",
-    # The benchmarks (9x) measure time, so nothing else runs beside them.
-    threads: lambda wildcards: workflow.cores if wildcards.book.startswith("9") else 1
+    # The lesson on speed and the benchmarks (9x) measure time, so nothing else runs beside them.
+    threads: lambda wildcards: workflow.cores if wildcards.book.startswith(("31", "9")) else 1
     # Snakemake deletes a failed job's output, so papermill writes elsewhere: what it leaves there
     # shows the cell that failed.
     params:
