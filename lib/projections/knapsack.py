@@ -8,7 +8,7 @@ import operator
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ RADIX = 16  # bits of the ratio that each round of the exact selection settles
 MARGINS = (2.5, 30.0)  # standard errors of the sample on each side, first and second try
 SLIVER = 2.0**-40  # float64 rounding of a threshold and of a ratio is far below this
 MAX_BITWIDTH = 64
+
+Vector = TypeVar("Vector", np.ndarray, Tensor)
 
 
 class Kept(NamedTuple):
@@ -87,7 +89,7 @@ def project_fixed_bitwidth(
     weights = [w.detach() for w in weights]
     bits = _checked_bitwidths(bitwidths, len(weights))
     budget = checked_budget(budget)
-    _check_floating(weights)
+    check_floating(weights)
     if out is not None:
         _check_out(out, weights)
     flat = [w.reshape(-1) for w in weights]
@@ -149,12 +151,10 @@ def _bracket(
     flat: list[np.ndarray], bits: list[int], budget: int, scale: float, margin: float
 ) -> tuple[float, float]:
     """Two ratios between which T probably lies, from every k-th weight of every layer."""
-    size = sum(w.size for w in flat)
-    stride = max(1, size // SAMPLE) | 1  # odd: rows of even length are not hit in one column only
-    drawn = [w[min(stride // 2, w.size // 2) :: stride] for w in flat]
+    drawn, numbers = strided_sample(flat)
     counts = [len(d) for d in drawn]
     # bits that one drawn weight stands for
-    share = [b * w.size / max(1, n) for b, w, n in zip(bits, flat, counts, strict=True)]
+    share = [b * n for b, n in zip(bits, numbers, strict=True)]
     ratio = np.concatenate(drawn, dtype=np.float64)
     ratio *= scale
     with np.errstate(over="ignore"):  # beside infinite weights, which are refused later
@@ -176,6 +176,14 @@ def _bracket(
     low, high = edges.view(np.float64).tolist()
     # the last key stands for all that is smaller; and what was not drawn may be larger
     return 0.0 if last == end else low, math.inf if first == 0 else high
+
+
+def strided_sample(flat: list[Vector]) -> tuple[list[Vector], list[float]]:
+    """Every k-th weight of every layer, and how many weights of its layer each stands for."""
+    size = sum(map(len, flat))
+    stride = max(1, size // SAMPLE) | 1  # odd: rows of even length are not hit in one column only
+    drawn = [w[min(stride // 2, len(w) // 2) :: stride] for w in flat]
+    return drawn, [len(w) / max(1, len(d)) for w, d in zip(flat, drawn, strict=True)]
 
 
 def _scan(flat: list[np.ndarray], bits: list[int], scale: float, low: float, high: float) -> _Items:
@@ -222,7 +230,7 @@ def _scan(flat: list[np.ndarray], bits: list[int], scale: float, low: float, hig
         others = [pool.submit(work) for _ in range(threads - 1)]
         done = sorted(chain(work(), *(o.result() for o in others)), key=lambda d: d[0])
     if not all(finite for _, finite, _, _ in done):
-        _check_finite([torch.from_numpy(w) for w in flat])
+        check_finite([torch.from_numpy(w) for w in flat])
     above, counts = [0] * len(flat), [0] * len(flat)
     for layer, _, n, found in done:
         above[layer] += n
@@ -236,7 +244,7 @@ def _all_items(flat: list[Tensor], bits: list[int], scale: float) -> _Items:
     values = torch.cat([w.double() for w in flat]) if flat else torch.zeros(0, dtype=torch.float64)
     items = _items(values, bits, scale, [w.numel() for w in flat], [0] * len(flat))
     if not bool(items.ratio.isfinite().all()):
-        _check_finite(flat)
+        check_finite(flat)
     return items
 
 
@@ -375,7 +383,7 @@ def checked_budget(budget: int) -> int:
     return budget
 
 
-def _check_floating(weights: Sequence[Tensor]) -> None:
+def check_floating(weights: Sequence[Tensor]) -> None:
     for i, w in enumerate(weights):
         if not w.is_floating_point():
             raise ValueError(f"layer {i} has dtype {w.dtype}; convert it to a floating dtype")
@@ -392,7 +400,7 @@ def _check_out(out: Sequence[Tensor], weights: Sequence[Tensor]) -> None:
             )
 
 
-def _check_finite(flat: Sequence[Tensor]) -> None:
+def check_finite(flat: Sequence[Tensor]) -> None:
     bad = {i: int((~w.isfinite()).sum()) for i, w in enumerate(flat)}
     bad = {i: n for i, n in bad.items() if n}
     if bad:

@@ -25,19 +25,21 @@ class Choice(NamedTuple):
     lower_bound: float  # no choice within the budget has a smaller error
 
 
-class _Option(NamedTuple):
-    bits: int  # cost
+class Option(NamedTuple):
+    """One thing that a layer may be: a bitwidth here, a rank in ``lowrank``."""
+
+    cost: int
     error: float
-    width: int  # position among the bitwidths
+    place: int  # position among the bitwidths
 
 
 class _Step(NamedTuple):
     """One increment along a layer's convex hull."""
 
-    density: Fraction  # error saved per bit
+    density: Fraction  # error saved per unit of cost
     layer: int
-    bits: int
-    option: _Option  # where it leads
+    cost: int
+    option: Option  # where it leads
 
 
 def choose_bitwidths(
@@ -83,76 +85,79 @@ def choose_bitwidths(
     counts = _checked_nonzeros(nonzeros)
     budget = checked_budget(budget)
     groups = _groups(_checked_errors(errors, len(counts), len(widths)), counts, widths)
-    cheapest = sum(group[0].bits for group in groups)
+    cheapest = sum(group[0].cost for group in groups)
     if cheapest > budget:
         raise ValueError(
             f"the budget is {budget} bits, but the cheapest choice of every layer needs "
             f"{cheapest}; raise the budget, prune more or offer narrower bitwidths"
         )
-    choice, bound, density = _greedy(groups, budget)
+    choice, bound, density = greedy(groups, budget)
     if exact:
         choice = _optimum(groups, budget, choice, density)
     error = math.fsum(o.error for o in choice)
     return Choice(
-        bitwidths=torch.tensor([widths[o.width] for o in choice], dtype=torch.int64),
+        bitwidths=torch.tensor([widths[o.place] for o in choice], dtype=torch.int64),
         error=error,
-        bits=sum(o.bits for o in choice),
+        bits=sum(o.cost for o in choice),
         lower_bound=error if exact else min(error, bound),
     )
 
 
-def _groups(errors: list[list[float]], counts: list[int], widths: list[int]) -> list[list[_Option]]:
-    """Per layer the choices worth considering: more bits only for less error."""
+def _groups(errors: list[list[float]], counts: list[int], widths: list[int]) -> list[list[Option]]:
+    """Per layer the choices worth considering."""
     groups = []
     for i, (row, n) in enumerate(zip(errors, counts, strict=True)):
-        options = [_Option(b * n, e, j) for j, (b, e) in enumerate(zip(widths, row, strict=True))]
+        options = [Option(b * n, e, j) for j, (b, e) in enumerate(zip(widths, row, strict=True))]
         options = sorted(
             (o for o in options if o.error < math.inf),
-            key=lambda o: (o.bits, o.error, widths[o.width]),
+            key=lambda o: (o.cost, o.error, widths[o.place]),
         )
         if not options:
             raise ValueError(f"layer {i} has no finite error; offer it at least one bitwidth")
-        group: list[_Option] = []
-        for o in options:
-            if not group or o.error < group[-1].error:
-                group.append(o)
-        groups.append(group)
+        groups.append(undominated(options))
     return groups
 
 
-def _steps(groups: list[list[_Option]]) -> list[_Step]:
+def undominated(options: list[Option]) -> list[Option]:
+    """Of options by rising cost those worth considering: a higher cost only for less error."""
+    group: list[Option] = []
+    for o in options:
+        if not group or o.error < group[-1].error:
+            group.append(o)
+    return group
+
+
+def _steps(groups: list[list[Option]]) -> list[_Step]:
     """The increments along all hulls by error saved per bit; those of a layer stay in order."""
     steps = []
     for layer, group in enumerate(groups):
-        hull: list[_Option] = []
+        hull: list[Option] = []
         for o in group:
             # fractions, because a rounded slope could order two increments of a layer wrongly
             while len(hull) > 1 and _slope(hull[-2], hull[-1]) < _slope(hull[-1], o):
                 hull.pop()
             hull.append(o)
-        steps += [_Step(_slope(a, b), layer, b.bits - a.bits, b) for a, b in pairwise(hull)]
+        steps += [_Step(_slope(a, b), layer, b.cost - a.cost, b) for a, b in pairwise(hull)]
     return sorted(steps, key=lambda s: (-s.density, s.layer))
 
 
-def _slope(a: _Option, b: _Option) -> Fraction:
+def _slope(a: Option, b: Option) -> Fraction:
     # (ρⱼ − ρⱼ₋₁)/(ωⱼ − ωⱼ₋₁), with ρ = −E
-    return (Fraction(a.error) - Fraction(b.error)) / (b.bits - a.bits)
+    return (Fraction(a.error) - Fraction(b.error)) / (b.cost - a.cost)
 
 
-def _greedy(
-    groups: list[list[_Option]], budget: int
-) -> tuple[list[_Option], float, Fraction | None]:
+def greedy(groups: list[list[Option]], budget: int) -> tuple[list[Option], float, Fraction | None]:
     """The choice, the optimum of the LP relaxation, and the density at which the budget runs out.
 
     The density is None if every increment fits; then the choice is the optimum.
     """
     choice = [group[0] for group in groups]
-    left = budget - sum(o.bits for o in choice)
+    left = budget - sum(o.cost for o in choice)
     for step in _steps(groups):
-        if step.bits > left:
+        if step.cost > left:
             break
         choice[step.layer] = step.option
-        left -= step.bits
+        left -= step.cost
     else:
         return choice, math.fsum(o.error for o in choice), None
     # LP relaxation: the fraction of this increment that the bits left still pay for
@@ -162,12 +167,12 @@ def _greedy(
             (_slope(choice[i], o), -i, o)
             for i, group in enumerate(groups)
             for o in group
-            if 0 < o.bits - choice[i].bits <= left
+            if 0 < o.cost - choice[i].cost <= left
         ]
         if not upgrades:
             break
         _, i, option = max(upgrades)
-        left -= option.bits - choice[-i].bits
+        left -= option.cost - choice[-i].cost
         choice[-i] = option
     return choice, _down(bound), step.density
 
@@ -179,8 +184,8 @@ def _down(value: Fraction) -> float:
 
 
 def _optimum(
-    groups: list[list[_Option]], budget: int, incumbent: list[_Option], density: Fraction | None
-) -> list[_Option]:
+    groups: list[list[Option]], budget: int, incumbent: list[Option], density: Fraction | None
+) -> list[Option]:
     """Dynamic programming over the Pareto front of (bits, error), layer by layer.
 
     A partial choice survives if no other has fewer bits and less error, and if the LP bound of its
@@ -197,22 +202,22 @@ def _optimum(
 
     # reduced costs: E + λ·bits above its layer's minimum is lost whoever else is chosen
     pairs = zip(groups, least, strict=True)
-    reduced = [[o.error - e + price * o.bits for o in g] for g, e in pairs]
+    reduced = [[o.error - e + price * o.cost for o in g] for g, e in pairs]
     relaxed = math.fsum(min(r) for r in reduced) - price * budget
     kept = [
         [o for o, r in zip(g, row, strict=True) if relaxed + r - min(row) <= goal]
         for g, row in zip(groups, reduced, strict=True)
     ]
-    order = sorted(range(len(groups)), key=lambda i: (len(kept[i]) > 1, -kept[i][-1].bits))
+    order = sorted(range(len(groups)), key=lambda i: (len(kept[i]) > 1, -kept[i][-1].cost))
     bits, errors = np.zeros(1, np.int64), np.zeros(1)
     trail = []
     for place, i in enumerate(order):
-        costs = np.array([o.bits for o in kept[i]], np.int64)
+        costs = np.array([o.cost for o in kept[i]], np.int64)
         gains = np.array([o.error - least[i] for o in kept[i]])
         bits = (bits[:, None] + costs).ravel()  # (states·options,)
         errors = (errors[:, None] + gains).ravel()
         rest = [kept[j] for j in order[place + 1 :]]
-        alive = bits <= budget - sum(g[0].bits for g in rest)
+        alive = bits <= budget - sum(g[0].cost for g in rest)
         floor = _relaxation(rest, [least[j] for j in order[place + 1 :]], budget - bits)
         alive = np.flatnonzero(alive & (errors + floor <= goal))
         alive = alive[np.lexsort((errors[alive], bits[alive]))]
@@ -229,12 +234,12 @@ def _optimum(
     return choice
 
 
-def _relaxation(groups: list[list[_Option]], least: list[float], budgets: np.ndarray) -> np.ndarray:
+def _relaxation(groups: list[list[Option]], least: list[float], budgets: np.ndarray) -> np.ndarray:
     """LP optimum of the groups' errors above their least, for many budgets at once."""
     steps = _steps(groups)
     base = math.fsum(g[0].error - e for g, e in zip(groups, least, strict=True))
-    bits = np.cumsum([sum(g[0].bits for g in groups)] + [s.bits for s in steps])
-    saved = np.cumsum([0.0] + [float(s.density * s.bits) for s in steps])
+    bits = np.cumsum([sum(g[0].cost for g in groups)] + [s.cost for s in steps])
+    saved = np.cumsum([0.0] + [float(s.density * s.cost) for s in steps])
     return base - np.interp(budgets, bits.astype(np.float64), saved)
 
 
