@@ -2,10 +2,12 @@
 
 from lib.optimizers.admm import ADMM
 from lib.optimizers.codebook_tuning import CodebookTuning
+from lib.optimizers.learning_compression import LearningCompression
 from lib.optimizers.method import Method
 
 METHODS: dict[str, type[Method]] = {
     "sgd": Method,
     "admm": ADMM,
     "tune-codebooks": CodebookTuning,
+    "lc": LearningCompression,
 }

@@ -1,0 +1,214 @@
+"""LC: learn and compress in turns, pulled together ever harder.
+
+Carreira-Perpiñán and Idelbayev, "Learning-Compression" algorithms for neural net pruning (CVPR
+2018). w are the network's weights, θ the compressed ones, λ the Lagrange multipliers.
+"""
+
+from collections.abc import Callable
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+
+from lib.networks import compressible
+from lib.optimizers.method import Method
+from lib.projections import sparsity
+
+#: With μ₀ of None, the share of its distance to θ that w moves in the first pulled L step.
+FIRST_PULL = 0.1
+
+
+class LearningCompression(Method):
+    """min L(w) s.t. C(w) ≤ κ, or min L(w) + α·C(w), by alternating two steps while μ → ∞:
+
+    - L step, ``epochs_per_step`` periods of SGD on L(w) + μ/2·‖w − θ − λ/μ‖²;
+    - C step, θ = the projection of w − λ/μ; then λ ← λ − μ(w − θ), and μ ← ``growth``·μ.
+
+    ``cost`` is one of ``COSTS``. ``amount`` is, for a constraint, the share (0 to 1) that is left
+    of the number of weights (ℓ0) or of their norm before (ℓ1, ℓ2); for a penalty it is α. ``scope``
+    is ``global``, over all layers together, or ``layer``, the same share or α in each. ``mu`` is
+    μ₀; with None the first L step is plain training, and μ₀ then such that the next, at the same
+    learning rates, moves w a tenth of the way to a θ that stands still. ``augmented`` is
+    the augmented Lagrangian's method; without it λ = 0, the quadratic penalty.
+
+    The network that is left, and reported, is θ. A heuristic for a non-convex problem: θ is within
+    its constraint, but never proven optimal. A step costs one pass over the weights more than SGD,
+    a C step a few. SGD needs a learning rate below 2/μ, which a large final μ can demand.
+
+    Raises ``ValueError`` for an unknown cost or scope and numbers out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        cost: str,
+        amount: float,
+        mu: float | None = None,
+        growth: float = 1.1,
+        epochs_per_step: int = 1,
+        scope: str = "global",
+        augmented: bool = True,
+    ):
+        if cost not in COSTS:
+            raise ValueError(f"unknown cost {cost!r}: choose one of {', '.join(COSTS)}")
+        if scope not in ("global", "layer"):
+            raise ValueError(f"unknown scope {scope!r}: choose global or layer")
+        if not amount >= 0:
+            raise ValueError(f"amount = {amount} must be 0 or more")
+        if cost.endswith("constraint") and amount > 1:
+            raise ValueError(f"amount = {amount}: of a constraint it is a share, 0 to 1")
+        if mu is not None and not mu > 0:
+            raise ValueError(f"μ₀ = {mu} must be positive, or None to have it chosen")
+        if not growth >= 1:
+            raise ValueError(f"growth = {growth} must be 1 or more, so that w and θ meet")
+        if epochs_per_step < 1:
+            raise ValueError(f"epochs_per_step = {epochs_per_step} must be 1 or more")
+        self.cost, self.amount, self.scope = cost, amount, scope
+        self.first_mu, self.growth, self.augmented = mu, growth, augmented
+        self.epochs_per_step = epochs_per_step
+
+    @torch.no_grad()
+    def start(self, model: nn.Module) -> None:
+        layers = compressible(model)
+        self.names, self.parameters = list(layers), list(layers.values())
+        self.w = [weight.detach() for weight in self.parameters]
+        groups = [self.w] if self.scope == "global" else [[w] for w in self.w]
+        self.steps = [COSTS[self.cost](group, self.amount) for group in groups]
+        self.theta = [torch.zeros_like(w) for w in self.w]
+        self.multipliers = [torch.zeros_like(w) for w in self.w]  # λ
+        self.anchor = [torch.zeros_like(w) for w in self.w]  # θ + λ/μ, what the L step pulls to
+        device = self.w[0].device
+        self.mu = torch.tensor(self.first_mu or 0.0, device=device)
+        self.travel = torch.zeros((), device=device)  # Σα of the L step
+        self.periods = 0
+        if self.first_mu is not None:
+            self._c_step()
+
+    def penalty(self) -> Tensor:
+        # μ/2·‖w − θ − λ/μ‖²
+        differences = torch._foreach_sub(self.parameters, self.anchor)
+        return self.mu / 2 * torch.stack([d.square().sum() for d in differences]).sum()
+
+    @torch.no_grad()
+    def after_step(self, lr: Tensor) -> None:
+        self.travel.add_(lr)
+
+    @torch.no_grad()
+    def after_period(self) -> None:
+        self.periods += 1
+        if self.periods % self.epochs_per_step:
+            return
+        if self.mu == 0:
+            # an L step of learning rates α leaves e^(−μΣα) of a distance: μ₀Σα is the first pull
+            self.mu.copy_(FIRST_PULL / self.travel)
+            self._c_step()
+        else:
+            self._c_step()
+            if self.augmented:
+                # λ ← λ − μ(w − θ)
+                step = torch._foreach_mul(torch._foreach_sub(self.w, self.theta), self.mu)
+                torch._foreach_sub_(self.multipliers, step)
+            self.mu.mul_(self.growth)
+        scaled = torch._foreach_div(self.multipliers, self.mu)
+        torch._foreach_copy_(self.anchor, torch._foreach_add(self.theta, scaled))
+        self.travel.zero_()
+
+    def _c_step(self) -> None:
+        # θ = Π(w − λ/μ)
+        scaled = torch._foreach_div(self.multipliers, self.mu)
+        target = torch._foreach_sub(self.w, scaled)
+        mu = float(self.mu)
+        groups = [target] if self.scope == "global" else [[t] for t in target]
+        projected = [step(t, mu) for step, t in zip(self.steps, groups, strict=True)]
+        torch._foreach_copy_(self.theta, list(chain(*projected)))
+        torch._foreach_copy_(self.anchor, self.theta)
+
+    @torch.no_grad()
+    def compressed(self) -> dict[str, Tensor] | None:
+        """θ; None while there is none yet."""
+        return dict(zip(self.names, self.theta, strict=True)) if self.mu > 0 else None
+
+    @torch.no_grad()
+    def finish(self) -> bool:
+        torch._foreach_copy_(self.w, self.theta)
+        return True
+
+    @torch.no_grad()
+    def metrics(self) -> dict[str, float]:
+        """μ, the mean squared difference of w and θ, and the weights left, by layer."""
+        weights = sum(w.numel() for w in self.w)
+        squares = sum(d.double().square().sum() for d in torch._foreach_sub(self.w, self.theta))
+        kept = [int(t.count_nonzero()) for t in self.theta]
+        return {
+            "mu": float(self.mu),
+            "mse": float(squares) / weights,
+            "kept_fraction": sum(kept) / weights,
+            **{f"{name}.kept": n for name, n in zip(self.names, kept, strict=True)},
+        }
+
+    def state_dict(self) -> dict:
+        return {
+            "theta": self.theta,
+            "multipliers": self.multipliers,
+            "anchor": self.anchor,
+            "mu": self.mu,
+            "travel": self.travel,
+            "periods": self.periods,
+            "steps": [step.bound for step in self.steps],
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        for mine, saved in (
+            (self.theta, "theta"),
+            (self.multipliers, "multipliers"),
+            (self.anchor, "anchor"),
+        ):
+            torch._foreach_copy_(mine, [tensor.to(mine[0].device) for tensor in state[saved]])
+        self.mu.copy_(state["mu"])
+        self.travel.copy_(state["travel"])
+        self.periods = state["periods"]
+        for step, bound in zip(self.steps, state["steps"], strict=True):
+            step.bound = bound
+
+
+class _CStep:
+    """The C step of some layers together: a projection and its bound, κ or α.
+
+    ``bound`` is fixed by the weights at the start: a share of their number or of their norm.
+    """
+
+    def __init__(self, project: Callable[[list[Tensor], float, float], list[Tensor]], bound: float):
+        self.project, self.bound = project, bound
+
+    def __call__(self, target: list[Tensor], mu: float) -> list[Tensor]:
+        return self.project(target, self.bound, mu)
+
+
+def _l0_constraint(group: list[Tensor], share: float) -> _CStep:
+    keep = int(share * sum(w.numel() for w in group))
+    return _CStep(lambda w, bound, mu: sparsity.l0_constraint(w, keep=bound), keep)
+
+
+def _l1_constraint(group: list[Tensor], share: float) -> _CStep:
+    radius = share * float(sum(w.double().abs().sum() for w in group))
+    return _CStep(lambda w, bound, mu: sparsity.l1_constraint(w, radius=bound), radius)
+
+
+def _l2_constraint(group: list[Tensor], share: float) -> _CStep:
+    radius = share * float(sum(w.double().square().sum() for w in group)) ** 0.5
+    return _CStep(lambda w, bound, mu: sparsity.l2_constraint(w, radius=bound), radius)
+
+
+def _penalty(project: Callable) -> Callable[[list[Tensor], float], _CStep]:
+    return lambda group, alpha: _CStep(lambda w, a, mu: project(w, alpha=a, mu=mu), alpha)
+
+
+#: What a cost makes of the layers that it is for, before training, and of the amount: the C step.
+COSTS: dict[str, Callable[[list[Tensor], float], _CStep]] = {
+    "l0-constraint": _l0_constraint,
+    "l1-constraint": _l1_constraint,
+    "l2-constraint": _l2_constraint,
+    "l0-penalty": _penalty(sparsity.l0_penalty),
+    "l1-penalty": _penalty(sparsity.l1_penalty),
+    "l2-penalty": _penalty(sparsity.l2_penalty),
+}

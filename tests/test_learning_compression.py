@@ -1,0 +1,190 @@
+"""LC against its algorithm written out, its costs against their bounds, and where μ leads."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lib import networks
+from lib.data import load
+from lib.networks import compressible
+from lib.optimizers import LearningCompression
+from lib.optimizers.learning_compression import COSTS, FIRST_PULL
+from lib.training import Schedule, train
+
+
+def network(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3))
+
+
+def vector(tensors):
+    return np.concatenate([t.detach().double().numpy().ravel() for t in tensors])
+
+
+def largest(w, keep):
+    return np.where(np.abs(w) >= np.sort(np.abs(w))[-keep], w, 0)
+
+
+def test_three_turns_are_the_algorithm_written_out():
+    model, mu = network(), 0.5
+    method = LearningCompression(cost="l0-constraint", amount=0.2, mu=mu, growth=2.0)
+    method.start(model)
+    w = vector(method.w)
+    keep = int(0.2 * w.size)
+    theta, multipliers = largest(w, keep), np.zeros_like(w)
+    for turn in range(3):
+        # an L step of any kind
+        with torch.no_grad():
+            for parameter in method.parameters:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+        w = vector(method.w)
+        loss = method.penalty()
+        np.testing.assert_allclose(
+            float(loss.detach()), mu / 2 * ((w - theta - multipliers / mu) ** 2).sum(), rtol=1e-5
+        )
+        gradients = torch.autograd.grad(loss, method.parameters)
+        np.testing.assert_allclose(
+            vector(gradients), mu * (w - theta) - multipliers, rtol=1e-4, atol=1e-6
+        )
+        method.after_period()
+        theta = largest(w - multipliers / mu, keep)
+        multipliers = multipliers - mu * (w - theta)
+        mu *= 2
+        np.testing.assert_allclose(vector(method.theta), theta, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(vector(method.multipliers), multipliers, rtol=1e-4, atol=1e-6)
+        assert float(method.mu) == pytest.approx(mu), turn
+
+
+def test_without_multipliers_it_is_the_quadratic_penalty():
+    method = LearningCompression(cost="l0-constraint", amount=0.2, mu=0.5, augmented=False)
+    method.start(network())
+    method.after_period()
+    assert all(not m.any() for m in method.multipliers)
+    assert all(torch.equal(a, t) for a, t in zip(method.anchor, method.theta, strict=True))
+
+
+def test_the_first_mu_is_chosen_after_an_l_step_of_plain_training():
+    method = LearningCompression(cost="l0-constraint", amount=0.2, epochs_per_step=2)
+    method.start(network())
+    assert method.compressed() is None
+    for _ in range(2):
+        assert float(method.penalty().detach()) == 0
+        for _ in range(5):
+            method.after_step(torch.tensor(0.1))
+        method.after_period()
+    # Σα = 1
+    assert float(method.mu) == pytest.approx(FIRST_PULL)
+    assert sum(int(t.count_nonzero()) for t in method.theta) == int(0.2 * 45)
+
+
+@pytest.mark.parametrize("scope", ["global", "layer"])
+@pytest.mark.parametrize("cost", [name for name in COSTS if name.endswith("constraint")])
+def test_theta_keeps_its_bound(cost, scope):
+    model = network()
+    before = [w.detach().clone() for w in compressible(model).values()]
+    method = LearningCompression(cost=cost, amount=0.3, mu=1.0, growth=1.5, scope=scope)
+    method.start(model)
+    for _ in range(4):
+        with torch.no_grad():
+            for parameter in method.parameters:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+        method.after_period()
+    assert method.finish()
+    after = [w.detach() for w in compressible(model).values()]
+    measure = {
+        "l0": lambda w: np.count_nonzero(w),
+        "l1": lambda w: np.abs(w).sum(),
+        "l2": lambda w: np.sqrt((w**2).sum()),
+    }[cost[:2]]
+    groups = [(before, after)]
+    if scope == "layer":
+        groups = [([b], [a]) for b, a in zip(before, after, strict=True)]
+    for old, new in groups:
+        old, new = vector(old), vector(new)
+        bound = 0.3 * (old.size if cost[:2] == "l0" else measure(old))
+        assert measure(new) <= bound * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("cost", [name for name in COSTS if name.endswith("penalty")])
+def test_a_penalty_is_weighed_against_mu(cost):
+    model = network()
+    w = vector(compressible(model).values())
+    method = LearningCompression(cost=cost, amount=0.01, mu=0.5)
+    method.start(model)
+    expected = {
+        "l0": np.where(np.abs(w) > np.sqrt(2 * 0.01 / 0.5), w, 0),
+        "l1": np.sign(w) * np.maximum(np.abs(w) - 0.01 / 0.5, 0),
+        "l2": w * 0.5 / (0.5 + 2 * 0.01),
+    }[cost[:2]]
+    np.testing.assert_allclose(vector(method.theta), expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("augmented", [False, True])
+def test_w_and_theta_meet_and_multipliers_meet_sooner(augmented):
+    """min ½‖w − c‖² with at most two nonzeros: the two largest of c stay as they are."""
+    model = nn.Sequential(nn.Linear(6, 1, bias=False))
+    centre = torch.tensor([[3.0, -2.0, 1.0, 0.5, 0.2, -0.1]])
+    method = LearningCompression(
+        cost="l0-constraint", amount=2 / 6, mu=0.1, growth=1.2, augmented=augmented
+    )
+    with torch.no_grad():
+        model[0].weight.copy_(centre)
+    method.start(model)
+    weight = model[0].weight
+    for _ in range(30):
+        for _ in range(60):
+            loss = 0.5 * (weight - centre).square().sum() + method.penalty()
+            (gradient,) = torch.autograd.grad(loss, weight)
+            with torch.no_grad():
+                weight.sub_(gradient / (1 + float(method.mu)))
+        method.after_period()
+    gap = float((method.w[0] - method.theta[0]).abs().max())
+    # stationary: (w − c) + μw = 0 off the support; with λ the gap goes to zero at a finite μ
+    assert gap < (1e-4 if augmented else 0.1)
+    assert gap > (0 if augmented else 1e-3)
+    method.finish()
+    expected = centre * (centre.abs() > 1.5)
+    torch.testing.assert_close(weight.detach(), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_run_on_digits_resumed_is_the_run_that_was_not():
+    data = load("digits", size=16)
+    schedule = Schedule(epochs=4, lr=0.05, batch=256)
+    options = {"cost": "l0-constraint", "amount": 0.1, "growth": 1.5}
+
+    def run(**kwargs):
+        torch.manual_seed(0)
+        model = networks.build("resnet8")
+        method = LearningCompression(**options)
+        train(model, data, schedule, method, seed=0, quiet=True, **kwargs)
+        return model, method
+
+    states = []
+    whole, _ = run(save=lambda state: states.append(copy.deepcopy(state)))
+    kept = sum(int(w.count_nonzero()) for w in compressible(whole).values())
+    assert kept == int(0.1 * sum(w.numel() for w in compressible(whole).values()))
+    resumed, _ = run(resume=states[0])
+    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"cost": "l3-constraint"},
+        {"scope": "block"},
+        {"amount": -0.1},
+        {"amount": float("nan")},
+        {"amount": 1.5},
+        {"mu": 0.0},
+        {"growth": 0.9},
+        {"epochs_per_step": 0},
+    ],
+    ids=str,
+)
+def test_bad_options_are_refused(options):
+    with pytest.raises(ValueError, match=next(iter(options)).replace("mu", "μ₀")):
+        LearningCompression(**({"cost": "l0-constraint", "amount": 0.5} | options))
