@@ -33,14 +33,17 @@ RISING_CURVE = {
 #: Our rows of Table 3: the rate, options of ADMM, and for how many epochs the codebooks are tuned
 #: afterwards. The first row of MNIST is the authors' recipe: 3 bits at the start, ρ of 0.05, no
 #: tuning. 1 bit lost less on ``digits`` at 2,000× (2.5 points, not 4.1, means of three seeds),
-#: where it was compared. On ``digits``, a fortieth of MNIST's images, the table stands at lower
-#: rates.
+#: where it was compared. The last quantization sends small weights to zero, so a rate is exceeded:
+#: 2,000 asked for gave 2,400 with a rising ρ, hence the rows that ask for 1,700. On ``digits``, a
+#: fortieth of MNIST's images, the table stands at lower rates.
 TABLE_3 = {
     "mnist": (
         {"rate": 2_000},
         {"rate": 2_000, "tune": 20},
         {"rate": 2_000, "start_bits": 1},
         {"rate": 2_000, "start_bits": 1, "tune": 20},
+        {"rate": 1_700, "start_bits": 1} | RISING,
+        {"rate": 1_700, "start_bits": 1, "tune": 20} | RISING,
         {"rate": 2_000, "start_bits": 1} | RISING,
         {"rate": 2_000, "start_bits": 1, "tune": 20} | RISING,
         {"rate": 3_000, "start_bits": 1} | RISING,
@@ -51,7 +54,7 @@ TABLE_3 = {
 
 
 def table_3(dataset: str, *, epochs: int | None = None) -> list[Experiment]:
-    """Our rows of Table 3, from the smallest rate to the largest."""
+    """Our rows of Table 3."""
     return [_row(dataset, epochs, **row) for row in TABLE_3[dataset]]
 
 
