@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 from lib import data, networks, training
 from lib.cuda_graph import WARM_UP, CudaGraph
 from lib.networks import compressible
-from lib.optimizers import ADMM, CodebookTuning, Method
+from lib.optimizers import ADMM, CodebookTuning, MagnitudePruning, Method
 from lib.training import Schedule, train
 
 CPU = torch.device("cpu")
@@ -190,7 +190,12 @@ def tuning(model):
     return CodebookTuning()
 
 
-METHODS = {"sgd": lambda model: Method(), "admm": admm, "tune-codebooks": tuning}
+METHODS = {
+    "sgd": lambda model: Method(),
+    "admm": admm,
+    "tune-codebooks": tuning,
+    "prune": lambda model: MagnitudePruning(keep=0.3, epochs=1),
+}
 SCHEDULES = {
     "plain": SCHEDULE,
     "clipped, cropped": replace(SCHEDULE, clip=0.5, crop=2, flip=True),
@@ -201,6 +206,7 @@ CASES = [
     ("resnet8", "bfloat16", "sgd"),
     ("resnet8", "clipped, cropped", "admm"),
     ("resnet8", "plain", "tune-codebooks"),
+    ("resnet8", "clipped, cropped", "prune"),
 ]
 
 

@@ -15,6 +15,8 @@ from lib.networks.resnet import CifarResNet, ZeroPadShortcut, resnet50
 #: Parameters and MACs for 10 classes and images of the network's own shape.
 COUNTS = {
     "lenet5": (431_080, 2_293_000),
+    "lenet300": (266_610, 266_200),
+    "lenet300-tanh": (266_610, 266_200),
     "resnet8": (75_002, 2_986_624),
     "resnet20": (269_722, 40_551_040),
     "resnet32": (464_154, 68_862_592),
@@ -98,6 +100,46 @@ def test_lenet5_starts_from_the_weights_that_committed_runs_started_from(classes
     assert found.hexdigest() == digest
 
 
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("name", "activation"), [("lenet300", lambda x: x.clamp(min=0)), ("lenet300-tanh", torch.tanh)]
+)
+def test_lenet300_is_these_three_layers(name, activation):
+    model = built(name)
+    for parameter in model.parameters():
+        parameter.add_(0.1 * torch.randn_like(parameter))  # biases too
+    shapes = {layer: tuple(w.shape) for layer, w in networks.compressible(model).items()}
+    assert shapes == {"fc1": (300, 784), "fc2": (100, 300), "fc3": (10, 100)}
+    weights = sum(w.numel() for w in networks.compressible(model).values())
+    assert weights == 235_200 + 30_000 + 1_000 == 266_200
+    assert sum(p.numel() for p in model.parameters()) - weights == 410
+    w = model.state_dict()
+    x = activation(images().reshape(4, 784) @ w["fc1.weight"].T + w["fc1.bias"])
+    x = activation(x @ w["fc2.weight"].T + w["fc2.bias"])
+    x = x @ w["fc3.weight"].T + w["fc3.bias"]
+    assert torch.allclose(model(images()), x, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_lenet300_flattens_all_channels(channels):
+    model = built("lenet300", channels=channels)
+    assert model.fc1.in_features == channels * 784
+    assert model(batch("lenet300", channels=channels)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("name", ["lenet300", "lenet300-tanh"])
+def test_weights_start_as_glorot_draws_them(name):
+    model = built(name)
+    for layer, weight in networks.compressible(model).items():
+        outputs, inputs = weight.shape
+        bound = (6 / (inputs + outputs)) ** 0.5
+        assert 0.99 * bound < weight.abs().max().item() <= bound, layer
+        # the standard error of a uniform's deviation is (4/5)^½/2 of it, over √n
+        error = 5 * 0.45 * weight.numel() ** -0.5
+        assert weight.std().item() == pytest.approx(bound / 3**0.5, rel=error), layer
+    assert not any(model.get_submodule(layer).bias.any() for layer in ("fc1", "fc2", "fc3"))
+
+
 def batch(name, n=2, *, channels=None, size=None):
     usual, height, width = networks.INPUT_SHAPES[name]
     shape = (n, usual if channels is None else channels, size or height, size or width)
@@ -136,7 +178,9 @@ def executed(model, images):
 def test_names():
     assert list(COUNTS) == list(networks.BUILDERS)
     assert set(networks.BUILDERS) == set(networks.INPUT_SHAPES)
-    others = {"lenet5": (1, 28, 28), "resnet8": (1, 16, 16), "resnet8-b": (1, 16, 16)}
+    others = dict.fromkeys(("resnet8", "resnet8-b"), (1, 16, 16)) | dict.fromkeys(
+        ("lenet5", "lenet300", "lenet300-tanh"), (1, 28, 28)
+    )
     for name, shape in networks.INPUT_SHAPES.items():
         assert shape == others.get(name, (3, 32, 32))
 
@@ -339,7 +383,9 @@ def test_weights_start_as_he_draws_them(name):
         assert abs(weight.mean().item()) < 5 * deviation * (2 / n) ** 0.5, layer
 
 
-@pytest.mark.parametrize("name", ["lenet5", "resnet8", "resnet20-b", "resnet50", "vgg16"])
+@pytest.mark.parametrize(
+    "name", ["lenet5", "lenet300-tanh", "resnet8", "resnet20-b", "resnet50", "vgg16"]
+)
 def test_the_seed_determines_the_weights_and_they_survive_pickling(name):
     first, second = built(name), built(name)
     again = pickle.loads(pickle.dumps(first))

@@ -5,13 +5,15 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from lib.networks.lenet import lenet5
+from lib.networks.lenet import lenet5, lenet300
 from lib.networks.resnet import CifarResNet, resnet50
 from lib.networks.vgg import VGG16
 
 #: Called with ``classes`` and ``channels``. "-b" are the ResNets with projections for shortcuts.
 BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "lenet5": lenet5,
+    "lenet300": lenet300,
+    "lenet300-tanh": partial(lenet300, activation=nn.Tanh),
     **{f"resnet{depth}": partial(CifarResNet, depth) for depth in (8, 20, 32, 56, 110)},
     **{
         f"resnet{depth}-b": partial(CifarResNet, depth, shortcut="B")
@@ -23,7 +25,7 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {
 
 #: Channels, height and width of what each network reads.
 INPUT_SHAPES = dict.fromkeys(BUILDERS, (3, 32, 32)) | {
-    "lenet5": (1, 28, 28),
+    **dict.fromkeys(("lenet5", "lenet300", "lenet300-tanh"), (1, 28, 28)),
     "resnet8": (1, 16, 16),
     "resnet8-b": (1, 16, 16),
 }

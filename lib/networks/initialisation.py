@@ -16,3 +16,17 @@ def he_(model: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+
+def glorot_(model: nn.Module) -> None:
+    """Draws every convolution and linear layer uniformly from ±√(6/(n + m)); biases are zero.
+
+    n is its fan-in, m its fan-out.
+    Glorot, Bengio, "Understanding the difficulty of training deep feedforward neural networks"
+    (AISTATS 2010), eq. 16.
+    """
+    for module in model.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

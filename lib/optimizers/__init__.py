@@ -4,10 +4,14 @@ from lib.optimizers.admm import ADMM
 from lib.optimizers.codebook_tuning import CodebookTuning
 from lib.optimizers.learning_compression import LearningCompression
 from lib.optimizers.method import Method
+from lib.optimizers.pruning import MagnitudePruning
+from lib.optimizers.quantization import KMeansQuantization
 
 METHODS: dict[str, type[Method]] = {
     "sgd": Method,
     "admm": ADMM,
     "tune-codebooks": CodebookTuning,
     "lc": LearningCompression,
+    "prune": MagnitudePruning,
+    "kmeans": KMeansQuantization,
 }

@@ -1,0 +1,125 @@
+"""Magnitude pruning: the smallest weights go, the others are trained on.
+
+Han, Pool, Tran, Dally, "Learning both Weights and Connections for Efficient Neural Networks" (NIPS
+2015): all at once. Zhu, Gupta, "To prune, or not to prune" (2017): gradually.
+"""
+
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+
+from lib.networks import compressible
+from lib.optimizers.method import Method
+from lib.projections.sparsity import l0_constraint
+
+
+class HeldZeros(Method):
+    """Plain SGD of the weights that are not zero at the start; the zeros are held."""
+
+    @torch.no_grad()
+    def start(self, model: nn.Module) -> None:
+        layers = compressible(model)
+        self.names = list(layers)
+        self.w = [weight.detach() for weight in layers.values()]
+        self.masks = [(w != 0).to(w.dtype) for w in self.w]
+
+    @torch.no_grad()
+    def after_step(self, lr: Tensor) -> None:
+        # W ← M ⊙ W, which also undoes what momentum has brought back
+        torch._foreach_mul_(self.w, self.masks)
+
+    @torch.no_grad()
+    def metrics(self) -> dict[str, float]:
+        """The weights left, by layer."""
+        kept = torch.stack([w.count_nonzero() for w in self.w]).tolist()
+        return {
+            "kept_fraction": sum(kept) / sum(w.numel() for w in self.w),
+            **{f"{name}.kept": n for name, n in zip(self.names, kept, strict=True)},
+        }
+
+    def state_dict(self) -> dict:
+        return {"masks": self.masks}
+
+    def load_state_dict(self, state: dict) -> None:
+        torch._foreach_copy_(self.masks, [m.to(self.w[0].device) for m in state["masks"]])
+
+
+class MagnitudePruning(HeldZeros):
+    """min ‖W − W̄‖² s.t. ‖W‖₀ ≤ ``keep``·n: the largest |w| stay, and are trained on.
+
+    ``keep`` is the share of the n weights that stay, 0 to 1; ``scope`` is ``global``, over all
+    layers together, or ``layer``, the same share in each. With ``epochs`` = 0 all the others go at
+    the start, prune then retrain. Otherwise the share that is pruned rises at the end of each of
+    so many first epochs, from 0 to s_f = 1 − ``keep``, by the cubic schedule of Zhu and Gupta.
+
+    Each projection is exact, equal weights by (layer, index). What is pruned stays pruned, so the
+    masks are nested. A heuristic for the network's loss: no weight comes back. A step costs one
+    pass over the weights more than SGD, a projection a few. The schedule's ``clip`` counts the
+    gradients of pruned weights too.
+
+    Raises ``ValueError`` for a share out of range, an unknown scope, and a negative ``epochs``.
+    """
+
+    def __init__(self, *, keep: float, scope: str = "global", epochs: int = 0):
+        if not 0 <= keep <= 1:
+            raise ValueError(f"keep = {keep} must be from 0 to 1: the share of weights that stay")
+        if scope not in ("global", "layer"):
+            raise ValueError(f"unknown scope {scope!r}: choose global or layer")
+        if not epochs >= 0:
+            raise ValueError(f"epochs = {epochs} must be 0 or more; 0 prunes all at the start")
+        self.keep, self.scope, self.epochs = keep, scope, epochs
+
+    @torch.no_grad()
+    def start(self, model: nn.Module) -> None:
+        super().start(model)
+        self.epoch = 0
+        if self.epochs == 0:
+            self._prune()
+
+    @torch.no_grad()
+    def after_period(self) -> None:
+        self.epoch += 1
+        if self.epoch <= self.epochs:
+            self._prune()
+
+    @property
+    def share(self) -> float:
+        """1 − s_t, the share of weights that stay after t epochs."""
+        if self.epoch >= self.epochs:
+            return self.keep  # exactly, not to rounding
+        # s_t = s_f + (s_i − s_f)(1 − t/n)³, s_i = 0
+        final = 1 - self.keep
+        return 1 - (final - final * (1 - self.epoch / self.epochs) ** 3)
+
+    def _prune(self) -> None:
+        largest = self._largest(self.share)
+        torch._foreach_copy_(self.w, largest)
+        # in place: a recorded step keeps the masks' addresses
+        torch._foreach_copy_(self.masks, [(w != 0).to(w.dtype) for w in largest])
+
+    def _largest(self, share: float) -> list[Tensor]:
+        groups = [self.w] if self.scope == "global" else [[w] for w in self.w]
+        kept = [l0_constraint(g, keep=int(share * sum(w.numel() for w in g))) for g in groups]
+        return list(chain(*kept))
+
+    @torch.no_grad()
+    def compressed(self) -> dict[str, Tensor]:
+        """The weights pruned to ``keep``, however far the schedule has come."""
+        return dict(zip(self.names, self._largest(self.keep), strict=True))
+
+    @torch.no_grad()
+    def finish(self) -> bool:
+        """Prunes what is left to prune if training ended before the schedule did."""
+        largest = self._largest(self.keep)
+        if all(map(torch.equal, self.w, largest)):
+            return False
+        torch._foreach_copy_(self.w, largest)
+        return True
+
+    def state_dict(self) -> dict:
+        return super().state_dict() | {"epoch": self.epoch}
+
+    def load_state_dict(self, state: dict) -> None:
+        super().load_state_dict(state)
+        self.epoch = state["epoch"]
