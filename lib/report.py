@@ -369,7 +369,8 @@ def label(run: Run) -> str:
     }[run.result["mode"]]
     rho = options.get("rho", experiments.RHO)
     rising = options.get("growth", 1.0) > 1
-    pull = "" if rho == experiments.RHO else f", ρ = {rho:g}{' rising' if rising else ''}"
+    usual = rho == experiments.RHO and not rising
+    pull = "" if usual else f", ρ = {rho:g}{' rising' if rising else ''}"
     return f"{bits}{pull}{', codebooks tuned' if tuned else ''}"
 
 
