@@ -309,9 +309,11 @@ def _write(experiment, seed, before, model, dataset, rows, device, threads) -> N
         partial.write_bytes(contents.pop(WEIGHTS))
         os.replace(partial, run.weights)
     contents["result.json"] = _json(result).encode()
+    older = run.folder.with_name(f".{run.id}.older")
     if present(run.folder):  # trained again for its weights
-        shutil.rmtree(run.folder)
+        os.rename(run.folder, older)
     install(run.folder, contents)
+    shutil.rmtree(older, ignore_errors=True)
 
 
 def install(folder: Path, contents: dict[str, bytes]) -> None:

@@ -12,6 +12,6 @@ METHODS: dict[str, type[Method]] = {
     "admm": ADMM,
     "tune-codebooks": CodebookTuning,
     "lc": LearningCompression,
-    "prune": MagnitudePruning,
+    "magnitude": MagnitudePruning,
     "kmeans": KMeansQuantization,
 }

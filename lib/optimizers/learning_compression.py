@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.networks import compressible
-from lib.optimizers.method import Method
+from lib.optimizers.method import Method, kept_by_layer
 from lib.projections import sparsity
 
 #: With μ₀ of None, the share of its distance to θ that w moves in the first pulled L step.
@@ -130,6 +130,17 @@ class LearningCompression(Method):
 
     @torch.no_grad()
     def finish(self) -> bool:
+        """Leaves θ of the weights as they are now, also where training ended within an L step.
+
+        Raises ``ValueError`` where it ended before μ₀ was chosen: there is no θ.
+        """
+        if self.mu == 0:
+            raise ValueError(
+                f"training ended after {self.periods} periods, before the first C step: have at "
+                f"least {self.epochs_per_step}, or give μ₀"
+            )
+        if self.periods % self.epochs_per_step:
+            self._c_step()
         torch._foreach_copy_(self.w, self.theta)
         return True
 
@@ -138,12 +149,10 @@ class LearningCompression(Method):
         """μ, the mean squared difference of w and θ, and the weights left, by layer."""
         weights = sum(w.numel() for w in self.w)
         squares = sum(d.double().square().sum() for d in torch._foreach_sub(self.w, self.theta))
-        kept = [int(t.count_nonzero()) for t in self.theta]
         return {
             "mu": float(self.mu),
             "mse": float(squares) / weights,
-            "kept_fraction": sum(kept) / weights,
-            **{f"{name}.kept": n for name, n in zip(self.names, kept, strict=True)},
+            **kept_by_layer(self.names, self.theta),
         }
 
     def state_dict(self) -> dict:

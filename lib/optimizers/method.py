@@ -1,6 +1,18 @@
 """What a compression method is to the training loop; by itself, plain SGD."""
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor, nn
+
+
+def kept_by_layer(names: Sequence[str], weights: Sequence[Tensor]) -> dict[str, float]:
+    """For ``metrics``: the share of nonzero weights, and their number in each layer."""
+    kept = torch.stack([w.count_nonzero() for w in weights]).tolist()
+    return {
+        "kept_fraction": sum(kept) / sum(w.numel() for w in weights),
+        **{f"{name}.kept": n for name, n in zip(names, kept, strict=True)},
+    }
 
 
 class Method:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.networks import compressible
-from lib.optimizers.method import Method
+from lib.optimizers.method import Method, kept_by_layer
 from lib.projections.sparsity import l0_constraint
 
 
@@ -32,11 +32,7 @@ class HeldZeros(Method):
     @torch.no_grad()
     def metrics(self) -> dict[str, float]:
         """The weights left, by layer."""
-        kept = torch.stack([w.count_nonzero() for w in self.w]).tolist()
-        return {
-            "kept_fraction": sum(kept) / sum(w.numel() for w in self.w),
-            **{f"{name}.kept": n for name, n in zip(self.names, kept, strict=True)},
-        }
+        return kept_by_layer(self.names, self.w)
 
     def state_dict(self) -> dict:
         return {"masks": self.masks}

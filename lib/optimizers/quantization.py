@@ -1,7 +1,7 @@
 """Weights that share values: k-means in each layer, at one bitwidth for all.
 
-Han, Mao, Dally, "Deep Compression" (ICLR 2016), Section 3. Its stages are, here, ``prune``,
-``kmeans`` and ``tune-codebooks``; the last two alone are plain trained quantization.
+Han, Mao, Dally, "Deep Compression" (ICLR 2016), Section 3. Its stages are, here,
+``magnitude``, ``kmeans`` and ``tune-codebooks``; the last two alone are plain trained quantization.
 """
 
 import torch
