@@ -3,6 +3,8 @@ cut, kmeans1d's exact solver, sklearn's Lloyd, and codebooks known by constructi
 
 from __future__ import annotations
 
+from itertools import combinations, combinations_with_replacement, pairwise
+
 import kmeans1d
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 
-from lib.projections.codebook import EXACT_DISTINCT, Codebooks, assign, fit_codebooks
+from lib.projections.codebook import EXACT_DISTINCT, Codebooks, assign, codebook, fit_codebooks
 
 WIDTHS = list(range(1, 9))
 
@@ -512,3 +514,210 @@ def test_other_arguments():
         assign(torch.ones(3), torch.empty(0), free_zero=False)
     assert assign(torch.ones(3), torch.empty(0), free_zero=True).tolist() == [0, 0, 0]
     assert assign(torch.empty(0), torch.empty(0), free_zero=False).shape == (0,)
+
+
+# ------------------------------------------------------------------------------------- any number
+
+
+def every_partition(v: np.ndarray, clusters: int, *, free_zero: bool) -> float:
+    """Tries all cuts of the sorted values into intervals, and each of these as the one of zero."""
+    v = np.sort(v.astype(np.float64))
+    places = range(len(v) + 1)
+    mean, zero = np.zeros((2, len(v) + 1, len(v) + 1))  # [i, j]: values i … j − 1
+    for i, j in combinations(places, 2):
+        mean[i, j] = ((v[i:j] - v[i:j].mean()) ** 2).sum()
+        zero[i, j] = (v[i:j] ** 2).sum()
+    mean, zero = mean.tolist(), zero.tolist()
+    best = np.inf
+    for cuts in combinations_with_replacement(places, clusters - 1 + free_zero):
+        intervals = list(pairwise((0, *cuts, len(v))))
+        total = sum(mean[i][j] for i, j in intervals)
+        if free_zero:
+            total = min(total - mean[i][j] + zero[i][j] for i, j in intervals)
+        best = min(best, total)
+    return best
+
+
+def square(v: torch.Tensor) -> float:
+    return float((v.double() ** 2).sum())
+
+
+def rounding(v: torch.Tensor) -> float:
+    """What float64 sums and float32 centres, subnormal ones too, may cost."""
+    return 1e-13 * square(v) + 1e-90 * v.numel()
+
+
+def number_of_values(v: torch.Tensor, *, free_zero: bool) -> int:
+    return len((v[v != 0] if free_zero else v).unique())
+
+
+small = st.builds(
+    lambda v, scale: torch.tensor(v, dtype=torch.float32) * scale,
+    st.one_of(
+        st.lists(floats, max_size=8),
+        st.lists(st.sampled_from([-2.0, -1.0, 0.0, 0.5, 1.0, 3.0]), max_size=8),
+    ),
+    st.sampled_from([1, 1e-38, 1e36]),
+)
+
+
+@pytest.mark.parametrize("free_zero", [False, True])
+@pytest.mark.parametrize("k", range(1, 8))
+@pytest.mark.parametrize(
+    "v",
+    [
+        sample("normal", 8),
+        sample("skewed", 8),
+        -sample("laplace", 8).abs(),
+        torch.tensor([1.0, 1.0, 1.0, 2.0, 2.0, 5.0, 5.5, 9.0]),
+        torch.tensor([0.0, 0.0, 0.0, -1.0, 3.0, 1e-3, -7.0, 2.0]),
+        torch.tensor([-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0]),
+        3e38 * torch.tensor([-1.0, -0.9, -0.3, 0.1, 0.2, 0.7, 0.8, 1.0]),
+        1e-38 * torch.tensor([-1.0, -0.9, -0.3, 0.1, 0.2, 0.7, 0.8, 1.0]),
+        torch.tensor([1e30, 1.0, 2.0, -1e-30]),
+    ],
+    ids=["normal", "skewed", "negative", "ties", "zeros", "even", "huge", "tiny", "both"],
+)
+def test_any_number_brute_force(v, k, free_zero):
+    (found,) = codebook([v], values=k, free_zero=free_zero)
+    assert number_of_values(found, free_zero=free_zero) <= k
+    best = every_partition(v.numpy(), k, free_zero=free_zero)
+    error = square(found.double() - v.double())
+    assert error == pytest.approx(best, rel=1e-9, abs=rounding(v))
+
+
+@settings(max_examples=60, deadline=None)
+@given(small, st.integers(1, 4), st.booleans())
+def test_any_number_brute_force_property(v, k, free_zero):
+    (found,) = codebook([v], values=k, free_zero=free_zero)
+    best = every_partition(v.numpy(), k, free_zero=free_zero)
+    error = square(found.double() - v.double())
+    assert error == pytest.approx(best, rel=1e-9, abs=rounding(v))
+
+
+@settings(max_examples=100, deadline=None)
+@given(layers, st.integers(1, 24), st.booleans(), st.sampled_from([1, 1e-38, 1e36]))
+def test_any_number_is_feasible_and_idempotent(v, k, free_zero, scale):
+    v = torch.tensor(v, dtype=torch.float32) * scale
+    (found,) = codebook([v], values=k, free_zero=free_zero)
+    assert found.shape == v.shape
+    assert found.dtype == v.dtype
+    assert number_of_values(found, free_zero=free_zero) <= k
+    if number_of_values(v, free_zero=free_zero) <= k:
+        assert torch.equal(found, v)
+    (again,) = codebook([found], values=k, free_zero=free_zero)
+    assert torch.equal(again, found)
+
+
+@settings(max_examples=40, deadline=None)
+@given(layers, st.booleans(), st.sampled_from([1, 1e-38, 1e36]))
+def test_more_values_are_no_worse(v, free_zero, scale):
+    v = torch.tensor(v, dtype=torch.float32) * scale
+    found = [codebook([v], values=k, free_zero=free_zero)[0] for k in range(1, 13)]
+    errors = [square(f.double() - v.double()) for f in found]
+    assert all(b <= a + rounding(v) for a, b in pairwise(errors))
+
+
+@pytest.mark.parametrize("free_zero", [False, True])
+@pytest.mark.parametrize("n", [300, 6_000])
+@pytest.mark.parametrize("name", DRAWS)
+def test_powers_of_two_are_bitwidths(name, n, free_zero):
+    v = sample(name, n)
+    for b in (1, 3, 6, 8):
+        (found,) = codebook([v], values=2**b, free_zero=free_zero)
+        ((centres,),) = fit_codebooks([v], bitwidths=[b], free_zero=free_zero).centres
+        assert torch.equal(found, assign(v, centres, free_zero=free_zero))
+
+
+@pytest.mark.parametrize("k", [1, 3, 11, 200])
+@pytest.mark.parametrize("name", DRAWS)
+def test_any_number_in_a_large_layer(name, k):
+    v = sample(name, 6_000)
+    (found,) = codebook([v], values=k, free_zero=False)
+    assert number_of_values(found, free_zero=False) <= k
+    assert square(found.double() - v.double()) <= 1.001 * kmeans_error(v.numpy(), k)
+    (again,) = codebook([found], values=k, free_zero=False)
+    assert torch.equal(again, found)
+
+
+@pytest.mark.parametrize("k", [7, 100])
+@pytest.mark.parametrize("name", ["laplace", "student", "stragglers"])
+def test_any_number_in_a_large_layer_free_zero(name, k):
+    v = sample(name, 6_000)
+    (found,) = codebook([v], values=k, free_zero=True)
+    assert number_of_values(found, free_zero=True) <= k
+    bound = pinned_error(v.numpy(), k, zeros=30_000)
+    assert square(found.double() - v.double()) <= 1.001 * bound
+
+
+@pytest.mark.parametrize("free_zero", [False, True])
+def test_a_number_for_each_layer(free_zero):
+    weights = [
+        sample("normal", 300).view(3, 10, 10),
+        sample("student", 5_000),
+        torch.empty(0, 4),
+        torch.zeros(4),
+        torch.tensor(7.5),
+        sample("laplace", 3_000).view(50, 60).t(),
+    ]
+    numbers = [5, 3, 1, 1, 1, 256]
+    together = codebook(weights, values=numbers, free_zero=free_zero)
+    for w, k, found in zip(weights, numbers, together, strict=True):
+        assert found.shape == w.shape
+        assert number_of_values(found, free_zero=free_zero) == min(
+            k, number_of_values(w, free_zero=free_zero)
+        )
+        (alone,) = codebook([w], values=k, free_zero=free_zero)
+        assert torch.equal(alone, found)
+    same = codebook(weights, values=3, free_zero=free_zero)
+    each = codebook(weights, values=[3] * 6, free_zero=free_zero)
+    assert all(torch.equal(a, b) for a, b in zip(same, each, strict=True))
+    assert codebook([], values=3, free_zero=free_zero) == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("free_zero", [False, True])
+@pytest.mark.parametrize("k", [1, 3, 100])
+def test_any_number_in_other_precisions(dtype, free_zero, k):
+    w = torch.nn.Parameter(sample("normal", 500).to(dtype))
+    (found,) = codebook([w], values=k, free_zero=free_zero)
+    assert found.dtype == dtype
+    assert not found.requires_grad
+    assert number_of_values(found, free_zero=free_zero) <= k
+    assert torch.equal(found, assign(w, found.unique(), free_zero=free_zero))
+    (again,) = codebook([found], values=k, free_zero=free_zero)
+    assert torch.equal(again, found)
+
+
+def test_few_values_are_kept_as_they_are():
+    """Finer than float32 or float64's sums could tell apart; and the result is not the argument."""
+    for w in (
+        torch.tensor([1.0, 1 + 1e-12, -1e-200, 1.0], dtype=torch.float64),
+        torch.tensor([3e38, 1.0, 2.0, 1.0]),
+        torch.tensor([[0.0, 1e-45], [-1e-45, 0.0]]),
+    ):
+        for free_zero in (False, True):
+            (found,) = codebook([w], values=3, free_zero=free_zero)
+            assert torch.equal(found, w)
+            assert found.data_ptr() != w.data_ptr()
+
+
+@pytest.mark.parametrize("k", [0, 257, -1])
+def test_number_out_of_range(k):
+    weights = [torch.ones(3), torch.ones(2)]
+    with pytest.raises(ValueError, match=rf"{k} values for layer 1, .* 1 … 256; to keep"):
+        codebook(weights, values=[3, k], free_zero=True)
+    with pytest.raises(ValueError, match=rf"{k} values for layer 0"):
+        codebook(weights, values=k, free_zero=False)
+
+
+def test_any_number_refuses_other_arguments():
+    with pytest.raises(ValueError, match=r"values must be integers, got \[2.5\]"):
+        codebook([torch.ones(3)], values=2.5, free_zero=True)
+    with pytest.raises(ValueError, match="values has 2 entries for 1 layers; give one"):
+        codebook([torch.ones(3)], values=[2, 3], free_zero=True)
+    with pytest.raises(ValueError, match=r"layer 1 holds torch\.int64"):
+        codebook([torch.ones(3), torch.ones(3, dtype=torch.int64)], values=2, free_zero=True)
+    for bad in (torch.nan, torch.inf, -torch.inf):
+        with pytest.raises(ValueError, match="layer 1 holds 1 NaN or infinite values of 2"):
+            codebook([torch.ones(3), torch.tensor([1.0, bad])], values=2, free_zero=False)
