@@ -7,7 +7,7 @@ Every rate is 32·n over some count of bits, n the number of compressible weight
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 import torch
@@ -69,6 +69,25 @@ def paid(layers: pd.DataFrame, mode: str) -> pd.DataFrame:
     else:
         raise ValueError(f"unknown mode {mode!r}: choose one of joint, prune, quantize")
     return pd.DataFrame({"name": layers["name"], "weights": weights, "bits": bits})
+
+
+def shares(densities: Sequence[float], costs: Sequence[int], budget: float) -> list[float]:
+    """min(1, s·dᵢ) for the largest s with Σ min(1, s·dᵢ)·costᵢ ≤ ``budget``; all 1 if that fits.
+
+    ``densities`` are positive; ``costs`` is what each layer would cost whole, in the budget's
+    units. Exact to rounding.
+    """
+    free, left = set(range(len(densities))), budget
+    scale = math.inf
+    while free:
+        scale = left / sum(densities[i] * costs[i] for i in free)
+        whole = {i for i in free if scale * densities[i] >= 1}
+        if not whole:
+            break
+        # a layer that is whole pays its cost, the others share what is left
+        left -= sum(costs[i] for i in whole)
+        free -= whole
+    return [scale * d if i in free else 1.0 for i, d in enumerate(densities)]
 
 
 def summary(model: nn.Module) -> dict[str, float | int]:

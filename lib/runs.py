@@ -30,9 +30,10 @@ from torch import nn
 from lib import budget, data, networks, paths, weights
 from lib.checkpoints import Checkpoint
 from lib.data import Dataset
-from lib.experiments import Experiment, specification
+from lib.experiments import Experiment, Stage, specification
 from lib.networks import compressible
 from lib.optimizers import METHODS
+from lib.search import BlackBox, search
 from lib.training import predict, train
 
 WEIGHTS = "weights.safetensors"
@@ -160,8 +161,9 @@ def status(experiment: Experiment, seed: int) -> str:
 
 
 def needs(experiment: Experiment) -> list[Experiment]:
-    """What is trained before: the dense parent, and the parent trained on for as long."""
-    return [other for other in (experiment.parent, experiment.control) if other is not None]
+    """What is trained before: the parent, what is taken over, and the parent trained on as long."""
+    others = (experiment.parent, experiment.like, experiment.control)
+    return [other for other in others if other is not None]
 
 
 def get(
@@ -192,7 +194,7 @@ def get(
     place = _device(device)
     options = {"device": device, "threads": threads, "deadline": deadline, "quiet": quiet}
     before = {
-        other.name: get(other, seed, with_weights=other == experiment.parent, **options)
+        other.name: get(other, seed, with_weights=other != experiment.control, **options)
         for other in needs(experiment)
     }
     checkpoint = Checkpoint(experiment.id(seed))
@@ -217,18 +219,24 @@ def _train(experiment, seed, before, checkpoint, device, threads, deadline, quie
     parent = before.get(experiment.parent.name) if experiment.parent else None
     if parent is not None:
         model.load_state_dict(parent.model().state_dict())
+    like = before.get(experiment.like.name) if experiment.like else None
+    if like is not None and parent is None:
+        _take_zeros(model, like)
 
     saved = checkpoint.load(map_location=device) or {"stage": 0, "rows": [], "loop": None}
     rows = saved["rows"]
     for number, stage in enumerate(experiment.stages):
         if number < saved["stage"]:
             continue
-        method = METHODS[stage.method](**dict(stage.options))
-        history = train(
+        if stage.method == "black-box":
+            trainer, method = search, BlackBox
+        else:
+            trainer, method = train, METHODS[stage.method]
+        history = trainer(
             model,
             dataset,
             stage.schedule,
-            method,
+            method(**_options(stage, like)),
             seed=seed,
             stage=number,
             resume=saved["loop"] if number == saved["stage"] else None,
@@ -241,6 +249,27 @@ def _train(experiment, seed, before, checkpoint, device, threads, deadline, quie
         rows = rows + [{"stage": number} | row for row in history]
     _write(experiment, seed, before, model, dataset, rows, device, threads)
     checkpoint.delete()
+
+
+def _options(stage: Stage, like: Run | None) -> dict:
+    """The stage's options; where one is ``"like"``, what each layer of that run has."""
+    options = dict(stage.options)
+    if "like" in options.values():
+        kept, bits = like.layers["kept"], like.layers["bits"]
+        # the least share of n weights that are at least so many
+        shares = [
+            math.nextafter(k / n, 1) for k, n in zip(kept, like.layers["weights"], strict=True)
+        ]
+        found = {"keep": shares, "bits": bits.tolist()}
+        options |= {name: found[name] for name, value in options.items() if value == "like"}
+    return options
+
+
+@torch.no_grad()
+def _take_zeros(model: nn.Module, like: Run) -> None:
+    other = compressible(like.model())
+    for name, weight in compressible(model).items():
+        weight.mul_((other[name] != 0).to(weight))
 
 
 def _save(checkpoint: Checkpoint, stage: int, rows: list, loop: dict) -> None:

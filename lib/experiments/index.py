@@ -3,19 +3,25 @@
 import difflib
 from itertools import chain
 
-from lib.experiments import cifar, lenet
+from lib.experiments import cifar, comparison, curve, lenet
 from lib.experiments.spec import Entry, Experiment
 
 #: Data sets that experiments are defined on.
 DATASETS = tuple(dict.fromkeys(lenet.DATASETS + cifar.DATASETS))
+
+#: The catalogue's parts; what stands in several has the first one's seeds and priority.
+PARTS = (lenet, curve, comparison, cifar)
 
 
 def catalogue(dataset: str) -> list[Entry]:
     """Every experiment on a data set."""
     if dataset not in DATASETS:
         raise ValueError(f"no experiments on {dataset!r}: choose one of {', '.join(DATASETS)}")
-    parts = (part.entries(dataset) for part in (lenet, cifar) if dataset in part.DATASETS)
-    return list(chain(*parts))
+    found = chain(*(part.entries(dataset) for part in PARTS if dataset in part.DATASETS))
+    unique: dict[str, Entry] = {}
+    for entry in found:
+        unique.setdefault(entry.experiment.name, entry)
+    return list(unique.values())
 
 
 def find(name: str) -> list[tuple[Experiment, int]]:
@@ -37,6 +43,8 @@ def find(name: str) -> list[tuple[Experiment, int]]:
 SECONDS_AN_EPOCH = {
     ("lenet5", "digits"): {"cpu": 0.4, "cuda": 0.05},
     ("lenet5", "mnist"): {"cpu": 9.5, "cuda": 0.2},
+    ("lenet300", "digits"): {"cpu": 0.05, "cuda": 0.03},
+    ("lenet300", "mnist"): {"cpu": 0.9, "cuda": 0.2},
     ("resnet8", "digits"): {"cpu": 0.6, "cuda": 0.05},
     ("resnet20", "cifar"): {"cpu": 110, "cuda": 1.5},
     ("resnet56", "cifar"): {"cpu": 310, "cuda": 4},
@@ -48,4 +56,5 @@ SECONDS_AN_EPOCH = {
 def seconds(experiment: Experiment, device: str) -> float:
     """Roughly how long a run takes on a ``cpu`` or ``cuda`` device, its parent's time left out."""
     dataset = "cifar" if experiment.dataset.startswith("cifar") else experiment.dataset
-    return SECONDS_AN_EPOCH[experiment.network, dataset][device] * experiment.epochs
+    network = experiment.network.removesuffix("-tanh")
+    return SECONDS_AN_EPOCH[network, dataset][device] * experiment.epochs

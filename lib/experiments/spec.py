@@ -14,7 +14,12 @@ class Stage:
 
     method: str
     schedule: Schedule
-    options: tuple[tuple[str, int | float | str | bool], ...] = ()
+    options: tuple[tuple[str, int | float | str | bool | tuple], ...] = ()
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the training images, those of all trials of a search."""
+        return self.schedule.epochs * dict(self.options).get("trials", 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +29,10 @@ class Experiment:
     ``slug`` is for people. The identity is a hash of every other field that differs from its
     default, the parent's included, so a field that is added with a default orphans no run.
     ``recipe`` is raised when a change of the code alters what the same fields compute.
+
+    ``like`` is a run whose allocation is taken over: a stage's option ``keep`` or ``bits`` of
+    ``"like"`` is what each of its layers keeps, or its bits. Without a parent its zeros are taken
+    over too, by a network that is trained from scratch.
     """
 
     slug: str
@@ -35,6 +44,7 @@ class Experiment:
     budget: int | None = None
     trace: bool = False
     held_out: bool = False
+    like: "Experiment | None" = None
     recipe: int = 1
 
     @cached_property
@@ -48,17 +58,17 @@ class Experiment:
 
     @property
     def epochs(self) -> int:
-        return sum(stage.schedule.epochs for stage in self.stages)
+        return sum(stage.epochs for stage in self.stages)
 
     @property
     def control(self) -> "Experiment | None":
         """The dense network trained on by the same schedules without any compression.
 
         Where the parent is a compressed network itself, its own control is trained on. A traced
-        run is a figure's curve and has none.
+        run is a figure's curve, one on held-out images a trial: they have none.
         """
         plain = all(stage.method == "sgd" for stage in self.stages)
-        if self.parent is None or plain or self.trace:
+        if self.parent is None or plain or self.trace or self.held_out:
             return None
         start = self.parent.control or self.parent
         return Experiment(
@@ -67,7 +77,6 @@ class Experiment:
             network=self.network,
             stages=tuple(Stage(method="sgd", schedule=s.schedule) for s in self.stages),
             parent=start,
-            held_out=self.held_out,
         )
 
 
@@ -85,6 +94,10 @@ class Entry:
         return [(self.experiment, seed) for seed in range(self.seeds)]
 
 
+#: Fields of an experiment that are experiments.
+RUNS = ("parent", "like")
+
+
 def specification(value: object, *, without: tuple[str, ...] = ()) -> object:
     """Plain JSON of a dataclass: the fields that differ from their defaults."""
     if isinstance(value, (tuple, list)):
@@ -93,7 +106,7 @@ def specification(value: object, *, without: tuple[str, ...] = ()) -> object:
         return value
     return {
         field.name: specification(
-            getattr(value, field.name), without=("slug",) if field.name == "parent" else ()
+            getattr(value, field.name), without=("slug",) if field.name in RUNS else ()
         )
         for field in fields(value)
         if field.name not in without and getattr(value, field.name) != field.default

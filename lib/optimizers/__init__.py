@@ -4,8 +4,7 @@ from lib.optimizers.admm import ADMM
 from lib.optimizers.codebook_tuning import CodebookTuning
 from lib.optimizers.learning_compression import LearningCompression
 from lib.optimizers.method import Method
-from lib.optimizers.pruning import MagnitudePruning
-from lib.optimizers.quantization import KMeansQuantization
+from lib.optimizers.pruning import HeldZeros, MagnitudePruning
 
 METHODS: dict[str, type[Method]] = {
     "sgd": Method,
@@ -13,5 +12,5 @@ METHODS: dict[str, type[Method]] = {
     "tune-codebooks": CodebookTuning,
     "lc": LearningCompression,
     "magnitude": MagnitudePruning,
-    "kmeans": KMeansQuantization,
+    "held-zeros": HeldZeros,
 }

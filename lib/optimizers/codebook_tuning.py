@@ -1,34 +1,72 @@
-"""Fine-tuning of a quantized network: its codebooks are trained, its zeros stay zero.
+"""Trained quantization: weights share values, and the shared values are trained.
 
-Han, Mao, Dally, "Deep Compression" (ICLR 2016), Section 3: weights that share a value share their
-gradient. Yang et al. fine-tune so after the compression on ImageNet.
+Han, Mao, Dally, "Deep Compression" (ICLR 2016), Section 3: after pruning, values are shared by
+k-means in each layer; weights that share a value share their gradient. Yang et al. fine-tune so
+after the compression on ImageNet.
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from lib.networks import compressible
-from lib.optimizers.method import Method
+from lib.optimizers.method import Method, kept_by_layer, per_layer
+from lib.projections.codebook import codebook
 
 
 class CodebookTuning(Method):
     """Trains each layer's distinct nonzero values; which weight has which value is held.
+
+    With ``bits``, one number for all layers or a list of one for each, 1 to 8, the values are made
+    first: min over c of Σᵢ min_k |wᵢ − c_k|² (eq. 2) in each layer, over its nonzero weights, 2ᵇ
+    values, so zeros stay zero and cost no value; with ``free_zero`` false over all its weights, and
+    zero may be one of the 2ᵇ. Exact for a layer of at most 4,096 distinct values, else near it
+    (``lib.projections.codebook``); the paper starts Lloyd's iterations from equidistant centres.
+    Without ``bits`` the network is quantized already.
 
     After each step every weight is replaced by the mean of the weights that share its value, so a
     shared value moves by the mean of their gradients (the paper sums them, which multiplies the
     learning rate of a value by how many weights share it). Biases and normalisation train freely.
 
     A step costs one pass over the weights. Nominal bits cannot grow: values may meet, never split.
+
+    Raises ``ValueError`` for bits out of range, and (from ``start``) a list of another length.
     """
+
+    def __init__(self, *, bits: int | Sequence[int] | None = None, free_zero: bool = True):
+        for b in bits if isinstance(bits, Sequence) else [bits]:
+            if b is not None and b not in range(1, 9):
+                raise ValueError(
+                    f"bits = {b} must be a whole number from 1 to 8; the paper has 5, 8"
+                )
+        self.bits, self.free_zero = bits, free_zero
 
     @torch.no_grad()
     def start(self, model: nn.Module) -> None:
-        self.layers = [_SharedValues(weight.detach()) for weight in compressible(model).values()]
+        layers = compressible(model)
+        self.names, self.w = list(layers), [weight.detach() for weight in layers.values()]
+        if self.bits is not None:
+            self._quantize()
+        self.layers = [_SharedValues(weight) for weight in self.w]
+
+    def _quantize(self) -> None:
+        widths = [int(b) for b in per_layer(self.bits, len(self.w), "bits")]
+        taking_part = [w != 0 if self.free_zero else torch.ones_like(w).bool() for w in self.w]
+        values = [w[part] for w, part in zip(self.w, taking_part, strict=True)]
+        shared = codebook(values, values=[2**b for b in widths], free_zero=False)
+        for w, part, value in zip(self.w, taking_part, shared, strict=True):
+            w[part] = value
 
     @torch.no_grad()
     def after_step(self, lr: Tensor) -> None:
         for layer in self.layers:
             layer.share()
+
+    @torch.no_grad()
+    def metrics(self) -> dict[str, float]:
+        """The weights left, by layer."""
+        return kept_by_layer(self.names, self.w)
 
     def state_dict(self) -> dict:
         # Which weights share a value is read off the weights by start(), before they are trained;

@@ -4,18 +4,20 @@ Carreira-Perpiñán and Idelbayev, "Learning-Compression" algorithms for neural 
 2018). w are the network's weights, θ the compressed ones, λ the Lagrange multipliers.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
 from lib.networks import compressible
-from lib.optimizers.method import Method, kept_by_layer
-from lib.projections import sparsity
+from lib.optimizers.c_steps import COSTS
+from lib.optimizers.method import Method, kept_by_layer, per_layer
 
-#: With μ₀ of None, the share of its distance to θ that w moves in the first pulled L step.
-FIRST_PULL = 0.1
+#: With μ₀ of None, the share of its distance to θ that w moves in the first pulled L step. Of a
+#: LeNet-300-100 on MNIST (2 % kept, 60 steps, growth 1.1, held-out images, one seed) a tenth left
+#: 1.3 points more errors than a hundredth.
+FIRST_PULL = 0.01
 
 
 class LearningCompression(Method):
@@ -24,12 +26,13 @@ class LearningCompression(Method):
     - L step, ``epochs_per_step`` periods of SGD on L(w) + μ/2·‖w − θ − λ/μ‖²;
     - C step, θ = the projection of w − λ/μ; then λ ← λ − μ(w − θ), and μ ← ``growth``·μ.
 
-    ``cost`` is one of ``COSTS``. ``amount`` is, for a constraint, the share (0 to 1) that is left
-    of the number of weights (ℓ0) or of their norm before (ℓ1, ℓ2); for a penalty it is α. ``scope``
-    is ``global``, over all layers together, or ``layer``, the same share or α in each. ``mu`` is
-    μ₀; with None the first L step is plain training, and μ₀ then such that the next, at the same
-    learning rates, moves w a tenth of the way to a θ that stands still. ``augmented`` is
-    the augmented Lagrangian's method; without it λ = 0, the quadratic penalty.
+    ``cost`` is one of ``COSTS``, which says what its ``amount`` is. ``scope`` is ``global``, over
+    all layers together, or ``layer``, in each for itself; then ``amount`` may also be a list, one
+    for each layer. ``mu`` is μ₀; with None the first L step is plain training, and μ₀ then such
+    that the next, at the same learning rates, moves w a hundredth of the way to a θ that stands
+    still. ``augmented`` is the augmented Lagrangian's method; without it λ = 0, the quadratic
+    penalty. With a constant μ (``growth`` 1), ρ = μ, Z = θ and U = −λ/μ it is the ADMM of Zhang
+    et al. (ECCV 2018) and Ye et al. (2018).
 
     The network that is left, and reported, is θ. A heuristic for a non-convex problem: θ is within
     its constraint, but never proven optimal. A step costs one pass over the weights more than SGD,
@@ -42,7 +45,7 @@ class LearningCompression(Method):
         self,
         *,
         cost: str,
-        amount: float,
+        amount: float | Sequence[float],
         mu: float | None = None,
         growth: float = 1.1,
         epochs_per_step: int = 1,
@@ -53,10 +56,6 @@ class LearningCompression(Method):
             raise ValueError(f"unknown cost {cost!r}: choose one of {', '.join(COSTS)}")
         if scope not in ("global", "layer"):
             raise ValueError(f"unknown scope {scope!r}: choose global or layer")
-        if not amount >= 0:
-            raise ValueError(f"amount = {amount} must be 0 or more")
-        if cost.endswith("constraint") and amount > 1:
-            raise ValueError(f"amount = {amount}: of a constraint it is a share, 0 to 1")
         if mu is not None and not mu > 0:
             raise ValueError(f"μ₀ = {mu} must be positive, or None to have it chosen")
         if not growth >= 1:
@@ -73,7 +72,11 @@ class LearningCompression(Method):
         self.names, self.parameters = list(layers), list(layers.values())
         self.w = [weight.detach() for weight in self.parameters]
         groups = [self.w] if self.scope == "global" else [[w] for w in self.w]
-        self.steps = [COSTS[self.cost](group, self.amount) for group in groups]
+        # of a global scope, a list is what the cost makes of it
+        layer = self.scope == "layer"
+        amounts = per_layer(self.amount, len(groups), "amount") if layer else [self.amount]
+        bound = COSTS[self.cost].bound
+        self.bounds = [bound(group, a) for group, a in zip(groups, amounts, strict=True)]
         self.theta = [torch.zeros_like(w) for w in self.w]
         self.multipliers = [torch.zeros_like(w) for w in self.w]  # λ
         self.anchor = [torch.zeros_like(w) for w in self.w]  # θ + λ/μ, what the L step pulls to
@@ -119,7 +122,8 @@ class LearningCompression(Method):
         target = torch._foreach_sub(self.w, scaled)
         mu = float(self.mu)
         groups = [target] if self.scope == "global" else [[t] for t in target]
-        projected = [step(t, mu) for step, t in zip(self.steps, groups, strict=True)]
+        project = COSTS[self.cost].project
+        projected = [project(t, b, mu) for t, b in zip(groups, self.bounds, strict=True)]
         torch._foreach_copy_(self.theta, list(chain(*projected)))
         torch._foreach_copy_(self.anchor, self.theta)
 
@@ -163,7 +167,7 @@ class LearningCompression(Method):
             "mu": self.mu,
             "travel": self.travel,
             "periods": self.periods,
-            "steps": [step.bound for step in self.steps],
+            "bounds": self.bounds,
         }
 
     def load_state_dict(self, state: dict) -> None:
@@ -176,48 +180,4 @@ class LearningCompression(Method):
         self.mu.copy_(state["mu"])
         self.travel.copy_(state["travel"])
         self.periods = state["periods"]
-        for step, bound in zip(self.steps, state["steps"], strict=True):
-            step.bound = bound
-
-
-class _CStep:
-    """The C step of some layers together: a projection and its bound, κ or α.
-
-    ``bound`` is fixed by the weights at the start: a share of their number or of their norm.
-    """
-
-    def __init__(self, project: Callable[[list[Tensor], float, float], list[Tensor]], bound: float):
-        self.project, self.bound = project, bound
-
-    def __call__(self, target: list[Tensor], mu: float) -> list[Tensor]:
-        return self.project(target, self.bound, mu)
-
-
-def _l0_constraint(group: list[Tensor], share: float) -> _CStep:
-    keep = int(share * sum(w.numel() for w in group))
-    return _CStep(lambda w, bound, mu: sparsity.l0_constraint(w, keep=bound), keep)
-
-
-def _l1_constraint(group: list[Tensor], share: float) -> _CStep:
-    radius = share * float(sum(w.double().abs().sum() for w in group))
-    return _CStep(lambda w, bound, mu: sparsity.l1_constraint(w, radius=bound), radius)
-
-
-def _l2_constraint(group: list[Tensor], share: float) -> _CStep:
-    radius = share * float(sum(w.double().square().sum() for w in group)) ** 0.5
-    return _CStep(lambda w, bound, mu: sparsity.l2_constraint(w, radius=bound), radius)
-
-
-def _penalty(project: Callable) -> Callable[[list[Tensor], float], _CStep]:
-    return lambda group, alpha: _CStep(lambda w, a, mu: project(w, alpha=a, mu=mu), alpha)
-
-
-#: What a cost makes of the layers that it is for, before training, and of the amount: the C step.
-COSTS: dict[str, Callable[[list[Tensor], float], _CStep]] = {
-    "l0-constraint": _l0_constraint,
-    "l1-constraint": _l1_constraint,
-    "l2-constraint": _l2_constraint,
-    "l0-penalty": _penalty(sparsity.l0_penalty),
-    "l1-penalty": _penalty(sparsity.l1_penalty),
-    "l2-penalty": _penalty(sparsity.l2_penalty),
-}
+        self.bounds = state["bounds"]

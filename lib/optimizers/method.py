@@ -15,6 +15,20 @@ def kept_by_layer(names: Sequence[str], weights: Sequence[Tensor]) -> dict[str, 
     }
 
 
+def per_layer(value: float | Sequence[float], layers: int, name: str) -> list[float]:
+    """One number for each layer: a list as it is, a single number for all.
+
+    Raises ``ValueError`` for a list of another length.
+    """
+    if not isinstance(value, Sequence):
+        return [value] * layers
+    if len(value) != layers:
+        raise ValueError(
+            f"{name} lists {len(value)} numbers for a network of {layers} layers: give one for each"
+        )
+    return list(value)
+
+
 class Method:
     """Plain training, and the interface that every compression method fills in.
 

@@ -4,13 +4,14 @@ Han, Pool, Tran, Dally, "Learning both Weights and Connections for Efficient Neu
 2015): all at once. Zhu, Gupta, "To prune, or not to prune" (2017): gradually.
 """
 
+from collections.abc import Sequence
 from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
 from lib.networks import compressible
-from lib.optimizers.method import Method, kept_by_layer
+from lib.optimizers.method import Method, kept_by_layer, per_layer
 from lib.projections.sparsity import l0_constraint
 
 
@@ -45,7 +46,9 @@ class MagnitudePruning(HeldZeros):
     """min ‖W − W̄‖² s.t. ‖W‖₀ ≤ ``keep``·n: the largest |w| stay, and are trained on.
 
     ``keep`` is the share of the n weights that stay, 0 to 1; ``scope`` is ``global``, over all
-    layers together, or ``layer``, the same share in each. With ``epochs`` = 0 all the others go at
+    layers together, or ``layer``, the same share in each, or what a list says for each. ``order``
+    is ``magnitude``, or ``random``: which weights stay is then drawn from PyTorch's generator, the
+    baseline that shows what the choice is worth. With ``epochs`` = 0 all the others go at
     the start, prune then retrain. Otherwise the share that is pruned rises at the end of each of
     so many first epochs, from 0 to s_f = 1 − ``keep``, by the cubic schedule of Zhu and Gupta.
 
@@ -54,21 +57,40 @@ class MagnitudePruning(HeldZeros):
     pass over the weights more than SGD, a projection a few. The schedule's ``clip`` counts the
     gradients of pruned weights too.
 
-    Raises ``ValueError`` for a share out of range, an unknown scope, and a negative ``epochs``.
+    Raises ``ValueError`` for a share out of range, an unknown scope or order, a list of a global
+    scope, or (from ``start``) of another length, and a negative ``epochs``.
     """
 
-    def __init__(self, *, keep: float, scope: str = "global", epochs: int = 0):
-        if not 0 <= keep <= 1:
-            raise ValueError(f"keep = {keep} must be from 0 to 1: the share of weights that stay")
+    def __init__(
+        self,
+        *,
+        keep: float | Sequence[float],
+        scope: str = "global",
+        epochs: int = 0,
+        order: str = "magnitude",
+    ):
+        for share in keep if isinstance(keep, Sequence) else [keep]:
+            if not 0 <= share <= 1:
+                raise ValueError(
+                    f"keep = {share} must be from 0 to 1: the share of weights that stay"
+                )
         if scope not in ("global", "layer"):
             raise ValueError(f"unknown scope {scope!r}: choose global or layer")
+        if isinstance(keep, Sequence) and scope == "global":
+            raise ValueError("keep lists a share for each layer: choose scope='layer'")
+        if order not in ("magnitude", "random"):
+            raise ValueError(f"unknown order {order!r}: choose magnitude or random")
         if not epochs >= 0:
             raise ValueError(f"epochs = {epochs} must be 0 or more; 0 prunes all at the start")
-        self.keep, self.scope, self.epochs = keep, scope, epochs
+        self.keep, self.scope, self.epochs, self.order = keep, scope, epochs, order
 
     @torch.no_grad()
     def start(self, model: nn.Module) -> None:
         super().start(model)
+        self.shares = per_layer(self.keep, len(self.w), "keep")
+        self.scores = self.w  # by which weights stay
+        if self.order == "random":
+            self.scores = [torch.rand(w.shape).to(w) + 1 for w in self.w]  # none is zero
         self.epoch = 0
         if self.epochs == 0:
             self._prune()
@@ -79,43 +101,51 @@ class MagnitudePruning(HeldZeros):
         if self.epoch <= self.epochs:
             self._prune()
 
-    @property
-    def share(self) -> float:
-        """1 − s_t, the share of weights that stay after t epochs."""
+    def _kept(self, share: float) -> float:
+        """1 − s_t, the share of weights that stay after t epochs, where ``share`` is to stay."""
         if self.epoch >= self.epochs:
-            return self.keep  # exactly, not to rounding
+            return share  # exactly, not to rounding
         # s_t = s_f + (s_i − s_f)(1 − t/n)³, s_i = 0
-        final = 1 - self.keep
+        final = 1 - share
         return 1 - (final - final * (1 - self.epoch / self.epochs) ** 3)
 
     def _prune(self) -> None:
-        largest = self._largest(self.share)
-        torch._foreach_copy_(self.w, largest)
+        masks = self._masks([self._kept(share) for share in self.shares])
         # in place: a recorded step keeps the masks' addresses
-        torch._foreach_copy_(self.masks, [(w != 0).to(w.dtype) for w in largest])
+        torch._foreach_copy_(self.masks, masks)
+        torch._foreach_mul_(self.w, masks)
 
-    def _largest(self, share: float) -> list[Tensor]:
-        groups = [self.w] if self.scope == "global" else [[w] for w in self.w]
-        kept = [l0_constraint(g, keep=int(share * sum(w.numel() for w in g))) for g in groups]
-        return list(chain(*kept))
+    def _masks(self, shares: list[float]) -> list[Tensor]:
+        """1 where a weight stays; weights that are pruned already stay pruned."""
+        scores = torch._foreach_mul(self.scores, self.masks)
+        groups = [scores] if self.scope == "global" else [[s] for s in scores]
+        kept = [
+            l0_constraint(group, keep=int(share * sum(s.numel() for s in group)))
+            for group, share in zip(groups, shares, strict=False)  # a global one is all of one
+        ]
+        return [(s != 0).to(s.dtype) for s in chain(*kept)]
 
     @torch.no_grad()
     def compressed(self) -> dict[str, Tensor]:
         """The weights pruned to ``keep``, however far the schedule has come."""
-        return dict(zip(self.names, self._largest(self.keep), strict=True))
+        kept = torch._foreach_mul(self.w, self._masks(self.shares))
+        return dict(zip(self.names, kept, strict=True))
 
     @torch.no_grad()
     def finish(self) -> bool:
         """Prunes what is left to prune if training ended before the schedule did."""
-        largest = self._largest(self.keep)
-        if all(map(torch.equal, self.w, largest)):
+        kept = list(self.compressed().values())
+        if all(map(torch.equal, self.w, kept)):
             return False
-        torch._foreach_copy_(self.w, largest)
+        torch._foreach_copy_(self.w, kept)
         return True
 
     def state_dict(self) -> dict:
-        return super().state_dict() | {"epoch": self.epoch}
+        drawn = {"scores": self.scores} if self.order == "random" else {}
+        return super().state_dict() | {"epoch": self.epoch} | drawn
 
     def load_state_dict(self, state: dict) -> None:
         super().load_state_dict(state)
         self.epoch = state["epoch"]
+        if self.order == "random":
+            self.scores = [s.to(self.w[0].device) for s in state["scores"]]

@@ -1,0 +1,131 @@
+"""LC's C steps, by the name of their cost: to add a compression, add a projection to ``COSTS``."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lib.projections import sparsity
+from lib.projections.codebook import codebook
+from lib.projections.lowrank import choose_ranks, low_rank, ranks_for_budget
+
+#: Turns of the additive C step; each can only lower its error.
+TURNS = 10
+
+
+class Cost(NamedTuple):
+    """How the layers of a group are compressed together.
+
+    ``bound`` makes of the layers as they are before training, and of an amount, what limits them;
+    ``project`` returns θ, the nearest compressed layers: (layers, bound, μ) → layers.
+    """
+
+    bound: Callable[[list[Tensor], object], object]
+    project: Callable[[list[Tensor], object, float], list[Tensor]]
+
+
+def _weights(group: list[Tensor], share: float) -> int:
+    """κ = a share of the number of weights."""
+    return int(_share(share) * sum(w.numel() for w in group))
+
+
+def _l1_norm(group: list[Tensor], share: float) -> float:
+    return _share(share) * float(sum(w.double().abs().sum() for w in group))
+
+
+def _l2_norm(group: list[Tensor], share: float) -> float:
+    return _share(share) * float(sum(w.double().square().sum() for w in group)) ** 0.5
+
+
+def _alpha(group: list[Tensor], alpha: float) -> float:
+    if not alpha >= 0:
+        raise ValueError(f"amount = {alpha} must be 0 or more: of a penalty it is α")
+    return alpha
+
+
+def _share(share: float) -> float:
+    if not 0 <= share <= 1:
+        raise ValueError(f"amount = {share} must be from 0 to 1: of a constraint it is a share")
+    return share
+
+
+def _values(group: list[Tensor], values: int) -> tuple[int, list[Tensor]]:
+    """The number of values, and where weights are not zero: there they share them."""
+    return values, [w != 0 for w in group]
+
+
+def _quantized(w: list[Tensor], bound: tuple[int, list[Tensor]], mu: float) -> list[Tensor]:
+    values, masks = bound
+    kept = [x[m] for x, m in zip(w, masks, strict=True)]
+    shared = codebook(kept, values=values, free_zero=False)
+    zeros = [torch.zeros_like(x) for x in w]
+    return [z.masked_scatter_(m, s) for z, m, s in zip(zeros, masks, shared, strict=True)]
+
+
+def _rank_budget(w: list[Tensor], budget: int, mu: float) -> list[Tensor]:
+    return _factored(w, ranks_for_budget(_matrices(w), budget=budget, **_parameters(w)).ranks)
+
+
+def _rank_price(w: list[Tensor], alpha: float, mu: float) -> list[Tensor]:
+    return _factored(w, choose_ranks(_matrices(w), alpha=alpha, mu=mu, **_parameters(w)).ranks)
+
+
+def _matrices(w: list[Tensor]) -> list[Tensor]:
+    return [x.flatten(1) for x in w]  # C_out × C_in·k²
+
+
+def _parameters(w: list[Tensor]) -> dict[str, list[int]]:
+    """What a rank costs in each layer, and the layer as it is."""
+    return {
+        "prices": [sum(m.shape) for m in _matrices(w)],
+        "whole": [m.numel() for m in _matrices(w)],
+    }
+
+
+def _factored(w: list[Tensor], ranks: list[int | None]) -> list[Tensor]:
+    return [
+        x.clone() if rank is None else low_rank(m, rank=rank).product().view_as(x)
+        for x, m, rank in zip(w, _matrices(w), ranks, strict=True)
+    ]
+
+
+def _values_and_weights(group: list[Tensor], amount: Sequence[float]) -> tuple[int, int]:
+    values, share = amount
+    return int(values), _weights(group, share)
+
+
+def _sum(w: list[Tensor], bound: tuple[int, int], mu: float) -> list[Tensor]:
+    # min over Q, S of ‖w − Q − S‖², in turns: each the best for the other as it is
+    values, keep = bound
+    sparse = [torch.zeros_like(x) for x in w]
+    for _ in range(TURNS):
+        quantized = codebook(torch._foreach_sub(w, sparse), values=values, free_zero=False)
+        sparse = sparsity.l0_constraint(torch._foreach_sub(w, quantized), keep=keep)
+    return list(torch._foreach_add(quantized, sparse))
+
+
+#: The ``amount`` of each cost:
+#:
+#: - of an ℓ constraint the share, 0 to 1, that is left of the number of weights (ℓ0) or of their
+#:   norm before (ℓ1, ℓ2);
+#: - of a penalty α; of ``rank-penalty`` that is the price of one weight of the factors;
+#: - of ``codebook`` the number of values that each layer's nonzero weights share; zeros stay;
+#: - of ``rank-constraint`` the share of the weights that the factors of all layers may have
+#:   together; a layer stays whole, here and under the penalty, where that is better;
+#: - of ``codebook+l0``, a sum of a quantized and a sparse part, two: the values of each layer, and
+#:   the share of the weights that is corrected.
+#:
+#: All are exact but ``rank-constraint``, which is greedy, and ``codebook+l0``, a local minimum.
+COSTS = {
+    "l0-constraint": Cost(_weights, lambda w, keep, mu: sparsity.l0_constraint(w, keep=keep)),
+    "l1-constraint": Cost(_l1_norm, lambda w, r, mu: sparsity.l1_constraint(w, radius=r)),
+    "l2-constraint": Cost(_l2_norm, lambda w, r, mu: sparsity.l2_constraint(w, radius=r)),
+    "l0-penalty": Cost(_alpha, lambda w, a, mu: sparsity.l0_penalty(w, alpha=a, mu=mu)),
+    "l1-penalty": Cost(_alpha, lambda w, a, mu: sparsity.l1_penalty(w, alpha=a, mu=mu)),
+    "l2-penalty": Cost(_alpha, lambda w, a, mu: sparsity.l2_penalty(w, alpha=a, mu=mu)),
+    "codebook": Cost(_values, _quantized),
+    "rank-constraint": Cost(_weights, _rank_budget),
+    "rank-penalty": Cost(_alpha, _rank_price),
+    "codebook+l0": Cost(_values_and_weights, _sum),
+}
