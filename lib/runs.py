@@ -34,7 +34,7 @@ from lib.experiments import Experiment, Stage, specification
 from lib.networks import compressible
 from lib.optimizers import METHODS
 from lib.search import BlackBox, search
-from lib.training import predict, train
+from lib.training import evaluate, predict, train
 
 WEIGHTS = "weights.safetensors"
 
@@ -282,6 +282,7 @@ def _write(experiment, seed, before, model, dataset, rows, device, threads) -> N
     parent = before.get(experiment.parent.name) if experiment.parent else None
     correct = predict(model, dataset, dataset.test) == dataset.test.labels
     accuracy = int(correct.sum()) / len(correct)
+    losses = [evaluate(model, dataset, split)[0] for split in (dataset.train, dataset.test)]
     macs = budget.macs(model, dataset.shape)
     result = {
         "experiment": experiment.name,
@@ -301,6 +302,9 @@ def _write(experiment, seed, before, model, dataset, rows, device, threads) -> N
         "accuracy": None if experiment.held_out else accuracy,
         "held_out_accuracy": accuracy if experiment.held_out else None,
         "images": len(correct),
+        # nats an image, of the final network; on held-out images of a held-out run
+        "train_loss": losses[0],
+        "test_loss": losses[1],
         "control_accuracy": control and control.result["accuracy"],
         **budget.summary(model),
         "file_bytes": None,
