@@ -165,7 +165,7 @@ def layer_history(history: pd.DataFrame, names: list[str], *, title: str) -> Fig
         axes[0].plot(history["epoch"], history[f"{name}.kept"], **look)
         axes[1].plot(history["epoch"], history[f"{name}.bits"], drawstyle="steps-mid", **look)
     axes[0].set(xlabel="epoch", ylabel="nonzero weights", yscale="log")
-    _plain_numbers(axes[0].yaxis)
+    plain_numbers(axes[0].yaxis)
     axes[1].set(xlabel="epoch", ylabel="bits a nonzero weight")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, fontsize=9, loc="outside lower center", ncols=min(8, len(names)))
@@ -213,7 +213,7 @@ def rates(table: pd.DataFrame, *, title: str) -> Figure:
         )
     axis.axhline(0, color="0.5", linewidth=0.8)
     axis.set(xscale="log", xlabel="nominal compression rate", ylabel="accuracy drop (points)")
-    _plain_numbers(axis.xaxis)
+    plain_numbers(axis.xaxis)
     axis.margins(x=0.2, y=0.2)
     figure.legend(fontsize=8, loc="outside lower center", ncols=2)
     axis.set_title(f"{title}; bars: 95 % interval" if len(ours) else title)
@@ -473,8 +473,8 @@ def _heights(table: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
     return np.log10(table["kept"].clip(lower=1)), table["bits"]
 
 
-def _plain_numbers(axis: Axis) -> None:
+def plain_numbers(axis: Axis) -> None:
     """Numbers instead of powers of ten on a logarithmic axis, at 1, 2 and 5 of each decade."""
     axis.set_major_locator(plt.LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter("{x:,.0f}")
+    axis.set_major_formatter(lambda x, _: f"{x:,.0f}" if x >= 1 else f"{x:g}")
     axis.set_minor_formatter("")

@@ -228,11 +228,13 @@ def _stages(parts: Iterable[tuple[str, dict, Schedule]]) -> tuple[Stage, ...]:
     )
 
 
-def rows(dataset: str, network: str) -> list[Experiment]:
-    """The figure's rows on one network."""
-    methods = FEWER if network == "lenet5" else METHODS
-    rates = RATES[dataset][network]
-    return [head_to_head(dataset, network, m, rate) for m in methods for rate in rates]
+def rows(dataset: str, network: str) -> dict[tuple[str, float], Experiment]:
+    """The figure's rows on one network: (method, nominal rate) → experiment."""
+    return {
+        (method, rate): head_to_head(dataset, network, method, rate)
+        for method in (FEWER if network == "lenet5" else METHODS)
+        for rate in RATES[dataset][network]
+    }
 
 
 def trials() -> dict[str, list[Experiment]]:
@@ -252,7 +254,7 @@ def entries(dataset: str) -> list[Entry]:
         found += [(trial[0].parent, 1, "the start of trials", 2)]
         found += [(t, 1, "head to head: a trial on held-out images", 2) for t in trial]
     for network in RATES[dataset]:
-        compressed = rows(dataset, network)
+        compressed = list(rows(dataset, network).values())
         before = [r.parent for r in compressed] + [r.control for r in compressed]
         before += [r.like.parent for r in compressed if r.like]
         before += [r.like for r in compressed if r.like]

@@ -39,7 +39,7 @@ TRIALS = {
         for scope in ("global", "layer")
     ),
 }
-TUNED = {"lc": {"mu": 1e-3, "rise": 300}, "gradual": {"until": 0.5, "scope": "global"}}
+TUNED = {"lc": {"mu": 1e-3, "rise": 300}, "gradual": {"until": 0.25, "scope": "global"}}
 
 
 def lc(
