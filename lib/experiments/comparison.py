@@ -249,10 +249,6 @@ def entries(dataset: str) -> list[Entry]:
     """What the catalogue holds of the comparison on a data set."""
     seeds = 3 if dataset == "mnist" else 2
     found = []
-    if dataset == "mnist":
-        trial = [t for settings in trials().values() for t in settings]
-        found += [(trial[0].parent, 1, "the start of trials", 2)]
-        found += [(t, 1, "head to head: a trial on held-out images", 2) for t in trial]
     for network in RATES[dataset]:
         compressed = list(rows(dataset, network).values())
         before = [r.parent for r in compressed] + [r.control for r in compressed]
@@ -263,6 +259,9 @@ def entries(dataset: str) -> list[Entry]:
     found += [
         (allocation(dataset, kind), seeds, "what the allocation earns", 1) for kind in ALLOCATIONS
     ]
+    if dataset == "mnist":
+        tried = [trial for settings in trials().values() for trial in settings]
+        found += [(t, 1, "head to head: a trial on held-out images", 2) for t in tried]
     return [
         Entry(experiment=e, seeds=count, purpose=purpose, priority=priority)
         for e, count, purpose, priority in found
