@@ -204,7 +204,7 @@ def committed_table_3() -> str:
     """Table 3 from the committed MNIST runs, as text; one line that says so where none is there."""
     rows = [found for e in experiments.table_3("mnist") if (found := finished(e))]
     if not rows:
-        return _none("Table 3", "mnist")
+        return none("Table 3", "mnist")
     return printed(table_3(rows, dataset="mnist")).to_string(index=False)
 
 
@@ -223,7 +223,7 @@ def committed_table_4() -> str:
     """
     rows = committed_rows_4()
     if not rows:
-        return _none("Table 4", "cifar10-jpeg")
+        return none("Table 4", "cifar10-jpeg")
     table = table_4(rows, dataset="cifar10-jpeg")
     parts = []
     for source in ("reported", "ours"):
@@ -240,7 +240,7 @@ def committed_figure_2() -> str:
     found = {rho: finished(e, most=1) for rho, e in experiments.figure_2("mnist").items()}
     histories = {rho: seeds[0].history for rho, seeds in found.items() if seeds}
     if not histories:
-        return _none("Figure 2", "mnist")
+        return none("Figure 2", "mnist")
     return figure_2(histories).to_string(index=False, float_format="{:.3g}".format)
 
 
@@ -257,7 +257,7 @@ def committed_layers() -> str:
         )
         rate = f"{run.result['nominal_rate']:,.0f}×, {label(run)}"
         parts.append(f"{rate}\n{table.to_string(index=False)}")
-    return "\n\n".join(parts) or _none("Figure 3", "mnist")
+    return "\n\n".join(parts) or none("Figure 3", "mnist")
 
 
 def committed_speed() -> str:
@@ -289,7 +289,8 @@ def speed(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _none(name: str, dataset: str) -> str:
+def none(name: str, dataset: str) -> str:
+    """The line that stands where there is nothing to show yet."""
     return (
         f"No run of {name} is committed yet ({data.describe(dataset)}); "
         f"make reproduce DATASET={dataset} trains them."

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from lib import report
-from lib.experiments import Experiment, comparison
+from lib.experiments import Experiment, comparison, curve
 from lib.runs import Run
 
 #: How the tables and figures name the methods.
@@ -101,6 +101,58 @@ def _row(method: str, rate: float, experiment: Experiment, found: Sequence[Run])
     }
 
 
+def quantized(dataset: str) -> pd.DataFrame:
+    """k-means at a fixed width, every weight quantized and none pruned: a row a width."""
+    rows = []
+    for bits in comparison.WIDTHS:
+        if found := report.finished(comparison.fixed_width(dataset, bits)):
+            accuracy = 100 * pd.Series([run.result["accuracy"] for run in found])
+            rows.append(
+                {
+                    "bits": bits,
+                    "rate": 32 / bits,
+                    "accuracy": accuracy.mean(),
+                    "accuracy_sd": accuracy.std(),
+                    "drop": report.drop(found)["drop"],
+                    "n": len(found),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def earned(dataset: str) -> pd.DataFrame:
+    """What ADMM's allocation earns: a row for each way to choose the weights that stay.
+
+    Accuracies in percent, means and sd over seeds; ``epochs`` those of all training after the dense
+    network, or of all where there was none.
+    """
+    rate = comparison.ALLOCATION_RATE[dataset]
+    rows = comparison.rows(dataset, "lenet300")
+    ways = {
+        "ADMM's shares and bits, ADMM's weights": rows["admm", rate],
+        "ADMM's shares and bits, largest weights": comparison.allocation(dataset, "magnitude"),
+        "ADMM's shares and bits, random weights": comparison.allocation(dataset, "random"),
+        "ADMM's network, trained from scratch": comparison.allocation(dataset, "scratch"),
+        "the same share and bits in all layers": rows["fixed-bitwidth", rate],
+        "one threshold over all layers, same bits": rows["deep-compression", rate],
+    }
+    found = {name: report.finished(experiment) for name, experiment in ways.items()}
+    return pd.DataFrame(
+        [
+            {
+                "what": name,
+                "accuracy": 100 * np.mean([run.result["accuracy"] for run in runs]),
+                "accuracy_sd": 100 * pd.Series([run.result["accuracy"] for run in runs]).std(),
+                "rate": np.mean([run.result["nominal_rate"] for run in runs]),
+                "epochs": runs[0].result["epochs"],
+                "n": len(runs),
+            }
+            for name, runs in found.items()
+            if runs
+        ]
+    )
+
+
 def verdict(table: pd.DataFrame) -> str:
     """Which method wins at which rate, by how much, and where ADMM stands: one line a rate.
 
@@ -131,13 +183,27 @@ def _apart(table: pd.DataFrame, better: str, worse: str) -> str:
     return f"{points:.2f} points ({points / spread:.1f} sd)"
 
 
-def tried(trials: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
-    """Accuracies (%) on held-out images: a row a method, a column a trial, the best first found."""
-    rows = {}
-    for method, found in trials.items():
-        accuracies = [100 * run.result["held_out_accuracy"] for run in found]
-        rows[NAMES[method]] = accuracies
-    return pd.DataFrame.from_dict(rows, orient="index", columns=range(1, 7))
+def tried(
+    trials: Mapping[str, Sequence[Experiment]], settings: Mapping[str, Sequence[dict]]
+) -> pd.DataFrame:
+    """The trials of knobs that are there: a row each, with its accuracy (%) on held-out images.
+
+    ``chosen`` marks the first of each method's best.
+    """
+    rows = []
+    for method, experiments in trials.items():
+        found = [report.finished(experiment, most=1) for experiment in experiments]
+        accuracies = [100 * f[0].result["held_out_accuracy"] if f else np.nan for f in found]
+        for i, (setting, accuracy) in enumerate(zip(settings[method], accuracies, strict=True)):
+            rows.append(
+                {
+                    "method": NAMES[method],
+                    "knobs": ", ".join(f"{k} {v}" for k, v in setting.items()),
+                    "accuracy": accuracy,
+                    "chosen": bool(found[i]) and i == int(np.nanargmax(accuracies)),
+                }
+            )
+    return pd.DataFrame(rows).dropna()
 
 
 def printed(table: pd.DataFrame) -> pd.DataFrame:
@@ -166,3 +232,82 @@ def printed(table: pd.DataFrame) -> pd.DataFrame:
             "n": table["n"],
         }
     ).sort_values("asked", key=lambda c: c.str.rstrip("×").str.replace(",", "").astype(float))
+
+
+# ------------------------------------------------------------- committed rows, shown in notebooks
+
+
+def committed_curve() -> str:
+    """LC's figure from the committed MNIST runs, as text; one line where there is none."""
+    table = results_curve(finished_curves("mnist"))
+    if table.empty:
+        return report.none("LC's figure of results", "mnist")
+    return table.to_string(index=False, float_format="{:.3g}".format)
+
+
+def finished_curves(dataset: str) -> dict[str, list[list[Run]]]:
+    """The runs of LC's figure that are there."""
+    return {
+        name: [report.finished(experiment) for experiment in points]
+        for name, points in curve.curves(dataset).items()
+    }
+
+
+def committed_head_to_head() -> str:
+    """The head to head from the committed MNIST runs, network by network, as text; or one line."""
+    parts = []
+    for network in comparison.RATES["mnist"]:
+        table = head_to_head("mnist", network)
+        if not table.empty:
+            parts += [f"{network} on MNIST", printed(table).to_string(index=False), verdict(table)]
+    return "\n\n".join(parts) or report.none("the head to head", "mnist")
+
+
+def committed_trials() -> str:
+    """The trials of knobs on images held out of MNIST's training split, as text; or one line."""
+    parts = [
+        tried(part.trials(), part.TRIALS).to_string(index=False, float_format="{:.2f}".format)
+        for part in (comparison, curve)
+        if not tried(part.trials(), part.TRIALS).empty
+    ]
+    return "\n\n".join(parts) or report.none("the trials of knobs", "mnist")
+
+
+def committed_earned() -> str:
+    """What ADMM's allocation earns on MNIST, from the committed runs, as text; or one line."""
+    table = earned("mnist")
+    if table.empty:
+        return report.none("what the allocation earns", "mnist")
+    return table.to_string(index=False, float_format="{:.2f}".format)
+
+
+def committed_claims() -> str:
+    """How LC stands against the dense network trained on, and against pruning, on MNIST.
+
+    Errors in percent, paired differences over seeds in points.
+    """
+    lines = []
+    drawn = curve.curves("mnist")
+    pairs = zip(drawn["l0-constraint"], drawn["magnitude"], drawn["gradual"], strict=True)
+    for share, experiments in zip(curve.KEPT, pairs, strict=True):
+        lc, *others = [report.finished(experiment) for experiment in experiments]
+        if not lc:
+            continue
+        lost = report.drop(lc, against="control")
+        line = (
+            f"{share:6.1%} kept: LC-ℓ0 {_error(lc):.2f} %, {_signed(lost['drop'])} against the "
+            "dense network trained on"
+        )
+        for name, runs in zip(("one-shot", "gradual"), others, strict=True):
+            if runs:
+                line += f", {_signed(_error(lc) - _error(runs))} against {name} pruning"
+        lines.append(f"{line} (n = {len(lc)})")
+    return "\n".join(lines) or report.none("LC's figure of results", "mnist")
+
+
+def _error(found: Sequence[Run]) -> float:
+    return 100 * (1 - float(np.mean([run.result["accuracy"] for run in found])))
+
+
+def _signed(points: float) -> str:
+    return f"{points:+.2f}"

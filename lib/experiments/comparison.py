@@ -22,7 +22,7 @@ RATES = {
 EPOCHS = {
     ("lenet300", "mnist"): (45, 15),
     ("lenet5", "mnist"): (22, 8),
-    ("lenet300", "digits"): (15, 5),
+    ("lenet300", "digits"): (30, 10),
 }
 
 #: What each layer keeps, relative to the others, where that is set by hand: Han et al., "Learning
@@ -69,6 +69,9 @@ METHODS = (
 
 #: Methods on a network that takes longer.
 FEWER = ("admm", "lc", "deep-compression", "black-box")
+
+#: Quantization alone, no weight pruned: bits of every weight, at most 32 times smaller.
+WIDTHS = (1, 2, 4)
 
 #: What is made of ADMM's allocation: its layers' shares and bits, by weights chosen otherwise.
 ALLOCATIONS = ("magnitude", "random", "scratch")
@@ -193,6 +196,22 @@ def searched(dataset: str, network: str, rate: float) -> Experiment:
     )
 
 
+def fixed_width(dataset: str, bits: int) -> Experiment:
+    """LeNet-300-100 with 2ᵇ values a layer by k-means, zero one of them at best, and trained."""
+    network = "lenet300"
+    first, second = schedules(dataset, network)
+    made = ("tune-codebooks", {"bits": bits, "free_zero": False}, first)
+    return Experiment(
+        slug=f"{network}-{dataset}-kmeans-{bits}bits-{first.epochs + second.epochs}ep",
+        dataset=dataset,
+        network=network,
+        stages=_stages([made, ("tune-codebooks", {}, second)]),
+        parent=dense(dataset, network=network),
+        mode="quantize",
+        budget=bits * weights(network),
+    )
+
+
 def allocation(dataset: str, kind: str) -> Experiment:
     """ADMM's shares and bits of each layer; the weights that stay by ``kind``.
 
@@ -256,6 +275,7 @@ def entries(dataset: str) -> list[Entry]:
         before += [r.like for r in compressed if r.like]
         found += [(b, seeds, "head to head: what its rows need", 1) for b in dict.fromkeys(before)]
         found += [(r, seeds, "head to head", 1) for r in compressed]
+    found += [(fixed_width(dataset, b), seeds, "k-means at a fixed width", 2) for b in WIDTHS]
     found += [
         (allocation(dataset, kind), seeds, "what the allocation earns", 1) for kind in ALLOCATIONS
     ]
