@@ -311,3 +311,11 @@ def _error(found: Sequence[Run]) -> float:
 
 def _signed(points: float) -> str:
     return f"{points:+.2f}"
+
+
+def committed_quantized() -> str:
+    """k-means at a fixed width on MNIST, from the committed runs, as text; or one line."""
+    table = quantized("mnist")
+    if table.empty:
+        return report.none("k-means at a fixed width", "mnist")
+    return table.to_string(index=False, float_format="{:.2f}".format)
