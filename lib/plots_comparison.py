@@ -102,3 +102,20 @@ def layer_shares(tables: Mapping[str, pd.DataFrame], *, title: str) -> Figure:
     figure.legend(handles, labels, fontsize=8, loc="outside lower center", ncols=4)
     figure.suptitle(title)
     return figure
+
+
+def earned(table: pd.DataFrame, *, title: str) -> Figure:
+    """Test error (%) of each way to choose the weights that stay, ± sd over seeds.
+
+    ``table`` is :func:`lib.report_comparison.earned`'s.
+    """
+    figure, axis = plt.subplots(figsize=(7.6, 3.2))
+    axis.errorbar(
+        100 - table["accuracy"], table["what"], xerr=table["accuracy_sd"], fmt="o", capsize=3
+    )
+    axis.invert_yaxis()
+    axis.set(xscale="log", xlabel="test error (%)", title=title)
+    plain_numbers(axis.xaxis)
+    axis.grid(alpha=0.3, which="both", axis="x")
+    axis.margins(y=0.15)
+    return figure

@@ -133,8 +133,8 @@ def earned(dataset: str) -> pd.DataFrame:
         "ADMM's shares and bits, largest weights": comparison.allocation(dataset, "magnitude"),
         "ADMM's shares and bits, random weights": comparison.allocation(dataset, "random"),
         "ADMM's network, trained from scratch": comparison.allocation(dataset, "scratch"),
-        "the same share and bits in all layers": rows["fixed-bitwidth", rate],
-        "one threshold over all layers, same bits": rows["deep-compression", rate],
+        "one share for all layers (Fixed-Bitwidth)": rows["fixed-bitwidth", rate],
+        "one threshold for all layers (Deep Compression)": rows["deep-compression", rate],
     }
     found = {name: report.finished(experiment) for name, experiment in ways.items()}
     return pd.DataFrame(

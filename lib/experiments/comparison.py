@@ -53,7 +53,7 @@ TUNED = {
     "deep-compression": {"by_hand": False, "bits": 2},
     "gradual": {"until": 0.75, "bits": 2},
     "ye": {"rho": 3e-3, "bits": 3},
-    "fixed-bitwidth": {"bits": 2},
+    "fixed-bitwidth": {"bits": 3},
 }
 
 #: A trial of the black-box search is trained for so many epochs.
