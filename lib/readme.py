@@ -9,7 +9,8 @@ from collections.abc import Callable
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from lib import data, experiments, paths, plots, report
+from lib import data, experiments, paths, plots, plots_comparison, report, report_comparison
+from lib.experiments import comparison
 from lib.runs import Run
 
 README = paths.ROOT / "README.md"
@@ -38,6 +39,7 @@ def draw() -> None:
     runs that are there.
     """
     _draw_table_4()
+    _draw_comparison()
     rows = _rows()
     table = report.table_3(rows, dataset="mnist")
     report.save(table[table["source"] == "ours"], "admm-table-3", dataset="mnist")
@@ -80,6 +82,31 @@ def _draw_table_4() -> None:
             title = f"nonzeros and bits of each layer, {network} on {of}"
             bars = plots.allocation(layers, references=even, title=title)
             plots.save(bars, f"admm-figure-3-{network}-{name}", dataset=name)
+
+
+def _draw_comparison() -> None:
+    """LC's figure of results, and the methods head to head, as far as there are runs."""
+    name = "mnist"
+    with plt.style.context(plots.STYLE):
+        table = report_comparison.results_curve(report_comparison.finished_curves(name))
+        if not table.empty:
+            report.save(table, "lc-results", dataset=name)
+            lines = plots_comparison.results_curve(table, title="LeNet-300-100 (tanh) on MNIST")
+            plots.save(lines, "lc-results", dataset=name)
+        for network in comparison.RATES[name]:
+            table = report_comparison.head_to_head(name, network)
+            if not table.empty:
+                report.save(table, f"head-to-head-{network}", dataset=name)
+                panels = plots_comparison.head_to_head(table, title=f"{network} on MNIST")
+                plots.save(panels, f"head-to-head-{network}", dataset=name)
+        table = report_comparison.earned(name)
+        if not table.empty:
+            report.save(table, "allocation-earns", dataset=name)
+            asked = comparison.ALLOCATION_RATE[name]
+            title = f"what the allocation earns: LeNet-300-100 on MNIST, {asked:,.0f}×"
+            plots.save(
+                plots_comparison.earned(table, title=title), "allocation-earns", dataset=name
+            )
 
 
 def _rows() -> list[list[Run]]:
@@ -174,6 +201,44 @@ def _accuracies(table: pd.DataFrame) -> list[str]:
     ]
 
 
+def _head_to_head() -> str:
+    """Each network's table, and which method wins where."""
+    parts = []
+    for network in comparison.RATES["mnist"]:
+        table = report_comparison.head_to_head("mnist", network)
+        if table.empty:
+            continue
+        shown = report_comparison.printed(table).rename(columns={"asked": f"{network}, asked"})
+        wins = "\n".join(f"- {line}" for line in report_comparison.verdict(table).splitlines())
+        parts += [_markdown(shown), wins]
+        picture = f"results/figures/head-to-head-{network}.png"
+        parts.append(f"![Test error of each method against rate and epochs, {network}]({picture})")
+    return "\n\n".join(parts) or report_comparison.committed_head_to_head()
+
+
+def _lc() -> str:
+    claims = report_comparison.committed_claims().splitlines()
+    return "\n".join(f"- {claim.strip()}" for claim in claims)
+
+
+def _earned() -> str:
+    table = report_comparison.earned("mnist")
+    if table.empty:
+        return report_comparison.committed_earned()
+    spread = table["accuracy_sd"].map(" ± {:.2f}".format).where(table["n"] > 1, "")
+    return _markdown(
+        pd.DataFrame(
+            {
+                "LeNet-300-100 on MNIST": table["what"],
+                "accuracy, %": table["accuracy"].map("{:.2f}".format) + spread,
+                "nominal rate": table["rate"].map("{:,.0f}×".format),
+                "epochs": table["epochs"],
+                "n": table["n"],
+            }
+        )
+    )
+
+
 def _markdown(table: pd.DataFrame) -> str:
     rows = [list(table.columns), ["---"] * len(table.columns), *table.to_numpy().tolist()]
     return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
@@ -183,4 +248,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "table-3": _table_3,
     "control": _control,
     "table-4": _table_4,
+    "lc": _lc,
+    "head-to-head": _head_to_head,
+    "earned": _earned,
 }

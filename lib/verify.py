@@ -41,7 +41,9 @@ def verify(run: Run, *, device: str = "cpu") -> list[str]:
     if dataset.fingerprint != result["data_fingerprint"]:
         problems.append("data_fingerprint: the data set at hand is not the one it was run on")
     if result["budget"]:
-        spent = budget.paid(budget.layer_costs(compressible(model)), result["mode"])
+        # where nothing else is said, the budget is of nonzero weights and their bits
+        mode = result["mode"] if result["mode"] in ("prune", "quantize") else "joint"
+        spent = budget.paid(budget.layer_costs(compressible(model)), mode)
         bits = int((spent["weights"] * spent["bits"]).sum())
         if bits > result["budget"]:
             problems.append(f"{bits} bits exceed the budget of {result['budget']}")

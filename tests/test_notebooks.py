@@ -10,7 +10,7 @@ from collections.abc import Callable
 import nbformat
 import pytest
 
-from lib import experiments, paths, report
+from lib import experiments, paths, report, report_comparison
 
 FILES = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
 MOST_BYTES = 1_000_000
@@ -22,6 +22,12 @@ COMMITTED: dict[str, Callable[[], str]] = {
     "layers": report.committed_layers,
     "table-4": report.committed_table_4,
     "speed": report.committed_speed,
+    "curve": report_comparison.committed_curve,
+    "claims": report_comparison.committed_claims,
+    "head-to-head": report_comparison.committed_head_to_head,
+    "quantized": report_comparison.committed_quantized,
+    "trials": report_comparison.committed_trials,
+    "earned": report_comparison.committed_earned,
 }
 
 HOME = re.compile(r"/(?:home|Users|root)\b/?|[A-Z]:\\\\?Users|/tmp/", re.IGNORECASE)

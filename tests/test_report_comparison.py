@@ -1,0 +1,144 @@
+"""Tables of LC's figure and of the head to head, of runs whose numbers are known."""
+
+from types import SimpleNamespace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib import plots_comparison, report, report_comparison
+from lib.experiments import comparison, curve
+
+KNOWN = {"nominal_rate": 500.0, "entropy_rate": 100.0, "estimated_bytes": 10_000}
+
+
+def run(accuracy, *, dense=0.98, control=0.99, kept=0.05, amount=0.05, **result):
+    stages = [{"method": "lc", "options": [["amount", amount], ["cost", "l0-constraint"]]}]
+    layers = pd.DataFrame({"name": ["fc1", "fc2"], "weights": [100, 10], "kept": [5, 4]})
+    losses = {"test_loss": 0.1, "train_loss": 0.05, "epochs": 60}
+    return SimpleNamespace(
+        experiment={"stages": stages},
+        layers=layers,
+        result=KNOWN
+        | losses
+        | {"accuracy": accuracy, "dense_accuracy": dense, "control_accuracy": control}
+        | {"kept_fraction": kept}
+        | result,
+    )
+
+
+@pytest.fixture
+def finished(monkeypatch):
+    """What ``report.finished`` returns: slug's beginning → runs."""
+    there = {}
+
+    def lookup(experiment, *, most=100):
+        found = [runs for start, runs in there.items() if experiment.slug.startswith(start)]
+        return found[0][:most] if found else []
+
+    monkeypatch.setattr(report, "finished", lookup)
+    return there
+
+
+def test_the_curve_is_means_over_seeds_and_drops_what_is_not_there():
+    points = [[run(0.97), run(0.95)], []]
+    table = report_comparison.results_curve({"l0-constraint": points})
+    (row,) = table.to_dict("records")
+    assert row["kept_percent"] == pytest.approx(5)
+    assert row["error"] == pytest.approx(4)
+    assert row["error_sd"] == pytest.approx(np.sqrt(2))
+    assert row["control_error"] == pytest.approx(1)
+    assert (row["amount"], row["n"]) == (0.05, 2)
+
+
+def test_layer_shares_are_percentages_by_layer():
+    table = report_comparison.layer_shares({"a": run(0.9)})
+    assert table["a"].to_dict() == {"fc1": 5.0, "fc2": 40.0}
+
+
+def test_head_to_head_counts_search_and_tuning(finished):
+    finished["lenet300-digits-admm-50x"] = [run(0.97), run(0.96)]
+    finished["lenet300-digits-black-box-50x"] = [run(0.95)]
+    table = report_comparison.head_to_head("digits", "lenet300").set_index("method")
+    admm, searched = table.loc["ADMM"], table.loc["black-box search (TPE)"]
+    assert admm["accuracy"] == pytest.approx(96.5)
+    assert admm["drop"] == pytest.approx(1.5)
+    assert admm["drop_sd"] == pytest.approx(np.sqrt(0.5))
+    assert admm["control_drop"] == pytest.approx(2.5)
+    assert admm["search_epochs"] == 0
+    assert admm["tuning_epochs"] == 6 * sum(comparison.EPOCHS["lenet300", "mnist"])
+    tries = comparison.SEARCH["lenet300", "digits"]
+    assert searched["search_epochs"] == tries["trials"] * tries["epochs"]
+    assert searched["tuning_epochs"] == 0
+    assert (admm["asked"], admm["n"], searched["n"]) == (50, 2, 1)
+
+
+def test_the_verdict_names_the_winner_and_its_lead_in_sd():
+    table = pd.DataFrame(
+        {
+            "method": ["ADMM", "LC-ℓ0", "gradual pruning"],
+            "asked": 500,
+            "accuracy": [98.0, 98.5, 97.0],
+            "accuracy_sd": [0.1, 0.1, 0.2],
+        }
+    )
+    assert report_comparison.verdict(table) == (
+        "500×: LC-ℓ0 wins with 98.50 %, 0.50 points (5.0 sd) before ADMM; ADMM is number 2 of 3, "
+        "0.50 points (5.0 sd) behind."
+    )
+    lonely = table.assign(accuracy=[99.0, 98.5, 97.0], accuracy_sd=np.nan)
+    assert report_comparison.verdict(lonely) == (
+        "500×: ADMM wins with 99.00 %, 0.50 points before LC-ℓ0."
+    )
+
+
+def test_claims_are_paired_against_the_control_and_signed(finished):
+    finished["lenet300-tanh-mnist-lc-l0-constraint-0.05-"] = [run(0.985), run(0.983)]
+    finished["lenet300-tanh-mnist-magnitude-0.05-"] = [run(0.97)]
+    line = (
+        "5.0% kept: LC-ℓ0 1.60 %, +0.60 against the dense network trained on, "
+        "-1.40 against one-shot pruning (n = 2)"
+    )
+    assert report_comparison.committed_claims().strip() == line
+
+
+def test_trials_mark_the_first_of_the_best(finished):
+    lc = curve.trials()["lc"]
+    for experiment, accuracy in zip(lc, (0.9, 0.95, 0.95, 0.8, 0.7, 0.6), strict=True):
+        finished[experiment.slug] = [run(None, held_out_accuracy=accuracy)]
+    table = report_comparison.tried({"lc": lc}, {"lc": curve.TRIALS["lc"]})
+    assert table["chosen"].tolist() == [False, True, False, False, False, False]
+    assert table["accuracy"].iloc[0] == pytest.approx(90)
+    assert table["knobs"].iloc[0] == "mu 0.0003, rise 300"
+
+
+def test_where_no_run_is_there_a_line_says_so(finished):
+    for text in (
+        report_comparison.committed_curve(),
+        report_comparison.committed_claims(),
+        report_comparison.committed_head_to_head(),
+        report_comparison.committed_quantized(),
+        report_comparison.committed_trials(),
+        report_comparison.committed_earned(),
+    ):
+        assert text.startswith("No run of ")
+        assert "make reproduce DATASET=mnist" in text
+
+
+def test_figures_draw_every_method_and_point(finished):
+    for method in comparison.METHODS:
+        finished[f"lenet300-digits-{method}-"] = [run(0.97), run(0.96)]
+    table = report_comparison.head_to_head("digits", "lenet300")
+    figure = plots_comparison.head_to_head(table, title="")
+    assert len(figure.legends[0].get_texts()) == len(comparison.METHODS)
+    for axis in figure.axes[2:]:  # at one rate: a point a method
+        assert len(axis.containers) == len(comparison.METHODS)
+    drawn = report_comparison.results_curve({"a": [[run(0.97)]], "b": [[run(0.9)], [run(0.8)]]})
+    left, right = plots_comparison.results_curve(drawn, title="").axes
+    assert [len(c.lines[0].get_xdata()) for c in left.containers] == [1, 2]
+    assert right.get_ylabel() == "loss (nats an image)"
+    finished["lenet300-digits-allocation-random"] = [run(0.9), run(0.8)]
+    (axis,) = plots_comparison.earned(report_comparison.earned("digits"), title="").axes
+    assert len(axis.get_yticks()) == 4  # ADMM, random, and the two of the head to head
+    plt.close("all")
