@@ -16,6 +16,7 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import softshrink
@@ -29,6 +30,8 @@ from lib.projections.knapsack import (
 )
 
 CHUNK = 1 << 18  # weights computed at a time: a float64 copy, 2 MB, stays in the cache
+MARGIN = 3.0  # standard errors of the sample on each side of its threshold
+CROWD = 1 / 16  # of all weights: more of them in the bracket are not worth collecting
 
 
 def l0_constraint(weights: Sequence[Tensor], *, keep: int) -> list[Tensor]:
@@ -70,10 +73,13 @@ def l1_constraint(weights: Sequence[Tensor], *, radius: float) -> list[Tensor]:
     weights : floating tensors of any shapes on one device.
     radius : κ, 0 ≤ radius < ∞, in units of the weights.
 
-    Returns new tensors of the same shapes and dtypes. No sort: each step of Newton's method on t
-    is one reading pass. A sample gives the start, so 10⁶ weights and more took 3 to 6 passes where
-    they were normal, Laplace, Student t of 2 degrees or tied, 9 at most for Cauchy; fewer weights
-    are their own sample, and took up to 13. In theory n are possible, as in Michelot's method.
+    Returns new tensors of the same shapes and dtypes. No sort. On the CPU a sample brackets t, one
+    reading pass adds up what lies above the bracket and collects what lies inside, one pass writes.
+    On other devices, or where the tails are so heavy that the bracket is wide or misses, each step
+    of Newton's method on t is one reading pass. The sample gives its start, so 10⁶ weights and more
+    took 3 to 6 passes where they were normal, Laplace, Student t of 2 degrees or tied, 9 at most
+    for Cauchy; fewer weights are their own sample, and took up to 13. In theory n are possible, as
+    in Michelot's method.
 
     Raises ``ValueError`` for NaN or infinite weights, other dtypes, and a radius out of range.
     """
@@ -83,9 +89,7 @@ def l1_constraint(weights: Sequence[Tensor], *, radius: float) -> list[Tensor]:
     if radius == 0:
         check_finite(flat)
         return [torch.zeros_like(w) for w in weights]
-    drawn, numbers = strided_sample(flat)
-    guess = _threshold([d.contiguous() for d in drawn], numbers, unit, radius / unit, start=0.0)
-    threshold = _threshold(flat, [1.0] * len(flat), unit, radius / unit, start=guess)
+    threshold = _search(flat, unit, radius / unit)
     if threshold == 0:  # inside the ball, or not finite
         check_finite(flat)
         return [w.detach().clone() for w in weights]
@@ -224,20 +228,75 @@ def _unit(flat: list[Tensor]) -> float:
     return math.ldexp(1.0, max(-1000, math.frexp(top)[1] - 1))  # top/unit lies in [1, 2)
 
 
+def _search(flat: list[Tensor], unit: float, radius: float) -> float:
+    """What ``_threshold`` finds for all weights, with help from a sample of them."""
+    drawn, numbers = strided_sample(flat)
+    drawn = [d.contiguous() for d in drawn]
+    start = _threshold(drawn, numbers, unit, radius, start=0.0)
+    if all(n <= 1 for n in numbers):  # every weight was drawn
+        return start
+    if all(w.device.type == "cpu" for w in flat):
+        # The root's standard error is that of f over the slope of f: where the excess over the root
+        # is exponentially distributed, √(2/#) of its mean, # the number of drawn weights above.
+        total, number = _above(drawn, numbers, unit, start)
+        number = max(1.0, number)
+        error = math.sqrt(2 * max(numbers) / number) * max(0.0, total / number - start)
+        low, high = max(0.0, start - MARGIN * error), start + MARGIN * error
+        between = [_above(drawn, numbers, unit, t)[1] for t in (low, high)]
+        if between[0] - between[1] <= CROWD * sum(map(len, flat)):
+            *beyond, inside = _split(flat, unit, low, high)
+            # Steps from low and high are those for all weights. So if the root lies outside, this
+            # one is to its left, and the steps for all weights go on from there.
+            start = _threshold([inside], [1.0], 1.0, radius, start=low, beyond=beyond)
+            if low <= start <= high:
+                return start
+    return _threshold(flat, [1.0] * len(flat), unit, radius, start=start)
+
+
+def _split(flat: list[Tensor], unit: float, low: float, high: float) -> tuple[float, int, Tensor]:
+    """Σ |w|/unit over the weights above ``high``, how many they are, and |w|/unit of the next.
+
+    The next are those above ``low``. They are found by NumPy, whose comparisons are five times as
+    fast as torch's, and its boolean index six times (NumPy 2, torch 2.11, 1 thread).
+    """
+    sums, number, inside = [], 0, []
+    for w in flat:
+        buffers = torch.empty(2, min(CHUNK, len(w)), dtype=torch.float64)
+        for chunk in w.split(CHUNK):
+            size, large = buffers[:, : len(chunk)]
+            size.copy_(chunk).abs_()
+            if unit != 1:
+                size.div_(unit)
+            sums.append(torch.hardshrink(size, high, out=large).sum())
+            sizes = size.numpy()
+            above = sizes > high
+            number += int(np.count_nonzero(above))
+            inside.append(sizes[above != (sizes > low)])
+    return float(torch.stack(sums).sum()), number, torch.from_numpy(np.concatenate(inside))
+
+
 def _threshold(
-    flat: list[Tensor], numbers: list[float], unit: float, radius: float, *, start: float
+    flat: list[Tensor],
+    numbers: list[float],
+    unit: float,
+    radius: float,
+    *,
+    start: float,
+    beyond: Sequence[float] = (0.0, 0.0),
 ) -> float:
     """The root t of f(t) = Σ max(|w|/unit − t, 0) − radius, if it has one above 0; else 0.
 
     0, too, if a weight is not finite.
 
-    A weight of layer i counts numbers[i] times. f is convex, falling and piecewise linear, so a
+    A weight of layer i counts numbers[i] times; ``beyond`` are Σ |w|/unit and the number of weights
+    that are not in ``flat`` and count at every t. f is convex, falling and piecewise linear, so a
     step from any start leads to the left of the root; from there steps lead only to the right, and
     the last one, between whose ends no |w| lies, to the root itself.
     """
 
     def step(t: float) -> float:
         total, number = _above(flat, numbers, unit, t)
+        total, number = total + beyond[0], number + beyond[1]
         if number == 0 or not math.isfinite(total):
             return 0.0
         # t − f(t)/f′(t) = (Σ |w| − radius)/#, over the weights with |w| > t
@@ -271,7 +330,7 @@ def _above(
 def _soften(weights: Sequence[Tensor], threshold: float) -> list[Tensor]:
     threshold = min(threshold, sys.float_info.max)  # softshrink refuses an infinite one
     # θ = sign(w)·max(|w| − t, 0)
-    return _rounded(weights, lambda w: softshrink(w, threshold))
+    return _rounded(weights, lambda w: softshrink(w, threshold, out=w))
 
 
 @torch.no_grad()
