@@ -20,9 +20,9 @@ AMOUNTS = {
     "l1-penalty": (1e-5, 3e-5, 1e-4, 2e-4, 4e-4, 8e-4, 1.6e-3),
 }
 AMOUNTS_DIGITS = {
-    "l0-penalty": (1e-5, 1e-4, 1e-3),
-    "l1-constraint": (0.5, 0.2, 0.1),
-    "l1-penalty": (1e-4, 1e-3, 3e-3),
+    "l0-penalty": (1e-5, 3e-5, 1e-4),
+    "l1-constraint": (0.1, 0.05, 0.03),
+    "l1-penalty": (2e-4, 5e-4, 1e-3),
 }
 
 #: Where each layer keeps the same share.
