@@ -10,7 +10,7 @@ from collections.abc import Callable
 import nbformat
 import pytest
 
-from lib import experiments, paths, report, report_comparison
+from lib import experiments, paths, report, report_comparison, report_lc
 
 FILES = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
 MOST_BYTES = 1_000_000
@@ -22,6 +22,7 @@ COMMITTED: dict[str, Callable[[], str]] = {
     "layers": report.committed_layers,
     "table-4": report.committed_table_4,
     "speed": report.committed_speed,
+    "meetings": report_lc.committed_meetings,
     "curve": report_comparison.committed_curve,
     "claims": report_comparison.committed_claims,
     "head-to-head": report_comparison.committed_head_to_head,
