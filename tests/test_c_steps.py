@@ -1,7 +1,7 @@
 """Every cost of LC as a projection: within its bound, and nearest by brute force or a formula."""
 
 import math
-from itertools import combinations, product
+from itertools import combinations, pairwise, product
 
 import kmeans1d
 import numpy as np
@@ -221,7 +221,7 @@ def least_sum(group, values, keep):
     best = math.inf
     for corrected in combinations(range(len(w)), keep):
         left = 0.0
-        for start, end in zip(ends[:-1], ends[1:], strict=True):
+        for start, end in pairwise(ends):
             others = w[[i for i in range(start, end) if i not in corrected]]
             if len(others) > values:
                 found = kmeans1d.cluster(others, values)
@@ -271,7 +271,7 @@ def test_a_sums_error_falls_from_turn_to_turn(monkeypatch):
         for turns in range(1, 11):
             monkeypatch.setattr(c_steps, "TURNS", turns)
             errors.append(error(group, projected("codebook+l0", group, (2, 0.05))))
-        assert all(b <= a for a, b in zip(errors, errors[1:], strict=False))
+        assert all(b <= a for a, b in pairwise(errors))
         fell += errors[-1] < errors[0]
     assert fell >= 5
 

@@ -1,4 +1,4 @@
-"""Values made by k-means, against exact solvers; shared ones move by the mean of their gradients."""
+"""Values made by k-means are the best ones; shared, they move by the mean of their gradients."""
 
 import copy
 import io
