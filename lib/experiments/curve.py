@@ -43,7 +43,7 @@ TUNED = {"lc": {"mu": 1e-3, "rise": 300}, "gradual": {"until": 0.25, "scope": "g
 
 #: Settings that a slug does not say. Runs are found by their slugs: these stay as they are, also
 #: when others turn out the best.
-UNSAID = {"lc": {"mu": 1e-3, "rise": 300}, "gradual": 0.5}
+UNSAID = {"lc": {"mu": 1e-3, "rise": 300}, "gradual": 0.25}
 
 
 def lc(
