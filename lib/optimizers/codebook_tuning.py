@@ -35,8 +35,9 @@ class CodebookTuning(Method):
     """
 
     def __init__(self, *, bits: int | Sequence[int] | None = None, free_zero: bool = True):
-        for b in bits if isinstance(bits, Sequence) else [bits]:
-            if b is not None and b not in range(1, 9):
+        listed = bits if isinstance(bits, Sequence) else [] if bits is None else [bits]
+        for b in listed:
+            if b not in range(1, 9):
                 raise ValueError(
                     f"bits = {b} must be a whole number from 1 to 8; the paper has 5, 8"
                 )
