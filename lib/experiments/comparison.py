@@ -129,7 +129,7 @@ def schedules(dataset: str, network: str) -> tuple[Schedule, Schedule]:
 
 def _admm(network, budget, first, second, pull, *, rho, rise, bits):
     growth = round(rise ** (1 / first.epochs), 3)
-    options = {"budget": budget, "rho": rho, "start_bits": bits, "growth": growth}
+    options = {"budget": budget, "rho": pull * rho, "start_bits": bits, "growth": growth}
     return ("admm", options, first), ("tune-codebooks", {}, second)
 
 

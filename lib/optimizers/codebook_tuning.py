@@ -64,6 +64,10 @@ class CodebookTuning(Method):
         for layer in self.layers:
             layer.share()
 
+    def finish(self) -> bool:
+        """Whether ``start`` changed the weights: normalisation may not have seen them trained."""
+        return self.bits is not None
+
     @torch.no_grad()
     def metrics(self) -> dict[str, float]:
         """The weights left, by layer."""
