@@ -61,7 +61,7 @@ def result(id):
 
 def needed_first(wildcards):
     run = CATALOGUE[wildcards.id]
-    return [result(id) for id in (run["parent"], run["control"]) if id in MISSING]
+    return [result(id) for id in (run["parent"], run["like"], run["control"]) if id in MISSING]
 
 
 def device(wildcards):

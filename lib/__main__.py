@@ -155,11 +155,10 @@ def _entries(datasets: list[str]) -> list[Entry]:
 
 def _row(entry: Entry, seed: int) -> dict:
     experiment = entry.experiment
-    parent, control = experiment.parent, experiment.control
+    needed = {"parent": experiment.parent, "like": experiment.like, "control": experiment.control}
     return {
         "id": experiment.id(seed),
-        "parent": parent and parent.id(seed),
-        "control": control and control.id(seed),
+        **{kind: other and other.id(seed) for kind, other in needed.items()},
         "status": runs.status(experiment, seed),
         "priority": entry.priority,
         "seconds": {kind: experiments.seconds(experiment, kind) for kind in ("cpu", "cuda")},

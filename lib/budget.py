@@ -75,8 +75,14 @@ def shares(densities: Sequence[float], costs: Sequence[int], budget: float) -> l
     """min(1, s·dᵢ) for the largest s with Σ min(1, s·dᵢ)·costᵢ ≤ ``budget``; all 1 if that fits.
 
     ``densities`` are positive; ``costs`` is what each layer would cost whole, in the budget's
-    units. Exact to rounding.
+    units, positive too. Exact to rounding. Raises ``ValueError`` for numbers out of range.
     """
+    if not budget >= 0:
+        raise ValueError(f"the budget is {budget}; it must be 0 or more")
+    if not all(d > 0 for d in densities) or not all(c > 0 for c in costs):
+        raise ValueError(f"densities {list(densities)} and costs {list(costs)} must be positive")
+    if budget >= sum(costs):
+        return [1.0] * len(costs)  # also where rounding would leave a scale just short of it
     free, left = set(range(len(densities))), budget
     scale = math.inf
     while free:

@@ -255,6 +255,8 @@ def _options(stage: Stage, like: Run | None) -> dict:
     """The stage's options; where one is ``"like"``, what each layer of that run has."""
     options = dict(stage.options)
     if "like" in options.values():
+        if like is None:
+            raise ValueError(f"{stage.method!r} asks for another run's rates: say which is like")
         kept, bits = like.layers["kept"], like.layers["bits"]
         # the least share of n weights that are at least so many
         shares = [

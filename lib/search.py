@@ -28,14 +28,15 @@ class BlackBox:
     """max accuracy over each layer's share of weights and bits, s.t. Σ keepᵢ·nᵢ·bitsᵢ ≤ ``budget``.
 
     Each of ``trials`` draws every layer's density, log-uniform, and bits; the densities are scaled
-    so that the whole budget is spent. Raises ``ValueError`` for numbers out of range.
+    so that the whole budget is spent, if the network has as many bits. Raises ``ValueError`` for
+    numbers out of range.
     """
 
     def __init__(self, *, budget: int, trials: int):
-        if budget < 0:
+        if not budget >= 0:
             raise ValueError(f"budget = {budget} bits must be 0 or more")
-        if trials < 1:
-            raise ValueError(f"trials = {trials} must be 1 or more")
+        if not trials >= 1 or trials != int(trials):
+            raise ValueError(f"trials = {trials} must be a whole number of 1 or more")
         self.budget, self.trials = budget, trials
 
 

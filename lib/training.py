@@ -218,6 +218,10 @@ class _Loop:
                 f"periods_per_epoch = {periods} is more than the {self.steps} steps of an epoch"
             )
         self.period_ends = {self.steps * (i + 1) // periods - 1 for i in range(periods)}
+        if stage:
+            # What the method draws must not depend on where the run was interrupted; in its first
+            # stage the generator is as the caller has seeded it.
+            torch.manual_seed(self._derived("start"))
         method.start(model)
 
     def _sgd(self) -> torch.optim.SGD:
@@ -299,8 +303,7 @@ class _Loop:
 
         It also seeds what the network draws.
         """
-        label = f"{self.seed}/{self.stage}/{self.epoch}".encode()
-        seed = int.from_bytes(hashlib.sha256(label).digest()[:7], "big")
+        seed = self._derived(self.epoch)
         torch.manual_seed(seed)
         generator = torch.Generator().manual_seed(seed)
         images, schedule = len(self.dataset.train), self.schedule
@@ -309,6 +312,11 @@ class _Loop:
             drawn = draw(images, padding=schedule.crop, flip=schedule.flip, generator=generator)
             order.append(drawn)
         return order
+
+    def _derived(self, part: int | str) -> int:
+        """A seed of its own for a part of the stage."""
+        label = f"{self.seed}/{self.stage}/{part}".encode()
+        return int.from_bytes(hashlib.sha256(label).digest()[:7], "big")
 
     def state_dict(self) -> dict:
         return {

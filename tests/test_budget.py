@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from lib import budget, networks
@@ -68,6 +70,55 @@ def test_a_layer_that_is_only_zeros_pays_a_bit_a_weight_when_quantizing():
     layers = budget.layer_costs({"gone": torch.zeros(5)})
     assert budget.paid(layers, "quantize")[["weights", "bits"]].to_numpy().tolist() == [[5, 1]]
     assert budget.paid(layers, "joint")[["weights", "bits"]].to_numpy().tolist() == [[0, 1]]
+
+
+def bisected(densities, costs, limit):
+    """The largest s by bisection of Σ min(1, s·d)·cost, which rises in s."""
+    low, high = 0.0, 1 / min(densities)
+    for _ in range(200):
+        middle = (low + high) / 2
+        spent = sum(min(1, middle * d) * c for d, c in zip(densities, costs, strict=True))
+        low, high = (middle, high) if spent <= limit else (low, middle)
+    return [min(1, low * d) for d in densities]
+
+
+@given(
+    layers=st.lists(st.tuples(st.floats(1e-3, 10), st.integers(1, 10**6)), min_size=1, max_size=6),
+    part=st.floats(0, 1.2),
+)
+def test_shares_are_the_largest_that_fit(layers, part):
+    densities, costs = zip(*layers, strict=True)
+    limit = int(part * sum(costs))
+    found = budget.shares(densities, costs, limit)
+    assert found == pytest.approx(bisected(densities, costs, limit), rel=1e-9, abs=1e-12)
+    assert all(0 <= share <= 1 for share in found)
+    # whole weights fit exactly, rounding and all
+    assert sum(int(share * cost) for share, cost in zip(found, costs, strict=True)) <= limit
+
+
+def test_shares_by_hand():
+    # the second is whole, the others have 60 of 200 left, two to one
+    assert budget.shares([0.2, 5, 0.1], [100, 40, 100], 100) == pytest.approx([0.4, 1, 0.2])
+    assert budget.shares([0.2, 0.1], [100, 100], 0) == [0, 0]
+    assert budget.shares([0.3, 0.1], [10, 100], 110) == [1, 1]
+    assert budget.shares([0.3, 0.1], [10, 100], 10**9) == [1, 1]
+    assert budget.shares([0.7], [49], 49) == [1]
+    assert budget.shares([], [], 5) == []
+
+
+@pytest.mark.parametrize(
+    ("densities", "costs", "limit", "message"),
+    [
+        ([0.1], [10], -1, "the budget is -1; it must be 0 or more"),
+        ([0.1], [10], float("nan"), "the budget is nan"),
+        ([0.1, 0.0], [10, 10], 5, "must be positive"),
+        ([0.1, 0.1], [10, 0], 5, "must be positive"),
+        ([float("nan")], [10], 5, "must be positive"),
+    ],
+)
+def test_shares_refuse_numbers_out_of_range(densities, costs, limit, message):
+    with pytest.raises(ValueError, match=message):
+        budget.shares(densities, costs, limit)
 
 
 def test_summary(by_hand):

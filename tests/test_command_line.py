@@ -52,11 +52,12 @@ def test_list_for_programs(results, capsys):
     rows = json.loads(capsys.readouterr().out)
     ids = {row["id"] for row in rows}
     for row in rows:
-        keys = {"id", "parent", "control", "status", "priority", "seconds", "purpose"}
+        keys = {"id", "parent", "like", "control"} | {"status", "priority", "seconds", "purpose"}
         assert set(row) == keys
         assert row["status"] == "missing"
         assert set(row["seconds"]) == {"cpu", "cuda"}
-        assert row["parent"] is None or row["parent"] in ids
+        for kind in ("parent", "like"):
+            assert row[kind] is None or row[kind] in ids
         assert row["id"][-3:] == (row["parent"] or row["id"])[-3:]  # the same seed
     assert [row["priority"] for row in rows] == sorted(row["priority"] for row in rows)
 

@@ -2,14 +2,28 @@
 
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from types import SimpleNamespace
 
 import pytest
 
-from lib import experiments
+from lib import experiments, networks, runs
 from lib.data import NAMES
-from lib.experiments import Experiment, Stage, admm, catalogue, dense, find
+from lib.experiments import (
+    Experiment,
+    Stage,
+    admm,
+    catalogue,
+    comparison,
+    curve,
+    dense,
+    find,
+    index,
+)
+from lib.experiments.spec import Entry
 from lib.optimizers import METHODS
+from lib.search import BlackBox
 from lib.training import Schedule
+from lib.verify import verify
 
 DATASETS = experiments.DATASETS
 
@@ -94,7 +108,39 @@ def test_a_control_trains_the_parent_on_by_the_same_schedules():
     assert control.budget is control.mode is None
     assert control.control is None
     assert dense("digits").control is None
-    assert replace(experiment, held_out=True).control.held_out
+
+
+def test_trials_curves_and_dense_networks_have_no_control():
+    experiment = admm("digits", rate=200)
+    assert replace(experiment, held_out=True).control is None
+    assert replace(experiment, trace=True).control is None
+    assert replace(experiment, parent=None).control is None
+    assert replace(experiment, like=experiment.parent).control == experiment.control
+    # of one that starts from a compressed network: that one's control, trained on
+    tuned = experiments.tuned(experiment, epochs=3)
+    assert tuned.control.parent == experiment.control
+
+
+def test_a_run_that_is_taken_over_is_hashed_but_for_its_slug():
+    other = admm("digits", rate=100)
+    experiment = admm("digits", rate=200)
+    like = replace(experiment, like=other)
+    assert hashed(like) != hashed(experiment)
+    assert hashed(like) != hashed(replace(experiment, like=admm("digits", rate=50)))
+    assert hashed(like) != hashed(replace(experiment, like=replace(other, recipe=2)))
+    assert hashed(like) == hashed(replace(like, like=replace(other, slug="renamed")))
+    # as a parent and as what is taken over are not the same
+    swapped = replace(experiment, parent=other, like=experiment.parent)
+    assert hashed(swapped) != hashed(replace(experiment, like=other))
+
+
+def test_a_searchs_epochs_are_those_of_all_its_trials():
+    schedule = Schedule(epochs=3, lr=0.1)
+    search = Stage(method="black-box", schedule=schedule, options=(("budget", 9), ("trials", 7)))
+    plain = Stage(method="sgd", schedule=schedule)
+    fields = {"slug": "a", "dataset": "digits", "network": "lenet5"}
+    assert (search.epochs, plain.epochs) == (21, 3)
+    assert Experiment(stages=(search, plain), **fields).epochs == 24
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
@@ -107,10 +153,15 @@ def test_the_catalogue_hangs_together(dataset):
         assert experiment.dataset == dataset in NAMES
         assert entry.purpose
         assert entry.priority >= 1
-        for other in (experiment.parent, experiment.control and experiment.control.parent):
-            assert other is None or {other.id(s) for s in range(entry.seeds)} <= set(ids)
+        for other in runs.needs(experiment):
+            assert {other.id(s) for s in range(entry.seeds)} <= set(ids)
         for stage in experiment.stages:
-            METHODS[stage.method](**dict(stage.options))  # its options are those of its method
+            options = dict(stage.options)
+            if "like" in options.values():
+                assert experiment.like
+                found = {"keep": [0.5], "bits": [8]}
+                options |= {name: found[name] for name, v in options.items() if v == "like"}
+            (METHODS | {"black-box": BlackBox})[stage.method](**options)  # its options are its own
         for device in ("cpu", "cuda"):
             assert experiments.seconds(experiment, device) > 0
 
@@ -127,6 +178,23 @@ def test_the_catalogue_has_what_the_tables_and_figures_ask_for():
             wanted += experiments.table_4(dataset)
         assert {experiment.id(0) for experiment in wanted} <= ids
     assert {0.01, 0.05, 0.1, 0.5} <= set(experiments.figure_2("mnist"))  # the paper's four
+
+
+def test_what_several_parts_ask_for_is_there_once_with_the_most_seeds_and_soonest(monkeypatch):
+    one, other = dense("digits"), dense("digits", network="lenet300")
+
+    def part(*asked):
+        entries = [
+            Entry(experiment=e, seeds=seeds, purpose=purpose, priority=priority)
+            for e, seeds, purpose, priority in asked
+        ]
+        return SimpleNamespace(DATASETS=("digits",), entries=lambda dataset: entries)
+
+    renamed = replace(one, stages=one.stages)
+    first = part((one, 1, "first", 3), (other, 2, "other", 1), (renamed, 2, "again", 2))
+    monkeypatch.setattr(index, "PARTS", (first, part((one, 1, "last", 4))))
+    found = [(e.experiment, e.seeds, e.purpose, e.priority) for e in catalogue("digits")]
+    assert found == [(one, 2, "first", 2), (other, 2, "other", 1)]
 
 
 def test_budgets_are_what_their_rates_allow():
@@ -186,3 +254,176 @@ def test_the_short_rows_are_some_of_the_full_ones_by_another_schedule():
         assert short.parent.epochs < row.parent.epochs
     with pytest.raises(ValueError, match="no shorter schedule on digits"):
         experiments.short_table_4("digits")
+
+
+# --------------------------------------------------------------- head to head and LC's figure
+
+COMPARED = [(d, network) for d in comparison.DATASETS for network in comparison.RATES[d]]
+
+
+@pytest.mark.parametrize(("dataset", "network"), COMPARED)
+def test_head_to_head_all_rows_start_alike_and_train_as_long(dataset, network):
+    rows = list(comparison.rows(dataset, network).values())
+    methods = comparison.FEWER if network == "lenet5" else comparison.METHODS
+    assert len({row.name for row in rows}) == len(rows)
+    assert len(rows) == len(methods) * len(comparison.RATES[dataset][network])
+    assert {row.parent for row in rows} == {dense(dataset, network=network)}
+    assert {row.epochs for row in rows} == {sum(comparison.EPOCHS[network, dataset])}
+    # epoch by epoch, so that one control is that of all
+    assert len({tuple(stage.schedule for stage in row.stages) for row in rows}) == 1
+    assert len({row.control for row in rows}) == 1
+    assert not any(row.held_out or row.trace for row in rows)
+    weights = experiments.weights(network)
+    assert [row.budget for row in rows] == [
+        int(32 * weights / rate) for _ in methods for rate in comparison.RATES[dataset][network]
+    ]
+
+
+@pytest.mark.parametrize("dataset", comparison.DATASETS)
+@pytest.mark.parametrize("kind", comparison.ALLOCATIONS)
+def test_an_allocation_is_that_of_a_row_of_admm(dataset, kind):
+    found = comparison.allocation(dataset, kind)
+    rows = comparison.rows(dataset, "lenet300")
+    assert found.like in rows.values()
+    assert (found.like.mode, found.like.budget) == ("joint", found.budget)
+    if kind == "scratch":
+        assert found.parent is None
+        whole = found.like.parent.epochs + found.like.epochs
+        assert [stage.method for stage in found.stages][:2] == ["held-zeros"] * 2
+    else:
+        assert found.parent == found.like.parent
+        assert found.control == found.like.control
+        whole = found.like.epochs
+    assert found.epochs == whole
+    assert len({comparison.allocation(dataset, k).name for k in comparison.ALLOCATIONS}) == 3
+
+
+@pytest.mark.parametrize(("dataset", "network"), COMPARED)
+def test_the_black_box_takes_over_what_was_searched_on_held_out_images(dataset, network):
+    for rate in comparison.RATES[dataset][network]:
+        row = comparison.head_to_head(dataset, network, "black-box", rate)
+        (stage,) = row.like.stages
+        assert (stage.method, row.like.held_out, row.held_out) == ("black-box", True, False)
+        assert row.like.parent.held_out
+        assert dict(stage.options)["budget"] == row.like.budget == row.budget
+        assert row.like.control is None
+
+
+@pytest.mark.parametrize("part", [comparison, curve])
+def test_every_method_has_as_many_trials_and_takes_one_of_them(part):
+    assert {len(settings) for settings in part.TRIALS.values()} == {6}
+    assert set(part.TUNED) == set(part.TRIALS)
+    for method, settings in part.TRIALS.items():
+        assert part.TUNED[method] in settings
+        assert len({tuple(sorted(knobs.items())) for knobs in settings}) == 6
+    for tried in part.trials().values():
+        assert len({trial.name for trial in tried}) == len({trial.slug for trial in tried}) == 6
+        assert all(trial.held_out and trial.parent.held_out for trial in tried)
+        assert all(trial.control is None for trial in tried)
+        assert len({trial.epochs for trial in tried}) == 1
+    assert set(comparison.METHODS) == {*comparison.TRIALS, "black-box"}
+
+
+@pytest.mark.parametrize("part", [comparison, curve])
+def test_another_best_setting_renames_no_trial(part, monkeypatch):
+    """Trials that are done are found again when the best of them has been chosen."""
+    before = {method: [t.name for t in tried] for method, tried in part.trials().items()}
+    worst = {method: settings[-1] for method, settings in part.TRIALS.items()}
+    monkeypatch.setattr(part, "TUNED", worst)
+    assert {m: [t.name for t in tried] for m, tried in part.trials().items()} == before
+
+
+def test_a_trial_of_the_setting_that_is_taken_is_the_row_on_held_out_images():
+    for method, knobs in comparison.TUNED.items():
+        row = comparison.head_to_head("mnist", "lenet300", method, 500)
+        trial = comparison.head_to_head("mnist", "lenet300", method, 500, **knobs)
+        assert trial.stages == row.stages
+        held_out = replace(row.parent, held_out=True)
+        assert hashed(trial) == hashed(replace(row, held_out=True, parent=held_out))
+
+
+def test_no_such_method_and_no_such_trial():
+    with pytest.raises(ValueError, match="unknown method 'df': choose one of admm, lc"):
+        comparison.head_to_head("digits", "lenet300", "df", 50)
+    with pytest.raises(ValueError, match="'black-box' has no knobs"):
+        comparison.head_to_head("digits", "lenet300", "black-box", 50, bits=2)
+
+
+@pytest.mark.parametrize("dataset", curve.DATASETS)
+def test_lcs_figure_starts_every_run_alike_and_trains_as_long(dataset):
+    groups = (*curve.curves(dataset).values(), *curve.per_layer(dataset).values())
+    drawn = [run for group in groups for run in group]
+    drawn += curve.meetings(dataset).values()
+    assert len({run.name for run in drawn}) == len(drawn)
+    assert {run.parent for run in drawn} == {dense(dataset, network=curve.NETWORK)}
+    assert len({tuple(stage.schedule for stage in run.stages) for run in drawn}) == 1
+    assert {run.epochs for run in drawn} == {curve.EPOCHS[dataset]}
+    assert len({run.control for run in drawn} - {None}) == 1
+    assert [run.trace for run in curve.meetings(dataset).values()] == [True] * 4
+
+
+def test_curves_go_from_many_weights_to_few():
+    for dataset in curve.DATASETS:
+        for name, drawn in curve.curves(dataset).items():
+            (key,) = {"amount", "keep"} & set(dict(drawn[0].stages[0].options))
+            amounts = [dict(run.stages[0].options)[key] for run in drawn]
+            assert amounts == sorted(amounts, reverse=not name.endswith("penalty"))
+
+
+# --------------------------------------------------------------- what the rows really come to
+
+
+def shortened(experiment):
+    """The same of one epoch a stage, and of two trials."""
+    stages = tuple(
+        replace(
+            stage,
+            schedule=replace(stage.schedule, epochs=1, warmup=0),
+            options=tuple(
+                (name, {"trials": 2, "epochs": 1}.get(name, v)) for name, v in stage.options
+            ),
+        )
+        for stage in experiment.stages
+    )
+    others = {kind: getattr(experiment, kind) for kind in ("parent", "like")}
+    others = {kind: other and shortened(other) for kind, other in others.items()}
+    # no control: its epochs are the test's, and it is compressed by nothing
+    return replace(experiment, stages=stages, trace=True, **others)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """One folder for all: the rows have their start in common."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WORKBOOK_RESULTS", str(tmp_path_factory.mktemp("results")))
+        runs.dataset_of.cache_clear()
+        yield
+
+
+ROWS = {
+    **{f"{m}-{rate}x": e for (m, rate), e in comparison.rows("digits", "lenet300").items()},
+    **{f"{kind}-200x": comparison.allocation("digits", kind) for kind in comparison.ALLOCATIONS},
+    **{f"{bits}bits": comparison.fixed_width("digits", bits) for bits in comparison.WIDTHS},
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_row_that_was_run_is_within_its_budget(results, name):
+    row = shortened(ROWS[name])
+    run = runs.get(row, 0, device="cpu", threads=1, quiet=True)
+    assert verify(run) == []
+    assert run.result["nominal_bits"] <= row.budget
+    layers = compressible_of(run)
+    bits = [max(1, int(w[w != 0].unique().numel() - 1).bit_length()) for w in layers]
+    kept = [int(w.count_nonzero()) for w in layers]
+    assert sum(b * k for b, k in zip(bits, kept, strict=True)) == run.result["nominal_bits"]
+    # and not far below, but for what follows ADMM: its last quantization sends weights to zero
+    if row.mode not in ("joint", *(f"allocation-{kind}" for kind in comparison.ALLOCATIONS)):
+        assert run.result["nominal_bits"] > 0.9 * row.budget
+    if row.like:
+        other = runs.read(runs.folder_of(row.like, 0))
+        assert run.layers["kept"].tolist() == other.layers["kept"].tolist()
+
+
+def compressible_of(run):
+    return list(networks.compressible(run.model()).values())

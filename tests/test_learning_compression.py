@@ -1,6 +1,7 @@
 """LC against its algorithm written out, its costs against their bounds, and where μ leads."""
 
 import copy
+import io
 
 import numpy as np
 import pytest
@@ -10,8 +11,8 @@ from torch import nn
 from lib import networks
 from lib.data import load
 from lib.networks import compressible
-from lib.optimizers import LearningCompression
-from lib.optimizers.learning_compression import COSTS, FIRST_PULL
+from lib.optimizers import LearningCompression, MagnitudePruning
+from lib.optimizers.learning_compression import FIRST_PULL
 from lib.training import Schedule, train
 
 
@@ -81,7 +82,7 @@ def test_the_first_mu_is_chosen_after_an_l_step_of_plain_training():
 
 
 @pytest.mark.parametrize("scope", ["global", "layer"])
-@pytest.mark.parametrize("cost", [name for name in COSTS if name.endswith("constraint")])
+@pytest.mark.parametrize("cost", ["l0-constraint", "l1-constraint", "l2-constraint"])
 def test_theta_keeps_its_bound(cost, scope):
     model = network()
     before = [w.detach().clone() for w in compressible(model).values()]
@@ -108,7 +109,7 @@ def test_theta_keeps_its_bound(cost, scope):
         assert measure(new) <= bound * (1 + 1e-6)
 
 
-@pytest.mark.parametrize("cost", [name for name in COSTS if name.endswith("penalty")])
+@pytest.mark.parametrize("cost", ["l0-penalty", "l1-penalty", "l2-penalty"])
 def test_a_penalty_is_weighed_against_mu(cost):
     model = network()
     w = vector(compressible(model).values())
@@ -120,6 +121,69 @@ def test_a_penalty_is_weighed_against_mu(cost):
         "l2": w * 0.5 / (0.5 + 2 * 0.01),
     }[cost[:2]]
     np.testing.assert_allclose(vector(method.theta), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_each_layer_has_the_amount_that_a_list_says():
+    def theta(amount, **options):
+        method = LearningCompression(cost="l0-constraint", amount=amount, mu=1.0, **options)
+        method.start(network())
+        return method.theta
+
+    first, second = theta((0.5, 0.2), scope="layer")
+    assert torch.equal(first, theta(0.5, scope="layer")[0])
+    assert torch.equal(second, theta(0.2, scope="layer")[1])
+    assert [int(t.count_nonzero()) for t in (first, second)] == [15, 3]
+
+
+def test_a_pair_is_one_amount_and_a_list_of_pairs_one_for_each_layer():
+    def theta(amount, **options):
+        method = LearningCompression(cost="codebook+l0", amount=amount, mu=1.0, **options)
+        method.start(network())
+        return method.theta
+
+    first, second = theta(((2, 0.1), (1, 0.4)), scope="layer")
+    assert torch.equal(first, theta((2, 0.1), scope="layer")[0])
+    assert torch.equal(second, theta((1, 0.4), scope="layer")[1])
+    assert len(theta((2, 0.1))) == 2  # of all layers together
+
+
+@pytest.mark.parametrize(
+    ("cost", "amount", "scope", "message"),
+    [
+        ("l0-constraint", (0.5, 0.2), "global", "amount lists one for each layer: choose scope="),
+        ("codebook+l0", ((2, 0.1), (2, 0.1)), "global", "choose scope='layer'"),
+        ("l0-constraint", (0.5, 1.2), "layer", "amount = 1.2 must be from 0 to 1"),
+        ("codebook", (4, 0), "layer", "amount = 0 must be a whole number"),
+        ("l0-constraint", (0.5,), "layer", "amount lists 1 numbers for a network of 2 layers"),
+        ("codebook+l0", ((2, 0.1),) * 3, "layer", "amount lists 3 numbers for a network of 2"),
+    ],
+)
+def test_lists_that_do_not_fit_are_refused(cost, amount, scope, message):
+    with pytest.raises(ValueError, match=message):
+        LearningCompression(cost=cost, amount=amount, scope=scope).start(network())
+
+
+@pytest.mark.parametrize("augmented", [False, True])
+def test_lc_with_a_codebook_ends_with_its_values_and_the_zeros_of_its_start(augmented):
+    """Also where w has long left its zeros, and from far away."""
+    model = network()
+    with torch.no_grad():
+        model[0].weight[:2] = 0
+    method = LearningCompression(
+        cost="codebook", amount=[3, 2], scope="layer", mu=0.5, growth=1.5, augmented=augmented
+    )
+    method.start(model)
+    for _ in range(5):
+        with torch.no_grad():
+            for parameter in method.parameters:
+                parameter.add_(torch.randn_like(parameter))
+        method.after_period()
+        assert not method.theta[0][:2].any()
+    assert method.finish()
+    assert not model[0].weight[:2].any()
+    assert model[0].weight[2:].all()
+    assert torch.unique(model[0].weight[2:]).numel() == 3
+    assert torch.unique(model[2].weight).numel() == 2
 
 
 @pytest.mark.parametrize("augmented", [False, True])
@@ -149,6 +213,40 @@ def test_w_and_theta_meet_and_multipliers_meet_sooner(augmented):
     method.finish()
     expected = centre * (centre.abs() > 1.5)
     torch.testing.assert_close(weight.detach(), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_lc_that_shares_values_resumed_is_the_run_that_was_not(monkeypatch):
+    """What a codebook's bound is made of, the zeros of the start, is not in the checkpoint's w."""
+    monkeypatch.setattr("lib.training.CHECKPOINT_SECONDS", 0.0)
+    data = load("digits")
+    schedule = Schedule(epochs=4, lr=0.05, batch=256)
+
+    def run(keep, **kwargs):
+        torch.manual_seed(0)
+        model = networks.build("lenet300")
+        MagnitudePruning(keep=keep).start(model)
+        method = LearningCompression(
+            cost="codebook", amount=(4, 4, 2), scope="layer", mu=0.1, growth=1.5
+        )
+        train(model, data, schedule, method, seed=0, stage=1, quiet=True, **kwargs)
+        return model
+
+    files = []
+
+    def save(state):
+        files.append(io.BytesIO())
+        torch.save(state, files[-1])
+
+    whole = run(0.1, save=save)
+    for w, values in zip(compressible(whole).values(), (4, 4, 2), strict=True):
+        assert torch.unique(w[w != 0]).numel() <= values
+    for file in files:
+        file.seek(0)
+        resumed = run(1.0, resume=torch.load(file, weights_only=True))
+        assert all(map(torch.equal, whole.parameters(), resumed.parameters()))
+    assert len(files) == 4
+    kept = sum(int(w.count_nonzero()) for w in compressible(whole).values())
+    assert kept == 26_620
 
 
 def test_a_run_on_digits_resumed_is_the_run_that_was_not():

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import nbformat
 import pytest
 
-from lib import experiments, paths, report, report_comparison, report_lc
+from lib import experiments, paths, report, report_comparison, report_lc, runs
 
 FILES = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
 MOST_BYTES = 1_000_000
@@ -133,8 +133,16 @@ def test_the_batch_runs_the_notebooks_of_its_data_set(dataset, results):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    books = re.findall(r"output: \S*/([\w-]+)\.ipynb", done.stdout + done.stderr)
+    said = done.stdout + done.stderr
+    books = re.findall(r"output: \S*/([\w-]+)\.ipynb", said)
     assert set(books) == wanted
+    # a run waits for what it needs: two jobs that make the same one would delete each other's
+    jobs = re.findall(r"input: (.*)\n +output: \S*/([\w.-]+)/result\.json", said)
+    waits = {id: set(re.findall(r"([\w.-]+)/result\.json", files)) for files, id in jobs}
+    for entry in experiments.catalogue(dataset):
+        for experiment, seed in entry.runs:
+            needed = {other.id(seed) for other in runs.needs(experiment)}
+            assert waits.get(experiment.id(seed), set()) == needed
 
 
 def test_outputs_name_no_place_on_a_machine(notebook):

@@ -85,14 +85,12 @@ def test_gradual_masks_follow_the_cubic_schedule_and_are_nested(scope):
         method.after_step(torch.tensor(0.1))
         assert equal(layers(model), stepped)
         method.after_period()
-        assert method.share == pytest.approx(share)
         pruned = by_scope(stepped, share, scope)
         assert equal(layers(model), pruned)
         now = [(p != 0).astype(np.float32) for p in pruned]
         assert all((new <= old).all() for new, old in zip(now, masks, strict=True))
         assert equal(method.masks, now)
         masks = now
-    assert method.share == keep
     assert method.metrics() == {
         "kept_fraction": pytest.approx(keep),
         "0.kept": np.count_nonzero(pruned[0]),
@@ -130,6 +128,83 @@ def test_zeros_from_before_are_held_and_count_as_pruned():
     method.after_step(torch.tensor(0.1))
     assert not model[0].weight[:3].any()
     assert model[0].weight[3:].all()
+
+
+@pytest.mark.parametrize("epochs", [0, 3])
+@pytest.mark.parametrize("keep", [[0.5, 0.2], (1, 0), (0.0, 1 / 3)])
+def test_each_layer_keeps_what_a_list_says(keep, epochs):
+    model = network()
+    before = layers(model)
+    method = MagnitudePruning(keep=keep, scope="layer", epochs=epochs)
+    method.start(model)
+    for _ in range(epochs):
+        method.after_period()
+    wanted = [largest([a], int(k * a.size))[0] for a, k in zip(before, keep, strict=True)]
+    assert equal(layers(model), wanted)
+
+
+@pytest.mark.parametrize("scope", ["global", "layer"])
+@pytest.mark.parametrize("epochs", [0, 3])
+def test_random_weights_stay_as_many_as_by_magnitude_and_nested(scope, epochs):
+    model = network()
+    method = MagnitudePruning(keep=0.2, scope=scope, epochs=epochs, order="random")
+    by_size, other = network(), MagnitudePruning(keep=0.2, scope=scope, epochs=epochs)
+    torch.manual_seed(7)
+    method.start(model)
+    other.start(by_size)
+    for _ in range(epochs):
+        old = copy.deepcopy(method.masks)
+        for each, pruned in ((method, model), (other, by_size)):
+            with torch.no_grad():
+                for weight in compressible(pruned).values():
+                    weight.add_(torch.randn_like(weight))
+            each.after_step(torch.tensor(0.1))
+            each.after_period()
+        assert all((new <= before).all() for new, before in zip(method.masks, old, strict=True))
+        counts = [[int(w.count_nonzero()) for w in m.w] for m in (method, other)]
+        assert sum(counts[0]) == sum(counts[1])
+        assert scope == "global" or counts[0] == counts[1]
+    assert sum(int(w.count_nonzero()) for w in method.w) == 9
+    assert not all(map(torch.equal, method.masks, other.masks))
+    assert equal(method.compressed().values(), layers(model))
+    assert not method.finish()
+
+
+def test_random_weights_are_drawn_evenly_and_anew_by_each_seed():
+    """Whatever their size: each stays as often as any other, to five standard deviations."""
+    times, draws, keep = np.zeros(45), 500, 9
+    for seed in range(draws):
+        model = network()
+        torch.manual_seed(seed)
+        MagnitudePruning(keep=0.2, order="random").start(model)
+        times += np.concatenate([a.ravel() != 0 for a in layers(model)])
+    assert times.sum() == draws * keep
+    assert np.abs(times - draws * 0.2).max() < 5 * np.sqrt(draws * 0.2 * 0.8)
+
+
+def test_random_pruning_keeps_no_weight_that_was_zero():
+    model = network()
+    with torch.no_grad():
+        model[0].weight[:3] = 0
+    MagnitudePruning(keep=0.6, order="random").start(model)
+    assert not model[0].weight[:3].any()
+    assert sum(map(np.count_nonzero, layers(model))) == 27  # all that were left
+
+
+@pytest.mark.parametrize("epochs", [0, 3])
+def test_random_pruning_resumed_is_the_run_that_was_not(epochs, digits, dense, monkeypatch):
+    """Also in a later stage, and with a generator that stands elsewhere."""
+    monkeypatch.setattr("lib.training.CHECKPOINT_SECONDS", 0.0)
+    states, method = [], MagnitudePruning(keep=0.1, epochs=epochs, order="random")
+    save = lambda state: states.append(copy.deepcopy(state))  # noqa: E731
+    torch.manual_seed(1)
+    whole, _ = trained(digits, dense, method, save=save)
+    for state in (None, *states):
+        torch.manual_seed(2)
+        again = MagnitudePruning(keep=0.1, epochs=epochs, order="random")
+        resumed, _ = trained(digits, dense, again, resume=state)
+        assert all(map(torch.equal, whole.parameters(), resumed.parameters()))
+        assert all(map(torch.equal, method.masks, again.masks))
 
 
 @pytest.fixture(scope="module")
@@ -207,6 +282,9 @@ def test_a_run_on_digits_resumed_is_the_run_that_was_not(after, digits, dense, m
         ({"keep": 1.5}, r"keep = 1.5 must be from 0 to 1"),
         ({"keep": float("nan")}, r"keep = nan must be from 0 to 1"),
         ({"scope": "block"}, r"unknown scope 'block': choose global or layer"),
+        ({"keep": [0.5, 1.5], "scope": "layer"}, r"keep = 1.5 must be from 0 to 1"),
+        ({"keep": [0.5, 0.5]}, r"keep lists a share for each layer: choose scope='layer'"),
+        ({"order": "largest"}, r"unknown order 'largest': choose magnitude or random"),
         ({"epochs": -1}, r"epochs = -1 must be 0 or more; 0 prunes"),
     ],
     ids=str,
@@ -214,3 +292,9 @@ def test_a_run_on_digits_resumed_is_the_run_that_was_not(after, digits, dense, m
 def test_bad_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         MagnitudePruning(**({"keep": 0.5} | options))
+
+
+@pytest.mark.parametrize("keep", [[], [0.5], (0.5, 0.5, 0.5)])
+def test_a_list_of_another_length_is_refused(keep):
+    with pytest.raises(ValueError, match=f"keep lists {len(keep)} numbers for a network of 2 lay"):
+        MagnitudePruning(keep=keep, scope="layer").start(network())

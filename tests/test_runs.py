@@ -13,10 +13,12 @@ import pandas as pd
 import pytest
 import torch
 
-from lib import networks, paths, runs, training
+from lib import data, networks, paths, runs, training
 from lib.checkpoints import Checkpoint
 from lib.data import load
 from lib.experiments import Experiment, Stage
+from lib.networks import compressible
+from lib.optimizers import MagnitudePruning
 from lib.runs import FILES, Damaged
 from lib.training import OutOfTime, Schedule, evaluate
 from lib.verify import verify
@@ -414,6 +416,184 @@ def test_two_stages_are_recorded_one_after_the_other(results, tiny):
     assert run.result["nominal_bits"] <= 68_880
     written = json.loads((run.folder / "experiment.json").read_text())
     assert [stage["method"] for stage in written["stages"]] == ["admm", "tune-codebooks"]
+
+
+# ------------------------------------------- what later stages and other runs hand to a method
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.fixture
+def few(results, monkeypatch):
+    """Runs on 200 of the digits, each epoch of them with its checkpoint."""
+    whole = load("digits")
+    part = replace(whole, train=data.Split(whole.train.images[:200], whole.train.labels[:200]))
+    monkeypatch.setattr(runs.data, "load", lambda name, size, held_out: part)
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1)
+    yield
+    runs.dataset_of.cache_clear()
+
+
+SHORT = Schedule(epochs=2, lr=0.02, batch=64)
+
+
+def experiment(slug, *stages, **fields):
+    """Of LeNet-300-100; a stage is a method and its options."""
+    return Experiment(
+        slug=slug,
+        dataset="digits",
+        network="lenet300",
+        stages=tuple(
+            Stage(method=method, schedule=SHORT, options=tuple(sorted(options.items())))
+            for method, options in stages
+        ),
+        **fields,
+    )
+
+
+DENSE = experiment("dense", ("sgd", {}))
+PRUNED = experiment(
+    "pruned",
+    ("magnitude", {"keep": (0.013, 0.27, 1.0), "scope": "layer"}),
+    ("tune-codebooks", {"bits": (1, 3, 2)}),
+    parent=DENSE,
+    held_out=True,
+)
+TAKING = (("magnitude", {"keep": "like", "scope": "layer"}), ("tune-codebooks", {"bits": "like"}))
+SEARCHED = experiment(
+    "searched",
+    ("black-box", {"budget": 50_000, "trials": 3}),
+    parent=DENSE,
+    budget=50_000,
+    mode="search",
+    held_out=True,
+)
+LIKE = experiment("like", *TAKING, parent=DENSE, like=PRUNED, held_out=True)
+SCRATCH = experiment("scratch", ("held-zeros", {}), *TAKING[1:], like=PRUNED)
+ADMM_OF_YE = experiment(
+    "ye",
+    ("lc", {"cost": "l0-constraint", "amount": (0.1, 0.2, 0.5), "scope": "layer", "mu": 0.1}),
+    ("lc", {"cost": "codebook", "amount": (4, 4, 2), "scope": "layer", "mu": 0.1}),
+)
+RANDOM = experiment(
+    "random", ("sgd", {}), ("magnitude", {"keep": 0.1, "order": "random", "epochs": 1})
+)
+
+
+@pytest.mark.parametrize(
+    ("interrupted_run", "epochs"),
+    [
+        (ADMM_OF_YE, 1),
+        (RANDOM, 1),
+        (SCRATCH, 1),
+        (replace(LIKE, like=SEARCHED), 2),  # a trial of the search is done whole, or again
+    ],
+    ids=["ye", "random", "scratch", "searched"],
+)
+def test_interrupted_after_every_so_many_epochs_it_is_the_run_that_was_not(
+    few, tmp_path, monkeypatch, interrupted_run, epochs
+):
+    """Its parent, and what is taken over, are trained and interrupted with it."""
+    run_epoch = training._Loop.run_epoch
+    left = [0]
+
+    def once(*args):
+        if left[0] == 0:
+            raise Interrupted
+        left[0] -= 1
+        return run_epoch(*args)
+
+    folders, interruptions = [], 0
+    monkeypatch.setattr(training._Loop, "run_epoch", once)
+    for name, most in (("whole", 10**6), ("interrupted", epochs)):
+        monkeypatch.setenv("WORKBOOK_RESULTS", str(tmp_path / name))
+        while len(folders) < 1 + (name == "interrupted"):
+            left[0] = most
+            try:
+                folders.append(runs.get(interrupted_run, 0, **OPTIONS).folder)
+            except Interrupted:
+                interruptions += 1
+    assert interruptions >= interrupted_run.epochs / epochs - 1
+    assert same(*folders)
+
+
+def of_layers(kept, weights, bits=None):
+    """As much of a run as what its layers keep."""
+    bits = [1] * len(kept) if bits is None else bits
+    return SimpleNamespace(layers=pd.DataFrame({"kept": kept, "weights": weights, "bits": bits}))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 10, 49, 97, 100, 107, 235_200, 2_359_296])
+def test_the_share_taken_over_is_as_many_weights_again(n):
+    """Also where k/n rounds so badly that n times it is less than k."""
+    kept = range(n + 1) if n < 1000 else [*range(300), *range(n // 2, n // 2 + 300), n - 1, n]
+    kept = list(kept)
+    (stage,) = experiment("a", TAKING[0]).stages
+    shares = runs._options(stage, of_layers(kept, [n] * len(kept)))["keep"]
+    assert [int(share * n) for share in shares] == kept
+    assert all(0 <= share <= 1 for share in shares)
+    naive = [int(k / n * n) for k in kept]
+    assert n != 49 or naive != kept  # that is what it is for
+
+
+def test_a_network_pruned_like_another_keeps_as_many_in_each_layer():
+    torch.manual_seed(0)
+    model = networks.build("lenet5")
+    weights = [w.numel() for w in compressible(model).values()]
+    kept = [499, 17_001, 0, 5_000]
+    like = of_layers(kept, weights, bits=[3, 1, 1, 8])
+    pruning, tuning = experiment("a", *TAKING).stages
+    MagnitudePruning(**runs._options(pruning, like)).start(model)
+    assert [int(w.count_nonzero()) for w in compressible(model).values()] == kept
+    assert runs._options(tuning, like) == {"bits": [3, 1, 1, 8]}
+
+
+def test_options_that_name_no_other_run_are_left_alone():
+    (stage,) = PRUNED.stages[:1]
+    assert runs._options(stage, None) == dict(stage.options)
+    with pytest.raises(ValueError, match=r"'magnitude' asks for another run's rates: say which"):
+        runs._options(LIKE.stages[0], None)
+
+
+def test_a_run_like_another_has_its_counts_and_bits_and_weights_of_its_own(few):
+    run, other = runs.get(LIKE, 0, **OPTIONS), runs.read(runs.folder_of(PRUNED, 0))
+    assert run.layers["kept"].tolist() == other.layers["kept"].tolist()
+    assert run.layers["kept"].tolist() == [int(0.013 * 235_200), 8_100, 1_000]
+    assert run.layers["bits"].tolist() == other.layers["bits"].tolist() == [1, 3, 2]
+    # what it was pruned from is the dense network, as for the other
+    assert run.result["parent"] == other.result["parent"] == f"{DENSE.name}-s0"
+
+
+def test_from_scratch_another_runs_zeros_are_taken_over(few):
+    run, other = runs.get(SCRATCH, 0, **OPTIONS), runs.read(runs.folder_of(PRUNED, 0))
+    mine, theirs = (compressible(each.model()) for each in (run, other))
+    for name, weight in mine.items():
+        assert torch.equal(weight == 0, theirs[name] == 0)
+        assert not torch.equal(weight, theirs[name])
+    assert run.layers["bits"].tolist() == [1, 3, 2]
+    assert run.result["parent"] is run.result["control"] is run.result["dense_accuracy"] is None
+    assert run.history["fc1.kept"].tolist() == [int(0.013 * 235_200)] * 4
+
+
+def test_what_is_needed_is_said():
+    assert runs.needs(DENSE) == []
+    assert runs.needs(LIKE) == [DENSE, PRUNED]  # held out: no control
+    assert runs.needs(SCRATCH) == [PRUNED]
+    reported = replace(LIKE, held_out=False)
+    assert runs.needs(reported) == [DENSE, PRUNED, reported.control]
+
+
+def test_a_search_is_recorded_trial_by_trial(few):
+    run = runs.get(SEARCHED, 0, **OPTIONS)
+    history = run.history
+    assert history["trial"].tolist() == [1, 2, 3]
+    assert run.result["held_out_accuracy"] == history["test_accuracy"].max()
+    assert run.result["nominal_bits"] <= run.result["budget"] == 50_000
+    assert run.result["epochs"] == SEARCHED.epochs == 6
+    assert (run.result["method"], run.result["control"]) == ("black-box", None)
+    assert verify(run) == []
 
 
 # ------------------------------------------------------------- weights too large to be committed

@@ -226,6 +226,27 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not():
     assert not same(first, later)
 
 
+class Drawing(Method):
+    """Draws when it takes hold of the network."""
+
+    def start(self, model):
+        self.drawn = float(torch.rand(()))
+
+
+def test_what_a_method_draws_at_its_start_is_the_stages_own():
+    """In the first stage the caller has seeded; a later one may begin anywhere."""
+
+    def drawn(before, *, stage, seed=0):
+        model, data, method = network(), dataset(), Drawing()
+        torch.manual_seed(before)
+        train(model, data, SCHEDULE, method, seed=seed, stage=stage, quiet=True)
+        return method.drawn
+
+    assert drawn(1, stage=1) == drawn(2, stage=1)
+    assert len({drawn(1, stage=1), drawn(1, stage=2), drawn(1, stage=1, seed=1)}) == 3
+    assert drawn(1, stage=0) == float(torch.rand((), generator=torch.Generator().manual_seed(1)))
+
+
 @pytest.mark.parametrize("method", [Method, lambda: ADMM(budget=90, periods_per_epoch=2)])
 @pytest.mark.usefixtures("every_epoch_is_saved")
 def test_resuming_from_any_epoch_gives_the_same_bits(method):

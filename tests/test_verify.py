@@ -79,6 +79,14 @@ def test_one_weight_more_is_reported(trained):
     assert "kept_fraction" in problems
 
 
+@pytest.mark.parametrize("mode", ["lc", "deep-compression", "search", "allocation-random"])
+def test_of_every_other_method_the_nonzeros_pay(trained, mode):
+    bits = trained.result["nominal_bits"]
+    assert verify(rewrite(trained, mode=mode, budget=bits)) == []
+    (problem,) = verify(rewrite(trained, mode=mode, budget=bits - 1))
+    assert problem == f"{bits} bits exceed the budget of {bits - 1}"
+
+
 def test_weights_that_classify_worse_are_reported(trained):
     def shuffle(model):
         """The same weights in other places: every count stays."""

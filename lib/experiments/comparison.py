@@ -88,8 +88,13 @@ ALLOCATION_RATE = {"mnist": 500, "digits": 200}
 def head_to_head(dataset: str, network: str, method: str, rate: float, **knobs) -> Experiment:
     """One row: ``method``, one of ``METHODS``, from the dense network to a nominal rate.
 
-    ``knobs`` take the place of the tuned ones, on images held out of the training split.
+    ``knobs`` take the place of the tuned ones, on images held out of the training split. Raises
+    ``ValueError`` for another method, and for knobs of the black-box search, which has none.
     """
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
+    if knobs and method not in TRIALS:
+        raise ValueError(f"{method!r} has no knobs, so no trial of {knobs}")
     budget = int(32 * weights(network) / rate)
     start = dense(dataset, network=network, held_out=bool(knobs))
     first, second = schedules(dataset, network)
@@ -124,7 +129,7 @@ def schedules(dataset: str, network: str) -> tuple[Schedule, Schedule]:
 
 def _admm(network, budget, first, second, pull, *, rho, rise, bits):
     growth = round(rise ** (1 / first.epochs), 3)
-    options = {"budget": budget, "rho": rho, "start_bits": bits, "growth": growth}
+    options = {"budget": budget, "rho": pull * rho, "start_bits": bits, "growth": growth}
     return ("admm", options, first), ("tune-codebooks", {}, second)
 
 

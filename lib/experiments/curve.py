@@ -41,6 +41,10 @@ TRIALS = {
 }
 TUNED = {"lc": {"mu": 1e-3, "rise": 300}, "gradual": {"until": 0.25, "scope": "global"}}
 
+#: Settings that a slug does not say. Runs are found by their slugs: these stay as they are, also
+#: when others turn out the best.
+UNSAID = {"lc": {"mu": 1e-3, "rise": 300}, "gradual": 0.25}
+
 
 def lc(
     dataset: str,
@@ -65,7 +69,7 @@ def lc(
         **({} if augmented else {"augmented": augmented}),
     }
     name = f"lc-{cost}-{amount:g}{'' if scope == 'global' else f'-per-{scope}'}"
-    unusual = {"mu": mu, "rise": rise} != TUNED["lc"]
+    unusual = {"mu": mu, "rise": rise} != UNSAID["lc"]
     name += f"-mu{mu:g}-rise{rise:g}" if unusual else ""
     name += "" if augmented else "-penalty-method"
     return _experiment(dataset, name, "lc", options, cost, trace=trace, held_out=held_out)
@@ -82,7 +86,7 @@ def pruned(
         **({"epochs": int(until * EPOCHS[dataset])} if until else {}),
     }
     name = f"{kind}-{keep:g}{'' if scope == 'global' else f'-per-{scope}'}"
-    name += f"-until{until:g}" if until not in (0, TUNED["gradual"]["until"]) else ""
+    name += f"-until{until:g}" if until not in (0, UNSAID["gradual"]) else ""
     return _experiment(dataset, name, "magnitude", options, kind, held_out=held_out)
 
 

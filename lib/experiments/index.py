@@ -1,6 +1,7 @@
 """The catalogue: every row of every table and every curve of every figure, as an experiment."""
 
 import difflib
+from dataclasses import replace
 from itertools import chain
 
 from lib.experiments import cifar, comparison, curve, lenet
@@ -9,18 +10,23 @@ from lib.experiments.spec import Entry, Experiment
 #: Data sets that experiments are defined on.
 DATASETS = tuple(dict.fromkeys(lenet.DATASETS + cifar.DATASETS))
 
-#: The catalogue's parts; what stands in several has the first one's seeds and priority.
+#: The catalogue's parts; what stands in several has the first one's purpose.
 PARTS = (lenet, curve, comparison, cifar)
 
 
 def catalogue(dataset: str) -> list[Entry]:
-    """Every experiment on a data set."""
+    """Every experiment on a data set, each once: with the most seeds, and as soon, as asked for."""
     if dataset not in DATASETS:
         raise ValueError(f"no experiments on {dataset!r}: choose one of {', '.join(DATASETS)}")
     found = chain(*(part.entries(dataset) for part in PARTS if dataset in part.DATASETS))
     unique: dict[str, Entry] = {}
     for entry in found:
-        unique.setdefault(entry.experiment.name, entry)
+        first = unique.setdefault(entry.experiment.name, entry)
+        unique[entry.experiment.name] = replace(
+            first,
+            seeds=max(first.seeds, entry.seeds),
+            priority=min(first.priority, entry.priority),
+        )
     return list(unique.values())
 
 

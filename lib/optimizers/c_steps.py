@@ -1,5 +1,6 @@
 """LC's C steps, by the name of their cost: to add a compression, add a projection to ``COSTS``."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -7,22 +8,31 @@ import torch
 from torch import Tensor
 
 from lib.projections import sparsity
-from lib.projections.codebook import codebook
+from lib.projections.codebook import assign, codebook
 from lib.projections.lowrank import choose_ranks, low_rank, ranks_for_budget
 
-#: Turns of the additive C step; each can only lower its error.
+#: Turns of the additive C step at most; it ends with the first that does not lower its error.
 TURNS = 10
 
 
 class Cost(NamedTuple):
     """How the layers of a group are compressed together.
 
-    ``bound`` makes of the layers as they are before training, and of an amount, what limits them;
-    ``project`` returns θ, the nearest compressed layers: (layers, bound, μ) → layers.
+    ``bound`` makes of the layers as they are before training, and of an amount, what limits them,
+    and raises ``ValueError`` for an amount out of range, of no layers too; ``project`` returns θ,
+    the nearest compressed layers: (layers, bound, μ) → layers; ``pair`` says that an amount is two
+    numbers.
     """
 
     bound: Callable[[list[Tensor], object], object]
     project: Callable[[list[Tensor], object, float], list[Tensor]]
+    pair: bool = False
+
+    def listed(self, amount: object) -> bool:
+        """Whether ``amount`` is a list of one for each layer."""
+        if self.pair and isinstance(amount, Sequence):
+            return any(isinstance(number, Sequence) for number in amount)
+        return isinstance(amount, Sequence)
 
 
 def _weights(group: list[Tensor], share: float) -> int:
@@ -39,8 +49,8 @@ def _l2_norm(group: list[Tensor], share: float) -> float:
 
 
 def _alpha(group: list[Tensor], alpha: float) -> float:
-    if not alpha >= 0:
-        raise ValueError(f"amount = {alpha} must be 0 or more: of a penalty it is α")
+    if not 0 <= alpha < math.inf:
+        raise ValueError(f"amount = {alpha} must be finite and 0 or more: of a penalty it is α")
     return alpha
 
 
@@ -52,7 +62,16 @@ def _share(share: float) -> float:
 
 def _values(group: list[Tensor], values: int) -> tuple[int, list[Tensor]]:
     """The number of values, and where weights are not zero: there they share them."""
-    return values, [w != 0 for w in group]
+    return _number(values), [w != 0 for w in group]
+
+
+def _number(values: int) -> int:
+    if values not in range(1, 257):
+        raise ValueError(
+            f"amount = {values} must be a whole number from 1 to 256: of a codebook it is how many "
+            "values a layer has"
+        )
+    return int(values)
 
 
 def _quantized(w: list[Tensor], bound: tuple[int, list[Tensor]], mu: float) -> list[Tensor]:
@@ -91,18 +110,41 @@ def _factored(w: list[Tensor], ranks: list[int | None]) -> list[Tensor]:
 
 
 def _values_and_weights(group: list[Tensor], amount: Sequence[float]) -> tuple[int, int]:
+    if not isinstance(amount, Sequence) or len(amount) != 2:
+        raise ValueError(f"amount = {amount} must be two numbers: values, and a share of weights")
     values, share = amount
-    return int(values), _weights(group, share)
+    return _number(values), _weights(group, share)
 
 
 def _sum(w: list[Tensor], bound: tuple[int, int], mu: float) -> list[Tensor]:
-    # min over Q, S of ‖w − Q − S‖², in turns: each the best for the other as it is
+    # min over Q, S of ‖w − Q − S‖²; from S of the best Q alone, and from the best S alone
     values, keep = bound
-    sparse = [torch.zeros_like(x) for x in w]
+    alone = codebook(w, values=values, free_zero=False)
+    starts = (torch._foreach_sub(w, alone), w)
+    found = [_in_turns(w, sparsity.l0_constraint(s, keep=keep), values, keep) for s in starts]
+    return min(found, key=lambda layers: _error(w, layers))
+
+
+def _in_turns(w: list[Tensor], sparse: list[Tensor], values: int, keep: int) -> list[Tensor]:
+    """Q + S, each in turn the best for the other: of S, for where it is not zero."""
+    best, least = w, math.inf
     for _ in range(TURNS):
-        quantized = codebook(torch._foreach_sub(w, sparse), values=values, free_zero=False)
+        # what S corrects has no error whatever Q is there, so Q is made for the others
+        others = [x[s == 0] for x, s in zip(w, sparse, strict=True)]
+        shared = codebook(others, values=values, free_zero=False)
+        levels = [s.unique() if len(s) else s.new_zeros(1) for s in shared]
+        quantized = [assign(x, q, free_zero=False) for x, q in zip(w, levels, strict=True)]
         sparse = sparsity.l0_constraint(torch._foreach_sub(w, quantized), keep=keep)
-    return list(torch._foreach_add(quantized, sparse))
+        layers = list(torch._foreach_add(quantized, sparse))
+        error = _error(w, layers)
+        if not error < least:
+            break
+        best, least = layers, error
+    return best
+
+
+def _error(w: list[Tensor], layers: list[Tensor]) -> float:
+    return float(sum(d.double().square().sum() for d in torch._foreach_sub(w, layers)))
 
 
 #: The ``amount`` of each cost:
@@ -116,7 +158,9 @@ def _sum(w: list[Tensor], bound: tuple[int, int], mu: float) -> list[Tensor]:
 #: - of ``codebook+l0``, a sum of a quantized and a sparse part, two: the values of each layer, and
 #:   the share of the weights that is corrected.
 #:
-#: All are exact but ``rank-constraint``, which is greedy, and ``codebook+l0``, a local minimum.
+#: All are exact but ``codebook`` of a layer of over 4,096 distinct weights, which is near it,
+#: ``rank-constraint``, which is greedy, and ``codebook+l0``, a local minimum, with no more error
+#: than either of its parts alone.
 COSTS = {
     "l0-constraint": Cost(_weights, lambda w, keep, mu: sparsity.l0_constraint(w, keep=keep)),
     "l1-constraint": Cost(_l1_norm, lambda w, r, mu: sparsity.l1_constraint(w, radius=r)),
@@ -127,5 +171,5 @@ COSTS = {
     "codebook": Cost(_values, _quantized),
     "rank-constraint": Cost(_weights, _rank_budget),
     "rank-penalty": Cost(_alpha, _rank_price),
-    "codebook+l0": Cost(_values_and_weights, _sum),
+    "codebook+l0": Cost(_values_and_weights, _sum, pair=True),
 }

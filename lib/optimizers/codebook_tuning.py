@@ -35,8 +35,9 @@ class CodebookTuning(Method):
     """
 
     def __init__(self, *, bits: int | Sequence[int] | None = None, free_zero: bool = True):
-        for b in bits if isinstance(bits, Sequence) else [bits]:
-            if b is not None and b not in range(1, 9):
+        listed = bits if isinstance(bits, Sequence) else [] if bits is None else [bits]
+        for b in listed:
+            if b not in range(1, 9):
                 raise ValueError(
                     f"bits = {b} must be a whole number from 1 to 8; the paper has 5, 8"
                 )
@@ -62,6 +63,10 @@ class CodebookTuning(Method):
     def after_step(self, lr: Tensor) -> None:
         for layer in self.layers:
             layer.share()
+
+    def finish(self) -> bool:
+        """Whether ``start`` changed the weights: normalisation may not have seen them trained."""
+        return self.bits is not None
 
     @torch.no_grad()
     def metrics(self) -> dict[str, float]:
