@@ -226,7 +226,8 @@ def _earned() -> str:
     if table.empty:
         return report_comparison.committed_earned()
     spread = table["accuracy_sd"].map(" ± {:.2f}".format).where(table["n"] > 1, "")
-    return _markdown(
+    parts = "\n".join(f"- {line}" for line in report_comparison.worth(table).splitlines())
+    rows = _markdown(
         pd.DataFrame(
             {
                 "LeNet-300-100 on MNIST": table["what"],
@@ -237,6 +238,7 @@ def _earned() -> str:
             }
         )
     )
+    return f"{rows}\n\n{parts}"
 
 
 def _markdown(table: pd.DataFrame) -> str:

@@ -120,6 +120,17 @@ def quantized(dataset: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+#: How weights are chosen, in the words of the table of what ADMM's allocation earns.
+WAYS = {
+    "admm": "ADMM's shares and bits, ADMM's weights",
+    "magnitude": "ADMM's shares and bits, largest weights",
+    "random": "ADMM's shares and bits, random weights",
+    "scratch": "ADMM's network, trained from scratch",
+    "fixed-bitwidth": "one share for all layers (Fixed-Bitwidth)",
+    "deep-compression": "one threshold for all layers (Deep Compression)",
+}
+
+
 def earned(dataset: str) -> pd.DataFrame:
     """What ADMM's allocation earns: a row for each way to choose the weights that stay.
 
@@ -129,14 +140,12 @@ def earned(dataset: str) -> pd.DataFrame:
     rate = comparison.ALLOCATION_RATE[dataset]
     rows = comparison.rows(dataset, "lenet300")
     ways = {
-        "ADMM's shares and bits, ADMM's weights": rows["admm", rate],
-        "ADMM's shares and bits, largest weights": comparison.allocation(dataset, "magnitude"),
-        "ADMM's shares and bits, random weights": comparison.allocation(dataset, "random"),
-        "ADMM's network, trained from scratch": comparison.allocation(dataset, "scratch"),
-        "one share for all layers (Fixed-Bitwidth)": rows["fixed-bitwidth", rate],
-        "one threshold for all layers (Deep Compression)": rows["deep-compression", rate],
+        "admm": rows["admm", rate],
+        **{kind: comparison.allocation(dataset, kind) for kind in comparison.ALLOCATIONS},
+        "fixed-bitwidth": rows["fixed-bitwidth", rate],
+        "deep-compression": rows["deep-compression", rate],
     }
-    found = {name: report.finished(experiment) for name, experiment in ways.items()}
+    found = {WAYS[way]: report.finished(experiment) for way, experiment in ways.items()}
     return pd.DataFrame(
         [
             {
@@ -151,6 +160,29 @@ def earned(dataset: str) -> pd.DataFrame:
             if runs
         ]
     )
+
+
+def worth(table: pd.DataFrame) -> str:
+    """What the parts of ADMM's result are worth, from :func:`earned`'s table: a line a part."""
+    rows = table.set_index("what")
+    pairs = {
+        "ADMM's shares, against one threshold for all layers (largest weights in both)": (
+            "magnitude",
+            "deep-compression",
+        ),
+        "ADMM's choice of weights, trained from scratch, against the largest": (
+            "scratch",
+            "magnitude",
+        ),
+        "ADMM's values, against the same weights from scratch": ("admm", "scratch"),
+    }
+    lines = []
+    for part, (one, other) in pairs.items():
+        one, other = WAYS[one], WAYS[other]
+        if {one, other} <= set(rows.index):
+            points = rows.accuracy[one] - rows.accuracy[other]
+            lines.append(f"{part}: {points:+.2f} points{_in_sd(rows, one, other)}")
+    return "\n".join(lines)
 
 
 def verdict(table: pd.DataFrame) -> str:
@@ -177,10 +209,14 @@ def verdict(table: pd.DataFrame) -> str:
 
 def _apart(table: pd.DataFrame, better: str, worse: str) -> str:
     points = table.accuracy[better] - table.accuracy[worse]
+    return f"{points:.2f} points{_in_sd(table, better, worse)}"
+
+
+def _in_sd(table: pd.DataFrame, better: str, worse: str) -> str:
+    """The difference in standard deviations, in brackets; nothing for one seed."""
+    points = table.accuracy[better] - table.accuracy[worse]
     spread = np.sqrt((table.accuracy_sd[better] ** 2 + table.accuracy_sd[worse] ** 2) / 2)
-    if not spread > 0:  # one seed, or seeds that agree
-        return f"{points:.2f} points"
-    return f"{points:.2f} points ({points / spread:.1f} sd)"
+    return f" ({points / spread:.1f} sd)" if spread > 0 else ""
 
 
 def tried(
@@ -278,7 +314,7 @@ def committed_earned() -> str:
     table = earned("mnist")
     if table.empty:
         return report.none("what the allocation earns", "mnist")
-    return table.to_string(index=False, float_format="{:.2f}".format)
+    return f"{table.to_string(index=False, float_format='{:.2f}'.format)}\n\n{worth(table)}"
 
 
 def committed_claims() -> str:

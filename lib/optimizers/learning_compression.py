@@ -87,7 +87,7 @@ class LearningCompression(Method):
         self.multipliers = [torch.zeros_like(w) for w in self.w]  # λ
         self.anchor = [torch.zeros_like(w) for w in self.w]  # θ + λ/μ, what the L step pulls to
         device = self.w[0].device
-        self.mu = torch.tensor(self.first_mu or 0.0, device=device)
+        self.mu = torch.tensor(float(self.first_mu or 0), device=device)
         self.travel = torch.zeros((), device=device)  # Σα of the L step
         self.periods = 0
         if self.first_mu is not None:
