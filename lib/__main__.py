@@ -9,7 +9,7 @@ from datetime import datetime
 from itertools import chain
 from pathlib import Path
 
-from lib import batch, data, experiments, paths, readme, runs, transfer
+from lib import batch, data, experiments, paths, runs, transfer
 from lib.data import DataUnavailable
 from lib.experiments import Entry
 from lib.training import Diverged, OutOfTime
@@ -127,6 +127,8 @@ def verify_runs(options: argparse.Namespace) -> int:
 
 def write_readme(options: argparse.Namespace) -> int:
     """Writes the README's numbers, and results' tables and figures, anew from the run folders."""
+    from lib import readme  # it draws, which no other command waits for
+
     text = readme.README.read_text()
     readme.README.write_text(readme.render(text))
     readme.draw()

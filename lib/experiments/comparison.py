@@ -3,9 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from lib import networks
 from lib.budget import shares
-from lib.experiments.recipes import PULL, admm_schedule, dense, weights
+from lib.experiments.recipes import PULL, admm_schedule, dense, layer_weights, weights
 from lib.experiments.spec import Entry, Experiment, Stage
 from lib.training import Schedule
 
@@ -184,10 +183,6 @@ def _by_hand(network: str, budget: int, bits: int) -> tuple[float, ...]:
     """``BY_HAND``, scaled to the budget."""
     costs = [bits * n for n in layer_weights(network)]
     return tuple(shares(BY_HAND[network], costs, budget))
-
-
-def layer_weights(network: str) -> list[int]:
-    return [w.numel() for w in networks.compressible(networks.build(network)).values()]
 
 
 def searched(dataset: str, network: str, rate: float) -> Experiment:

@@ -35,7 +35,9 @@ def find(name: str) -> list[tuple[Experiment, int]]:
 
     Raises ``ValueError`` with the nearest names where there is none.
     """
-    tasks = [run for dataset in DATASETS for entry in catalogue(dataset) for run in entry.runs]
+    # a name says its data set; to list the others too would build their networks
+    named = [dataset for dataset in DATASETS if f"-{dataset}-" in name] or DATASETS
+    tasks = [run for dataset in named for entry in catalogue(dataset) for run in entry.runs]
     found = [(e, s) for e, s in tasks if name in (e.slug, e.name, e.id(s))]
     if not found:
         near = difflib.get_close_matches(name, {e.slug for e, _ in tasks}, n=3, cutoff=0.3)

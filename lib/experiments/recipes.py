@@ -156,8 +156,14 @@ def tuned(compressed: Experiment, *, epochs: int) -> Experiment:
     )
 
 
-@cache
 def weights(network: str) -> int:
     """How many compressible weights a network has, for ten classes."""
+    return sum(layer_weights(network))
+
+
+@cache
+def layer_weights(network: str) -> tuple[int, ...]:
+    """The same, layer by layer."""
     with torch.device("meta"):
-        return sum(w.numel() for w in networks.compressible(networks.build(network)).values())
+        layers = networks.compressible(networks.build(network))
+    return tuple(w.numel() for w in layers.values())

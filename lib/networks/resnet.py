@@ -1,6 +1,5 @@
 """Residual networks for CIFAR: He et al., "Deep Residual Learning" (CVPR 2016)."""
 
-import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -123,7 +122,11 @@ def resnet50(*, classes: int = 10, channels: int = 3) -> nn.Module:
     convolution of a block has the stride, not its first 1×1 one as in the paper. Weights are drawn
     from 𝒩(0, 2/n), n the fan-out, as torchvision does; its names of layers are kept too.
     """
-    model = torchvision.models.resnet50(weights=None, num_classes=classes)
+    from torchvision.models import (
+        resnet50 as full_size,
+    )  # a second that other networks need not wait
+
+    model = full_size(weights=None, num_classes=classes)
     model.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
     model.maxpool = nn.Identity()
