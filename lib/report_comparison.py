@@ -13,6 +13,7 @@ from lib.runs import Run
 NAMES = {
     "admm": "ADMM",
     "lc": "LC-ℓ0",
+    "lc-fewest": "LC-ℓ0, 0.5 % kept",
     "deep-compression": "Deep Compression",
     "gradual": "gradual pruning",
     "ye": "ADMM, rates by hand (Ye et al.)",
