@@ -1,0 +1,46 @@
+"""Makes the smaller network real: filters leave, layers become two, and both are counted and timed.
+
+Filters first, then the ranks of what is left. A built network is an ordinary module: train it,
+count it with ``lib.budget``. Only where filters leave is the extra ``surgery`` needed.
+"""
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from lib.surgery.cost import Layer, latency, layers, predicted_macs
+from lib.surgery.factors import factor, matricize, tensorize
+from lib.surgery.filters import Feed, Keep, feeds, prunable, remove_filters
+
+__all__ = [
+    "Feed",
+    "Keep",
+    "Layer",
+    "factor",
+    "feeds",
+    "latency",
+    "layers",
+    "matricize",
+    "predicted_macs",
+    "prunable",
+    "remove_filters",
+    "shrink",
+    "tensorize",
+]
+
+
+def shrink(
+    model: nn.Module,
+    keep: Mapping[str, Keep],
+    ranks: Mapping[str, int | None],
+    *,
+    scheme: int = 1,
+    input_shape: tuple[int, ...],
+) -> nn.Module:
+    """A copy of ``model`` with the filters in ``keep`` alone, its layers in factors of ``ranks``.
+
+    :func:`remove_filters`, then :func:`factor`: a rank is one of the pruned weight, and whether
+    factors pay is decided at its size.
+    """
+    pruned = remove_filters(model, keep, input_shape=input_shape)
+    return factor(pruned, ranks, scheme=scheme, input_shape=input_shape)
