@@ -283,15 +283,6 @@ def test_the_factors_are_laid_out_as_the_paper_has_them():
     assert (second.stride, second.padding) == ((1, 2), (0, 1))
 
 
-@pytest.mark.parametrize("scheme", [1, 2])
-def test_matrices_of_weights(scheme):
-    weight = torch.arange(2 * 3 * 5 * 7).reshape(2, 3, 5, 7)
-    matrix = surgery.matricize(weight, scheme=scheme)
-    assert matrix.shape == ((2, 105) if scheme == 1 else (14, 15))
-    assert torch.equal(surgery.tensorize(matrix, weight.shape, scheme=scheme), weight)
-    assert surgery.matricize(weight[:, :, 0, 0], scheme=scheme).shape == (2, 3)
-
-
 def test_a_layer_stays_whole_where_factors_cost_as_much():
     """20 → 50, 5 × 5: 25,000 a place against r·(500 + 50), as much at no whole r; 45.45…
 

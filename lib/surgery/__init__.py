@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from torch import nn
 
 from lib.surgery.cost import Layer, latency, layers, predicted_macs
-from lib.surgery.factors import factor, matricize, tensorize
+from lib.surgery.factors import factor
 from lib.surgery.filters import Feed, Keep, feeds, prunable, remove_filters
 
 __all__ = [
@@ -20,12 +20,10 @@ __all__ = [
     "feeds",
     "latency",
     "layers",
-    "matricize",
     "predicted_macs",
     "prunable",
     "remove_filters",
     "shrink",
-    "tensorize",
 ]
 
 

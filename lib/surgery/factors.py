@@ -13,34 +13,12 @@ import copy
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils import skip_init
 
 from lib.projections.lowrank import low_rank
+from lib.projections.spectrum import matricize
 from lib.surgery.cost import check_rank, check_scheme, layers, named
-
-
-def matricize(weight: Tensor, *, scheme: int = 1) -> Tensor:
-    """The matrix of a convolution's weight, or of a linear layer's, which is one already.
-
-    (C_out, C_in, k₁, k₂) → (C_out, C_in·k₁·k₂) in scheme 1, (C_out·k₂, C_in·k₁) in scheme 2: the
-    first of the two convolutions runs along the height. :func:`tensorize` undoes it.
-    """
-    check_scheme(scheme)
-    if weight.ndim == 2:
-        return weight
-    if scheme == 1:
-        return weight.flatten(1)
-    return weight.permute(0, 3, 1, 2).flatten(2).flatten(0, 1)  # (C_out·k₂, C_in·k₁)
-
-
-def tensorize(matrix: Tensor, shape: torch.Size, *, scheme: int = 1) -> Tensor:
-    """The weight of ``shape`` whose :func:`matricize` is ``matrix``."""
-    check_scheme(scheme)
-    if len(shape) == 2 or scheme == 1:
-        return matrix.reshape(shape)
-    filters, inputs, height, width = shape
-    return matrix.reshape(filters, width, inputs, height).permute(0, 2, 3, 1)
 
 
 def factor(
