@@ -45,7 +45,7 @@ TRIALS = {
 }
 TUNED = {
     "lc": {"mu": 1e-3, "rise": 300},
-    "lc-fewest": {"mu": 1e-3, "rise": 3_000},
+    "lc-fewest": {"mu": 3e-3, "rise": 300},
     "gradual": {"until": 0.25, "scope": "global"},
 }
 
