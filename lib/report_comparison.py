@@ -189,15 +189,17 @@ def worth(table: pd.DataFrame) -> str:
 def verdict(table: pd.DataFrame) -> str:
     """Which method wins at which rate, by how much, and where ADMM stands: one line a rate.
 
-    A difference is given in points and in standard deviations, √((s₁² + s₂²)/2) over seeds.
+    A difference is given in points and in standard deviations, √((s₁² + s₂²)/2) over seeds; a
+    method wins by two or more, else it leads.
     """
     lines = []
     for rate, rows in table.groupby("asked"):
         ranked = rows.sort_values("accuracy", ascending=False).set_index("method")
         best, second = ranked.index[:2]
+        points, spread = _difference(ranked, best, second)
         lines.append(
-            f"{rate:,.0f}×: {best} wins with {ranked.accuracy[best]:.2f} %, "
-            f"{_apart(ranked, best, second)} before {second}"
+            f"{rate:,.0f}×: {best} {'wins' if points >= 2 * spread else 'leads'} with "
+            f"{ranked.accuracy[best]:.2f} %, {_apart(ranked, best, second)} before {second}"
         )
         if best != NAMES["admm"]:
             place = ranked.index.get_loc(NAMES["admm"]) + 1
@@ -209,15 +211,20 @@ def verdict(table: pd.DataFrame) -> str:
 
 
 def _apart(table: pd.DataFrame, better: str, worse: str) -> str:
-    points = table.accuracy[better] - table.accuracy[worse]
-    return f"{points:.2f} points{_in_sd(table, better, worse)}"
+    return f"{_difference(table, better, worse)[0]:.2f} points{_in_sd(table, better, worse)}"
 
 
 def _in_sd(table: pd.DataFrame, better: str, worse: str) -> str:
     """The difference in standard deviations, in brackets; nothing for one seed."""
+    points, spread = _difference(table, better, worse)
+    return f" ({points / spread:.1f} sd)" if spread else ""
+
+
+def _difference(table: pd.DataFrame, better: str, worse: str) -> tuple[float, float]:
+    """In points, and the standard deviation over seeds; 0 for one seed, or seeds that agree."""
     points = table.accuracy[better] - table.accuracy[worse]
     spread = np.sqrt((table.accuracy_sd[better] ** 2 + table.accuracy_sd[worse] ** 2) / 2)
-    return f" ({points / spread:.1f} sd)" if spread > 0 else ""
+    return points, spread if spread > 0 else 0.0
 
 
 def tried(
@@ -245,6 +252,7 @@ def tried(
 
 def printed(table: pd.DataFrame) -> pd.DataFrame:
     """:func:`head_to_head`'s table as it is read: rounded, with units."""
+    table = table.sort_values("asked", kind="stable")
     plus_minus = [
         f"{mean:.2f}" if np.isnan(sd) else f"{mean:.2f} ± {sd:.2f}"
         for mean, sd in zip(table["accuracy"], table["accuracy_sd"], strict=True)
@@ -268,7 +276,7 @@ def printed(table: pd.DataFrame) -> pd.DataFrame:
             "of tuning": table["tuning_epochs"],
             "n": table["n"],
         }
-    ).sort_values("asked", key=lambda c: c.str.rstrip("×").str.replace(",", "").astype(float))
+    )
 
 
 # ------------------------------------------------------------- committed rows, shown in notebooks

@@ -142,3 +142,14 @@ def test_figures_draw_every_method_and_point(finished):
     (axis,) = plots_comparison.earned(report_comparison.earned("digits"), title="").axes
     assert len(axis.get_yticks()) == 4  # ADMM, random, and the two of the head to head
     plt.close("all")
+
+
+@pytest.mark.parametrize("part", [comparison, curve], ids=["comparison", "curve"])
+def test_knobs_are_the_best_of_the_committed_trials(part, monkeypatch):
+    monkeypatch.delenv("WORKBOOK_RESULTS", raising=False)
+    table = report_comparison.tried(part.trials(), part.TRIALS)
+    for method, rows in table.groupby("method"):
+        (key,) = (key for key in part.TRIALS if report_comparison.NAMES[key] == method)
+        assert len(rows) == len(part.TRIALS[key]), f"trials of {method} are missing"
+        chosen = int(np.flatnonzero(rows["chosen"])[0])
+        assert part.TRIALS[key][chosen] == part.TUNED[key]
