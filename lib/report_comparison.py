@@ -331,31 +331,35 @@ def committed_claims() -> str:
 
     Errors in percent, paired differences over seeds in points.
     """
-    lines = []
     drawn = curve.curves("mnist")
     pairs = zip(drawn["l0-constraint"], drawn["magnitude"], drawn["gradual"], strict=True)
-    for share, experiments in zip(curve.KEPT, pairs, strict=True):
-        lc, *others = [report.finished(experiment) for experiment in experiments]
-        if not lc:
-            continue
-        lost = report.drop(lc, against="control")
-        line = (
-            f"{share:6.1%} kept: LC-ℓ0 {_error(lc):.2f} %, {_signed(lost['drop'])} against the "
-            "dense network trained on"
-        )
-        for name, runs in zip(("one-shot", "gradual"), others, strict=True):
-            if runs:
-                line += f", {_signed(_error(lc) - _error(runs))} against {name} pruning"
-        lines.append(f"{line} (n = {len(lc)})")
-    return "\n".join(lines) or report.none("LC's figure of results", "mnist")
+    rows = [
+        (f"{share:.1%} kept", *experiments)
+        for share, experiments in zip(curve.KEPT, pairs, strict=True)
+    ]
+    again = curve.longer()
+    name = "{kept:.1%} kept, {epochs} epochs".format(**curve.LONGER)
+    rows.append((name, again["l0-constraint"], again["magnitude"]))
+    lines = [_claim(name, *map(report.finished, experiments)) for name, *experiments in rows]
+    return "\n".join(filter(None, lines)) or report.none("LC's figure of results", "mnist")
+
+
+def _claim(name: str, lc: Sequence[Run], *others: Sequence[Run]) -> str:
+    """One line of :func:`committed_claims`; empty without a run of LC."""
+    if not lc:
+        return ""
+    line = (
+        f"{name}: LC-ℓ0 {_error(lc):.2f} %, "
+        f"{report.drop(lc, against='control')['drop']:+.2f} against the dense network trained on"
+    )
+    for pruning, runs in zip(("one-shot", "gradual"), others, strict=False):
+        if runs:
+            line += f", {_error(lc) - _error(runs):+.2f} against {pruning} pruning"
+    return f"{line} (n = {len(lc)})"
 
 
 def _error(found: Sequence[Run]) -> float:
     return 100 * (1 - float(np.mean([run.result["accuracy"] for run in found])))
-
-
-def _signed(points: float) -> str:
-    return f"{points:+.2f}"
 
 
 def committed_quantized() -> str:

@@ -25,6 +25,9 @@ AMOUNTS_DIGITS = {
     "l1-penalty": (2e-4, 5e-4, 1e-3),
 }
 
+#: The fewest weights again, by a run three times as long.
+LONGER = {"kept": 0.005, "epochs": 180}
+
 #: Where each layer keeps the same share.
 KEPT_PER_LAYER = (0.05, 0.02, 0.01)
 
@@ -63,6 +66,7 @@ def lc(
     mu: float | None = None,
     rise: float | None = None,
     augmented: bool = True,
+    epochs: int | None = None,
     trace: bool = False,
     held_out: bool = False,
 ) -> Experiment:
@@ -77,7 +81,7 @@ def lc(
         "cost": cost,
         "amount": amount,
         "mu": PULL[dataset] * mu,
-        "growth": round(rise ** (1 / EPOCHS[dataset]), 4),
+        "growth": round(rise ** (1 / (epochs or EPOCHS[dataset])), 4),
         # what equals its default is left out
         **({} if scope == "global" else {"scope": scope}),
         **({} if augmented else {"augmented": augmented}),
@@ -86,22 +90,30 @@ def lc(
     unusual = {"mu": mu, "rise": rise} != UNSAID["lc"]
     name += f"-mu{mu:g}-rise{rise:g}" if unusual else ""
     name += "" if augmented else "-penalty-method"
-    return _experiment(dataset, name, "lc", options, cost, trace=trace, held_out=held_out)
+    return _experiment(
+        dataset, name, "lc", options, cost, epochs=epochs, trace=trace, held_out=held_out
+    )
 
 
 def pruned(
-    dataset: str, keep: float, *, scope: str = "global", until: float = 0.0, held_out: bool = False
+    dataset: str,
+    keep: float,
+    *,
+    scope: str = "global",
+    until: float = 0.0,
+    epochs: int | None = None,
+    held_out: bool = False,
 ) -> Experiment:
     """Magnitude pruning, retrained; gradually, until that part of the run is over, or at once."""
     kind = "gradual" if until else "magnitude"
     options = {
         "keep": keep,
         **({} if scope == "global" else {"scope": scope}),
-        **({"epochs": int(until * EPOCHS[dataset])} if until else {}),
+        **({"epochs": int(until * (epochs or EPOCHS[dataset]))} if until else {}),
     }
     name = f"{kind}-{keep:g}{'' if scope == 'global' else f'-per-{scope}'}"
     name += f"-until{until:g}" if until not in (0, UNSAID["gradual"]) else ""
-    return _experiment(dataset, name, "magnitude", options, kind, held_out=held_out)
+    return _experiment(dataset, name, "magnitude", options, kind, epochs=epochs, held_out=held_out)
 
 
 def _experiment(
@@ -111,10 +123,11 @@ def _experiment(
     options: dict,
     mode: str,
     *,
+    epochs: int | None = None,
     trace: bool = False,
     held_out: bool = False,
 ) -> Experiment:
-    schedule = admm_schedule(dataset, NETWORK, EPOCHS[dataset])
+    schedule = admm_schedule(dataset, NETWORK, epochs or EPOCHS[dataset])
     parts = [NETWORK, dataset, name, f"{schedule.epochs}ep"]
     parts += ["traced"] * trace + ["held-out"] * held_out
     return Experiment(
@@ -137,6 +150,15 @@ def curves(dataset: str) -> dict[str, list[Experiment]]:
         "magnitude": [pruned(dataset, share) for share in kept],
         "gradual": [pruned(dataset, share, **TUNED["gradual"]) for share in kept],
         **{cost: [lc(dataset, cost, a) for a in listed] for cost, listed in amounts.items()},
+    }
+
+
+def longer() -> dict[str, Experiment]:
+    """LC and one-shot pruning at the fewest weights on MNIST, three times as long."""
+    kept, epochs = LONGER["kept"], LONGER["epochs"]
+    return {
+        "l0-constraint": lc("mnist", "l0-constraint", kept, epochs=epochs),
+        "magnitude": pruned("mnist", kept, epochs=epochs),
     }
 
 
@@ -185,6 +207,11 @@ def entries(dataset: str) -> list[Entry]:
         *((run, 1, "LC: w and θ meet", 2) for run in meetings(dataset).values()),
     ]
     if dataset == "mnist":
+        again = longer()
+        found.append((again["magnitude"].control, seeds, "control of LC's figure", 1))
+        found += [
+            (run, seeds, "LC's figure: the fewest weights, longer", 1) for run in again.values()
+        ]
         tried = [run for runs in trials().values() for run in runs]
         found.append((tried[0].parent, 1, "LC's figure: the start of trials", 2))
         found += [(run, 1, "LC's figure: a trial on held-out images", 2) for run in tried]
