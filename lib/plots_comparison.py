@@ -16,12 +16,12 @@ STYLES = dict(zip(range(8), "osv^DP*X", strict=True))
 def results_curve(table: pd.DataFrame, *, title: str) -> Figure:
     """Test error, and loss of both splits, against the weights kept, a line a curve.
 
-    ``table`` is :func:`lib.report_comparison.results_curve`'s; bars are ± sd over seeds. The grey
-    line is the dense network trained on.
+    ``table`` is :func:`lib.report_comparison.results_curve`'s; bars are ± sd over seeds. A line
+    joins points in the order of their amounts, and turns back where less allowed kept more.
+    The grey line is the dense network trained on.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.6))
     for i, (name, rows) in enumerate(table.groupby("curve", sort=False)):
-        rows = rows.sort_values("kept_percent")
         look = {"color": f"C{i % 7}", "marker": STYLES[i % 8], "markersize": 5}
         left.errorbar(
             rows["kept_percent"], rows["error"], rows["error_sd"], capsize=2, label=name, **look
