@@ -17,6 +17,7 @@ STYLE = Path(__file__).parent / "workbook.mplstyle"
 
 #: Curves differ in their dashes as well as in their colours.
 STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+MARKERS = "os^vDP*X"
 
 
 def save(figure: Figure, name: str, *, dataset: str) -> None:
@@ -205,7 +206,7 @@ def rates(table: pd.DataFrame, *, title: str) -> Figure:
             row["rate"] * 1.015 ** int((ours["rate"].iloc[:i] == row["rate"]).sum()),
             drop,
             yerr=[[drop - row["drop_low"]], [row["drop_high"] - drop]],
-            marker="os^vDP*X"[i % 8],
+            marker=MARKERS[i % 8],
             color=f"C{i % 7}",
             capsize=3,
             linestyle="none",

@@ -7,10 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.plots import plain_numbers
-
-#: The look of a curve in every figure: colour, marker.
-STYLES = dict(zip(range(8), "osv^DP*X", strict=True))
+from lib.plots import MARKERS, plain_numbers
 
 
 def results_curve(table: pd.DataFrame, *, title: str) -> Figure:
@@ -22,7 +19,7 @@ def results_curve(table: pd.DataFrame, *, title: str) -> Figure:
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.6))
     for i, (name, rows) in enumerate(table.groupby("curve", sort=False)):
-        look = {"color": f"C{i % 7}", "marker": STYLES[i % 8], "markersize": 5}
+        look = {"color": f"C{i % 7}", "marker": MARKERS[i % 8], "markersize": 5}
         left.errorbar(
             rows["kept_percent"], rows["error"], rows["error_sd"], capsize=2, label=name, **look
         )
@@ -56,7 +53,7 @@ def head_to_head(table: pd.DataFrame, *, title: str) -> Figure:
     searched = table["epochs"] + table["search_epochs"] + table["tuning_epochs"]
     table = table.assign(error=100 - table["accuracy"], searched=searched)
     for i, (name, rows) in enumerate(table.groupby("method", sort=False)):
-        look = {"color": f"C{i % 7}", "marker": STYLES[i % 8], "markersize": 5, "capsize": 2}
+        look = {"color": f"C{i % 7}", "marker": MARKERS[i % 8], "markersize": 5, "capsize": 2}
         for axis, x in zip(axes[0], ("rate", "entropy_rate"), strict=True):
             axis.errorbar(
                 rows[x],

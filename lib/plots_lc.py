@@ -8,9 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from lib.plots import STYLES, plain_numbers
-
-MARKERS = "osv^DP*X"
+from lib.plots import MARKERS, STYLES, plain_numbers
 
 
 def projections(

@@ -253,14 +253,13 @@ def tried(
 def printed(table: pd.DataFrame) -> pd.DataFrame:
     """:func:`head_to_head`'s table as it is read: rounded, with units."""
     table = table.sort_values("asked", kind="stable")
-    plus_minus = [
-        f"{mean:.2f}" if np.isnan(sd) else f"{mean:.2f} ± {sd:.2f}"
-        for mean, sd in zip(table["accuracy"], table["accuracy_sd"], strict=True)
-    ]
-    drops = [
-        f"{mean:.2f}" if np.isnan(sd) else f"{mean:.2f} ± {sd:.2f}"
-        for mean, sd in zip(table["drop"], table["drop_sd"], strict=True)
-    ]
+
+    def with_spread(column: str) -> list[str]:
+        return [
+            f"{mean:.2f}" if np.isnan(sd) else f"{mean:.2f} ± {sd:.2f}"
+            for mean, sd in zip(table[column], table[f"{column}_sd"], strict=True)
+        ]
+
     return pd.DataFrame(
         {
             "asked": [f"{rate:,.0f}×" for rate in table["asked"]],
@@ -268,8 +267,8 @@ def printed(table: pd.DataFrame) -> pd.DataFrame:
             "nominal rate": [f"{rate:,.0f}×" for rate in table["rate"]],
             "entropy rate": [f"{rate:,.0f}×" for rate in table["entropy_rate"]],
             "estimated bytes": [f"{size:,.0f}" for size in table["estimated_bytes"]],
-            "accuracy, %": plus_minus,
-            "drop, points": drops,
+            "accuracy, %": with_spread("accuracy"),
+            "drop, points": with_spread("drop"),
             "drop against control": [f"{drop:.2f}" for drop in table["control_drop"]],
             "epochs": table["epochs"],
             "of its search": table["search_epochs"],
@@ -310,11 +309,9 @@ def committed_head_to_head() -> str:
 
 def committed_trials() -> str:
     """The trials of knobs on images held out of MNIST's training split, as text; or one line."""
-    parts = [
-        tried(part.trials(), part.TRIALS).to_string(index=False, float_format="{:.2f}".format)
-        for part in (comparison, curve)
-        if not tried(part.trials(), part.TRIALS).empty
-    ]
+    tables = (tried(part.trials(), part.TRIALS) for part in (comparison, curve))
+    form = {"index": False, "float_format": "{:.2f}".format}
+    parts = [table.to_string(**form) for table in tables if not table.empty]
     return "\n\n".join(parts) or report.none("the trials of knobs", "mnist")
 
 

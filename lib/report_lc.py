@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pandas as pd
 import torch
 
-from lib import data, report
+from lib import report
 from lib.experiments import curve
 from lib.networks import compressible
 from lib.projections.sparsity import l0_constraint
@@ -86,8 +86,5 @@ def committed_meetings() -> str:
     """How w and θ met in the committed MNIST runs, as text; one line where none is there."""
     histories = finished_meetings("mnist")
     if not histories:
-        return (
-            f"No run of how w and θ meet is committed yet ({data.describe('mnist')}); "
-            "make reproduce DATASET=mnist trains them."
-        )
+        return report.none("how w and θ meet", "mnist")
     return printed(meetings(histories)).to_string(index=False)

@@ -12,7 +12,7 @@ from lib.training import Schedule
 LENETS = ("lenet5", "lenet300", "lenet300-tanh")
 
 #: What ρ and μ of LeNet-300-100 are multiplied with. They were tuned on MNIST; a run on ``digits``
-#: takes a twelfth of the steps, and needs a stronger pull.
+#: takes a fifteenth of the steps, and needs a stronger pull.
 PULL = {"mnist": 1, "digits": 10}
 
 #: The paper's ρ for every experiment.
