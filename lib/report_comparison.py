@@ -286,7 +286,7 @@ def committed_curve() -> str:
     table = results_curve(finished_curves("mnist"))
     if table.empty:
         return report.none("LC's figure of results", "mnist")
-    return table.to_string(index=False, float_format="{:.3g}".format)
+    return _headed(f"{curve.NETWORK} on MNIST", table, "{:.3g}")
 
 
 def finished_curves(dataset: str) -> dict[str, list[list[Run]]]:
@@ -310,8 +310,8 @@ def committed_head_to_head() -> str:
 def committed_trials() -> str:
     """The trials of knobs on images held out of MNIST's training split, as text; or one line."""
     tables = (tried(part.trials(), part.TRIALS) for part in (comparison, curve))
-    form = {"index": False, "float_format": "{:.2f}".format}
-    parts = [table.to_string(**form) for table in tables if not table.empty]
+    heading = "images held out of MNIST's training split, accuracy in %"
+    parts = [_headed(heading, table) for table in tables if not table.empty]
     return "\n\n".join(parts) or report.none("the trials of knobs", "mnist")
 
 
@@ -320,7 +320,9 @@ def committed_earned() -> str:
     table = earned("mnist")
     if table.empty:
         return report.none("what the allocation earns", "mnist")
-    return f"{table.to_string(index=False, float_format='{:.2f}'.format)}\n\n{worth(table)}"
+    rate = comparison.ALLOCATION_RATE["mnist"]
+    heading = f"lenet300 on MNIST, {rate:,.0f}× asked for, accuracy in %"
+    return f"{_headed(heading, table)}\n\n{worth(table)}"
 
 
 def committed_claims() -> str:
@@ -364,4 +366,8 @@ def committed_quantized() -> str:
     table = quantized("mnist")
     if table.empty:
         return report.none("k-means at a fixed width", "mnist")
-    return table.to_string(index=False, float_format="{:.2f}".format)
+    return _headed("lenet300 on MNIST, accuracy in %", table)
+
+
+def _headed(heading: str, table: pd.DataFrame, form: str = "{:.2f}") -> str:
+    return f"{heading}\n{table.to_string(index=False, float_format=form.format)}"

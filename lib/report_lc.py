@@ -87,4 +87,5 @@ def committed_meetings() -> str:
     histories = finished_meetings("mnist")
     if not histories:
         return report.none("how w and θ meet", "mnist")
-    return printed(meetings(histories)).to_string(index=False)
+    table = printed(meetings(histories)).to_string(index=False)
+    return f"{curve.NETWORK} on MNIST\n{table}"
