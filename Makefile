@@ -29,12 +29,13 @@ help:
 	@echo "The first call installs into .venv (PYTHON=python3, 3.11 to 3.13)."
 
 # Four runs share a GPU: a LeNet leaves most of one idle. Snakemake's lock files outlive a kill -9,
-# the Snakefile holds a lock that does not, hence --nolock.
+# the Snakefile holds a lock that does not, hence --nolock. A job trains several runs: where one
+# fails, the others are kept.
 reproduce: $(READY)
 	@echo "Reproducing on $(DATASET)"
 	@gpus=$(GPUS); XDG_CACHE_HOME="$(CURDIR)/.venv/home/cache" \
 	    $(PY) -m snakemake --cores $(CORES) --resources gpu=$$((4 * gpus)) \
-	    --config dataset=$(DATASET) gpus=$$gpus --keep-going --rerun-incomplete \
+	    --config dataset=$(DATASET) gpus=$$gpus --keep-going --keep-incomplete --rerun-incomplete \
 	    --rerun-triggers mtime --nolock --scheduler greedy
 	@echo "Everything is there"
 

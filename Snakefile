@@ -1,7 +1,7 @@
 """The batch: the runs that the catalogue misses, in parallel, then every notebook on top of them.
 
-`make reproduce` calls it with the options it wants. It schedules and trains nothing itself:
-a run is `python -m lib run ID`, a notebook is papermill.
+`make reproduce` calls it with the options it wants. It schedules and trains nothing itself: runs
+are `python -m lib run ID ...`, a notebook is papermill.
 
     results/digits/{runs/<id>/, notebooks/, logs/}               digits
     results/{runs/<id>/, notebooks/<dataset>/, logs/<dataset>/}  any other data set
@@ -10,7 +10,6 @@ a run is `python -m lib run ID`, a notebook is papermill.
 import json
 import logging
 import os
-import re
 import subprocess
 import sys
 from collections import Counter
@@ -59,17 +58,39 @@ def result(id):
     return f"{RUNS}/{id}/result.json"
 
 
-def needed_first(wildcards):
-    run = CATALOGUE[wildcards.id]
-    return [result(id) for id in (run["parent"], run["like"], run["control"]) if id in MISSING]
+def needed_first(id):
+    run = CATALOGUE[id]
+    return [need for need in (run["parent"], run["like"], run["control"]) if need in MISSING]
 
 
-def device(wildcards):
-    return f"cuda:{MISSING.index(wildcards.id) % GPUS}" if GPUS else "cpu"
+def depth(id):
+    """How many runs stand before it, one on another."""
+    return 1 + max(map(depth, needed_first(id)), default=-1)
+
+
+def seconds(id):
+    return CATALOGUE[id]["seconds"]["cuda" if GPUS else "cpu"]
+
+
+def batches(ids):
+    """The runs in jobs of SECONDS each, so that Python's start costs little beside them.
+
+    None in a job needs another of it: a job waits for whole jobs only.
+    """
+    jobs = []
+    for id in sorted(ids, key=lambda id: (depth(id), CATALOGUE[id]["priority"])):
+        full = not jobs or sum(map(seconds, jobs[-1])) + seconds(id) > SECONDS
+        if full or depth(jobs[-1][0]) < depth(id):
+            jobs.append([])
+        jobs[-1].append(id)
+    return jobs
+
+
+SECONDS = 15
+BATCHES = batches(MISSING)
 
 
 wildcard_constraints:
-    id="|".join(map(re.escape, MISSING)) or "(?!)",  # (?!) matches nothing
     book="|".join(NOTEBOOKS),
 
 
@@ -78,21 +99,28 @@ rule all:
         expand(BOOKS + "/{book}.ipynb", book=NOTEBOOKS),
 
 
-rule run:
-    input:
-        needed_first,
-    output:
-        RUNS + "/{id}/result.json",
-    log:
-        LOGS + "/{id}.log",
-    params:
-        device=device,
-    priority: lambda wildcards: -CATALOGUE[wildcards.id]["priority"]  # 1 is the most urgent
-    resources:
-        gpu=1 if GPUS else 0,
-    shell:
-        "{sys.executable:q} -m lib run {wildcards.id} --threads 1 --device {params.device} &> {log}"
-        " && echo 'Trained {wildcards.id}' >&2 || {{ echo 'FAILED {wildcards.id}' >&2; exit 1; }}"
+for number, ids in enumerate(BATCHES):
+
+    rule:
+        name:
+            f"run_{number}"
+        input:
+            [result(need) for id in ids for need in needed_first(id)],
+        output:
+            [result(id) for id in ids],
+        log:
+            f"{LOGS}/{ids[0]}.log",
+        params:
+            ids=ids,
+            said=ids[0] + (f" and {len(ids) - 1} more" if len(ids) > 1 else ""),
+            device=f"cuda:{number % GPUS}" if GPUS else "cpu",
+        priority: -CATALOGUE[ids[0]]["priority"]  # 1 is the most urgent
+        resources:
+            gpu=1 if GPUS else 0,
+        shell:
+            "{sys.executable:q} -m lib run {params.ids} --threads 1 --device {params.device}"
+            " &> {log} && echo 'Trained {params.said}' >&2"
+            " || {{ echo 'FAILED among {params.said}' >&2; exit 1; }}"
 
 
 rule notebook:
@@ -118,9 +146,9 @@ rule notebook:
 
 LOCK = FileLock(f".snakemake/{DATASET}.lock")
 
-# Each job's log and what it makes: a log without its output is a failure.
-JOBS = {f"{LOGS}/{id}.log": result(id) for id in MISSING}
-JOBS |= {f"{LOGS}/{book}.log": f"{BOOKS}/{book}.ipynb" for book in NOTEBOOKS}
+# Each job's log and what it makes: a log without all of its output is a failure.
+JOBS = {f"{LOGS}/{ids[0]}.log": [result(id) for id in ids] for ids in BATCHES}
+JOBS |= {f"{LOGS}/{book}.log": [f"{BOOKS}/{book}.ipynb"] for book in NOTEBOOKS}
 
 
 def calm(record):
@@ -156,10 +184,12 @@ onstart:
 
 
 onerror:
-    undone = [Path(path) for path, output in JOBS.items() if not Path(output).exists()]
-    failed = [path for path in undone if path.exists()]
-    say(f"{len(failed)} failed, {len(undone) - len(failed)} not started:")
-    for path in failed:
-        last = (path.read_text().strip() or "no message").splitlines()[-1]
+    undone = [Path(path) for path, made in JOBS.items() if not all(map(os.path.exists, made))]
+    logs = [path for path in undone if path.exists()]
+    say(f"{len(logs)} failed, {len(undone) - len(logs)} not started:")
+    for path in logs:
+        lines = path.read_text().strip().splitlines() or ["no message"]
         book = path.with_suffix(".ipynb")
-        say(f"  {path.stem}: {last}\n    {book if book.exists() else path}")
+        for line in [line for line in lines if line.startswith("failed")] or lines[-1:]:
+            say(f"  {path.stem}: {line}")
+        say(f"    {book if book.exists() else path}")

@@ -137,12 +137,14 @@ def test_the_batch_runs_the_notebooks_of_its_data_set(dataset, results):
     books = re.findall(r"output: \S*/([\w-]+)\.ipynb", said)
     assert set(books) == wanted
     # a run waits for what it needs: two jobs that make the same one would delete each other's
-    jobs = re.findall(r"input: (.*)\n +output: \S*/([\w.-]+)/result\.json", said)
-    waits = {id: set(re.findall(r"([\w.-]+)/result\.json", files)) for files, id in jobs}
+    jobs = re.findall(r"(?:input: (.*)\n +)?output: (\S*/result\.json.*)\n", said)
+    result = re.compile(r"([\w.-]+)/result\.json")
+    waits = {id: result.findall(files) for files, made in jobs for id in result.findall(made)}
     for entry in experiments.catalogue(dataset):
         for experiment, seed in entry.runs:
             needed = {other.id(seed) for other in runs.needs(experiment)}
-            assert waits.get(experiment.id(seed), set()) == needed
+            assert needed <= set(waits[experiment.id(seed)])
+    assert not any(set(result.findall(files)) & set(result.findall(made)) for files, made in jobs)
 
 
 def test_outputs_name_no_place_on_a_machine(notebook):
