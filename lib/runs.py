@@ -32,8 +32,10 @@ from lib.checkpoints import Checkpoint
 from lib.data import Dataset
 from lib.experiments import Experiment, Stage, specification
 from lib.networks import compressible
+from lib.networks.initialisation import he_
 from lib.optimizers import METHODS
 from lib.search import BlackBox, search
+from lib.surgery import ranks, rebuild
 from lib.training import evaluate, predict, train
 
 WEIGHTS = "weights.safetensors"
@@ -101,11 +103,16 @@ class Run:
                 f"the weights of {self.id} are not at hand: larger than {MOST_BYTES:,} bytes, they "
                 f"are not committed; delete {self.folder} to train it again"
             )
+        model = self.dense_model()
+        state = weights.unpack(self.weights)
+        rebuild(model, state).load_state_dict(state)
+        return model.eval()
+
+    def dense_model(self) -> nn.Module:
+        """A freshly drawn network, whole, of the kind that was compressed."""
         # runs older than these two keys are all of lenet5, with its usual ten classes
         classes, channels = self.result.get("classes", 10), self.result.get("channels")
-        model = networks.build(self.result["network"], classes=classes, channels=channels)
-        model.load_state_dict(weights.unpack(self.weights))
-        return model.eval()
+        return networks.build(self.result["network"], classes=classes, channels=channels)
 
 
 def read(folder: Path) -> Run:
@@ -218,12 +225,15 @@ def _train(experiment, seed, before, checkpoint, device, threads, deadline, quie
     ).to(device)
     parent = before.get(experiment.parent.name) if experiment.parent else None
     if parent is not None:
-        model.load_state_dict(parent.model().state_dict())
+        model = parent.model().to(device)
     like = before.get(experiment.like.name) if experiment.like else None
     if like is not None and parent is None:
+        _take_shapes(model, like)
         _take_zeros(model, like)
 
     saved = checkpoint.load(map_location=device) or {"stage": 0, "rows": [], "loop": None}
+    if saved["loop"] and "model" in saved["loop"]:  # a search's has none
+        rebuild(model, saved["loop"]["model"])  # stages before may have made it smaller
     rows = saved["rows"]
     for number, stage in enumerate(experiment.stages):
         if number < saved["stage"]:
@@ -267,6 +277,14 @@ def _options(stage: Stage, like: Run | None) -> dict:
     return options
 
 
+def _take_shapes(model: nn.Module, like: Run) -> None:
+    """The shapes of ``like``; if they are others, all weights are drawn anew."""
+    before = [parameter.shape for parameter in model.parameters()]
+    rebuild(model, like.model().state_dict())
+    if before != [parameter.shape for parameter in model.parameters()]:
+        he_(model)
+
+
 @torch.no_grad()
 def _take_zeros(model: nn.Module, like: Run) -> None:
     other = compressible(like.model())
@@ -285,7 +303,7 @@ def _write(experiment, seed, before, model, dataset, rows, device, threads) -> N
     correct = predict(model, dataset, dataset.test) == dataset.test.labels
     accuracy = int(correct.sum()) / len(correct)
     losses = [evaluate(model, dataset, split)[0] for split in (dataset.train, dataset.test)]
-    macs = budget.macs(model, dataset.shape)
+    dense = networks.build(experiment.network, classes=dataset.classes, channels=dataset.shape[0])
     result = {
         "experiment": experiment.name,
         "id": experiment.id(seed),
@@ -299,6 +317,7 @@ def _write(experiment, seed, before, model, dataset, rows, device, threads) -> N
         "method": _method(experiment),
         "mode": experiment.mode,
         "budget": experiment.budget,
+        "budget_in": experiment.budget and experiment.budget_in,
         "seed": seed,
         "dense_accuracy": parent and (parent.result["dense_accuracy"] or parent.result["accuracy"]),
         "accuracy": None if experiment.held_out else accuracy,
@@ -310,8 +329,8 @@ def _write(experiment, seed, before, model, dataset, rows, device, threads) -> N
         "control_accuracy": control and control.result["accuracy"],
         **budget.summary(model),
         "file_bytes": None,
-        "macs": macs,
-        "dense_macs": macs,
+        "macs": budget.macs(model, dataset.shape),
+        "dense_macs": budget.macs(dense, dataset.shape),
         "epochs": experiment.epochs,
         "train_seconds": sum(row["seconds"] for row in rows),
         "device": _device_name(device),
@@ -327,7 +346,10 @@ def _write(experiment, seed, before, model, dataset, rows, device, threads) -> N
         "data_fingerprint": dataset.fingerprint,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    layers = budget.layer_costs(compressible(model)).assign(rank=None)
+    found = ranks(dense, model.state_dict())
+    layers = budget.layer_costs(compressible(model))
+    # the two factors of a layer are its name and ".0" and ".1"
+    layers["rank"] = layers["name"].map(lambda name: found.get(name.rpartition(".")[0]))
     contents = {
         "experiment.json": _json(specification(experiment)).encode(),
         "history.csv": pd.DataFrame(rows).to_csv(index=False).encode(),

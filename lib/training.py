@@ -124,19 +124,20 @@ def train(
     )
     saved, longest = time.monotonic(), 0.0
     with bar:
-        while loop.epoch < schedule.epochs:
+        while loop.epoch < schedule.epochs and not method.done:
             began = time.monotonic()
             if began + 1.2 * longest > deadline:
                 save(loop.state_dict())
                 raise OutOfTime(f"stopped after {loop.epoch} of {schedule.epochs} epochs")
             row = loop.run_epoch(bar)
-            row["test_loss"], row["test_accuracy"] = evaluate(model, dataset, dataset.test)
+            row["test_loss"], row["test_accuracy"] = evaluate(loop.network, dataset, dataset.test)
             if trace:
                 row |= _trace(model, dataset, method)
             loop.history.append(row | method.metrics())
             bar.set_postfix(loss=f"{row['train_loss']:.4f}", accuracy=f"{row['test_accuracy']:.2%}")
             now = time.monotonic()
-            if now - saved > CHECKPOINT_SECONDS or loop.epoch == schedule.epochs:
+            ended = loop.epoch == schedule.epochs or method.done
+            if now - saved > CHECKPOINT_SECONDS or ended:
                 save(loop.state_dict())
                 saved = now
             longest = max(longest, time.monotonic() - began)
@@ -207,7 +208,13 @@ class _Loop:
         self.rates = schedule.rates(self.steps).to(self.device)
         self.lr = torch.zeros((), device=self.device)
         self.totals = torch.zeros(2, dtype=torch.float64, device=self.device)  # loss, correct
-        self.graph = CudaGraph(self.device) if self.device.type == "cuda" else None
+        recorded = self.device.type == "cuda" and method.recordable
+        self.graph = CudaGraph(self.device) if recorded else None
+        if stage:
+            # What the method draws must not depend on where the run was interrupted; in its first
+            # stage the generator is as the caller has seeded it.
+            torch.manual_seed(self._derived("start"))
+        self.network = method.start(model) or model
         # Momentum that starts at zero is the same recursion, and is there to be checkpointed.
         self.momenta = {p: torch.zeros_like(p) for p in model.parameters() if p.requires_grad}
         self.optimizer = self._sgd()
@@ -218,11 +225,6 @@ class _Loop:
                 f"periods_per_epoch = {periods} is more than the {self.steps} steps of an epoch"
             )
         self.period_ends = {self.steps * (i + 1) // periods - 1 for i in range(periods)}
-        if stage:
-            # What the method draws must not depend on where the run was interrupted; in its first
-            # stage the generator is as the caller has seeded it.
-            torch.manual_seed(self._derived("start"))
-        method.start(model)
 
     def _sgd(self) -> torch.optim.SGD:
         decayed = [p for p in self.momenta if p.dim() >= 2]
@@ -250,7 +252,7 @@ class _Loop:
         order = [part.to(self.device, non_blocking=True) for part in self._order()]
         rates = self.rates[self.epoch * self.steps :]
         step = self._step if self.graph is None else partial(self.graph, self._step)
-        self.model.train()
+        self.network.train()
         self.totals.zero_()
         batches = zip(*(part.split(self.schedule.batch) for part in order), strict=True)
         for i, batch in enumerate(batches):
@@ -278,7 +280,7 @@ class _Loop:
         labels = self.dataset.train.labels[index]
         half = self.schedule.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            logits = self.model(images)
+            logits = self.network(images)
             loss = functional.cross_entropy(logits, labels)
         penalty = self.method.penalty()
         self.optimizer.zero_grad()

@@ -40,7 +40,10 @@ def verify(run: Run, *, device: str = "cpu") -> list[str]:
         problems.append(f"accuracy: {claimed} claimed, {accuracy} found")
     if dataset.fingerprint != result["data_fingerprint"]:
         problems.append("data_fingerprint: the data set at hand is not the one it was run on")
-    if result["budget"]:
+    if result.get("budget_in") == "macs":
+        if result["macs"] > result["budget"]:
+            problems.append(f"{result['macs']} MACs exceed the budget of {result['budget']}")
+    elif result["budget"]:
         # where nothing else is said, the budget is of nonzero weights and their bits
         mode = result["mode"] if result["mode"] in ("prune", "quantize") else "joint"
         spent = budget.paid(budget.layer_costs(compressible(model)), mode)

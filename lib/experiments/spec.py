@@ -31,8 +31,11 @@ class Experiment:
     ``recipe`` is raised when a change of the code alters what the same fields compute.
 
     ``like`` is a run whose allocation is taken over: a stage's option ``keep`` or ``bits`` of
-    ``"like"`` is what each of its layers keeps, or its bits. Without a parent its zeros are taken
-    over too, by a network that is trained from scratch.
+    ``"like"`` is what each of its layers keeps, or its bits. Without a parent its shapes and its
+    zeros are taken over too, by a network that is trained from scratch.
+
+    ``budget`` is in bits of the compressible weights, or in what ``budget_in`` says: ``macs``, of
+    one image.
     """
 
     slug: str
@@ -45,6 +48,7 @@ class Experiment:
     trace: bool = False
     held_out: bool = False
     like: "Experiment | None" = None
+    budget_in: str = "bits"
     recipe: int = 1
 
     @cached_property
@@ -75,7 +79,11 @@ class Experiment:
             slug=f"{start.slug}-trained-on-{self.epochs}ep",
             dataset=self.dataset,
             network=self.network,
-            stages=tuple(Stage(method="sgd", schedule=s.schedule) for s in self.stages),
+            stages=tuple(
+                Stage(method="sgd", schedule=stage.schedule)
+                for stage in self.stages
+                if stage.schedule.epochs  # some choose at once
+            ),
             parent=start,
         )
 

@@ -2,9 +2,11 @@
 
 from lib.optimizers.admm import ADMM
 from lib.optimizers.codebook_tuning import CodebookTuning
+from lib.optimizers.differentiable import DF
 from lib.optimizers.learning_compression import LearningCompression
 from lib.optimizers.method import Method
 from lib.optimizers.pruning import HeldZeros, MagnitudePruning
+from lib.optimizers.structured import FilterPruning, LearnedRanks, RankSelection
 
 METHODS: dict[str, type[Method]] = {
     "sgd": Method,
@@ -13,4 +15,8 @@ METHODS: dict[str, type[Method]] = {
     "lc": LearningCompression,
     "magnitude": MagnitudePruning,
     "held-zeros": HeldZeros,
+    "df": DF,
+    "filter-pruning": FilterPruning,
+    "low-rank": RankSelection,
+    "lc-ranks": LearnedRanks,
 }

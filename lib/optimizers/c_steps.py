@@ -82,8 +82,13 @@ def _quantized(w: list[Tensor], bound: tuple[int, list[Tensor]], mu: float) -> l
     return [z.masked_scatter_(m, s) for z, m, s in zip(zeros, masks, shared, strict=True)]
 
 
-def _rank_budget(w: list[Tensor], budget: int, mu: float) -> list[Tensor]:
-    return _factored(w, ranks_for_budget(_matrices(w), budget=budget, **_parameters(w)).ranks)
+def _rank_weights(group: list[Tensor], share: float) -> dict[str, object]:
+    """For ``ranks_for_budget``: a share of the weights, and how many a rank and a layer have."""
+    return {"budget": _weights(group, share), **_parameters(group)}
+
+
+def _rank_budget(w: list[Tensor], bound: dict[str, object], mu: float) -> list[Tensor]:
+    return _factored(w, ranks_for_budget(_matrices(w), **bound).ranks)
 
 
 def _rank_price(w: list[Tensor], alpha: float, mu: float) -> list[Tensor]:
@@ -169,7 +174,7 @@ COSTS = {
     "l1-penalty": Cost(_alpha, lambda w, a, mu: sparsity.l1_penalty(w, alpha=a, mu=mu)),
     "l2-penalty": Cost(_alpha, lambda w, a, mu: sparsity.l2_penalty(w, alpha=a, mu=mu)),
     "codebook": Cost(_values, _quantized),
-    "rank-constraint": Cost(_weights, _rank_budget),
+    "rank-constraint": Cost(_rank_weights, _rank_budget),
     "rank-penalty": Cost(_alpha, _rank_price),
     "codebook+l0": Cost(_values_and_weights, _sum, pair=True),
 }

@@ -77,11 +77,7 @@ class LearningCompression(Method):
         self.names, self.parameters = list(layers), list(layers.values())
         self.w = [weight.detach() for weight in self.parameters]
         groups = [self.w] if self.scope == "global" else [[w] for w in self.w]
-        cost = COSTS[self.cost]
-        amounts = [self.amount] * len(groups)
-        if cost.listed(self.amount):
-            amounts = per_layer(self.amount, len(groups), "amount")
-        self.bounds = [cost.bound(group, a) for group, a in zip(groups, amounts, strict=True)]
+        self.bounds = self._bounds(groups)
         self.theta = [torch.zeros_like(w) for w in self.w]
         self.multipliers = [torch.zeros_like(w) for w in self.w]  # λ
         self.anchor = [torch.zeros_like(w) for w in self.w]  # θ + λ/μ, what the L step pulls to
@@ -91,6 +87,14 @@ class LearningCompression(Method):
         self.periods = 0
         if self.first_mu is not None:
             self._c_step()
+
+    def _bounds(self, groups: list[list[Tensor]]) -> list[object]:
+        """What limits each group of layers, compressed together."""
+        cost = COSTS[self.cost]
+        amounts = [self.amount] * len(groups)
+        if cost.listed(self.amount):
+            amounts = per_layer(self.amount, len(groups), "amount")
+        return [cost.bound(group, a) for group, a in zip(groups, amounts, strict=True)]
 
     def penalty(self) -> Tensor:
         # μ/2·‖w − θ − λ/μ‖²

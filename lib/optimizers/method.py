@@ -43,8 +43,18 @@ class Method:
 
     periods_per_epoch: int = 1
 
-    def start(self, model: nn.Module) -> None:
-        """Takes hold of the model whose weights the method will change in place."""
+    #: Whether a GPU can replay its steps; one that waits for the device cannot be recorded.
+    recordable: bool = True
+
+    #: Ends the stage before its last epoch; asked after each.
+    done: bool = False
+
+    def start(self, model: nn.Module) -> nn.Module | None:
+        """Takes hold of the model whose weights the method will change in place.
+
+        Returns what the loop computes the loss with, where that is not the model itself. Parameters
+        that are frozen here are not trained.
+        """
 
     def penalty(self) -> Tensor | None:
         """A scalar that the loop adds to the loss, or nothing."""
@@ -65,7 +75,10 @@ class Method:
         return {}
 
     def finish(self) -> bool:
-        """Leaves the compressed weights in the model; returns whether that changed them."""
+        """Leaves the compressed weights in the model; returns whether that changed them.
+
+        A smaller network is left in it too: its layers are replaced, the model stays the object.
+        """
         return False
 
     def state_dict(self) -> dict:

@@ -8,20 +8,40 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from lib.surgery.cost import Layer, latency, layers, predicted_macs
+from lib.surgery.cost import Costs, Layer, costs, latency, layers, predicted_macs
 from lib.surgery.factors import factor
-from lib.surgery.filters import Feed, Keep, feeds, prunable, remove_filters
+from lib.surgery.filters import (
+    Feed,
+    Keep,
+    feeds,
+    group_magnitude,
+    norms,
+    prunable,
+    remove_filters,
+)
+from lib.surgery.landing import Score, choose_filters, choose_ranks, least
+from lib.surgery.rebuild import ranks, rebuild
 
 __all__ = [
+    "Costs",
     "Feed",
     "Keep",
     "Layer",
+    "Score",
+    "choose_filters",
+    "choose_ranks",
+    "costs",
     "factor",
     "feeds",
+    "group_magnitude",
     "latency",
     "layers",
+    "least",
+    "norms",
     "predicted_macs",
     "prunable",
+    "ranks",
+    "rebuild",
     "remove_filters",
     "shrink",
 ]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lib.networks import compressible
 from lib.projections.knapsack import integers
-from lib.surgery.filters import check_names, feeds
+from lib.surgery.filters import Feed, check_names, feeds
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,50 @@ class Layer:
         return min(c_out, c_in * k1 * k2) if scheme == 1 else min(c_out * k2, c_in * k1)
 
 
+@dataclass(frozen=True)
+class Costs:
+    """A network's layers, and which filters are whose inputs: what :func:`costs` returns."""
+
+    layers: Mapping[str, Layer]
+    feeds: Mapping[str, Feed]
+
+    def left(self, name: str, filters: Mapping[str, int | Tensor]) -> dict[str, int | Tensor]:
+        """A layer's inputs and filters for :meth:`Layer.macs`, with so many ``filters`` left."""
+        found = {"filters": filters[name]} if name in filters else {}
+        source, per_filter = self.feeds.get(name, (None, 1))
+        if source in filters:
+            found["inputs"] = filters[source] * per_filter
+        return found
+
+    def built(
+        self,
+        filters: Mapping[str, int],
+        ranks: Mapping[str, int | None],
+        *,
+        scheme: int = 1,
+    ) -> dict[str, int]:
+        """Layer name → its MACs, with so many filters left, in factors where that is cheaper."""
+        found = {}
+        for name, layer in self.layers.items():
+            left = self.left(name, filters)
+            found[name] = layer.macs(**left)
+            if ranks.get(name) is not None:
+                factors = layer.macs(rank=ranks[name], scheme=scheme, **left)
+                found[name] = min(found[name], factors)
+        return found
+
+
+def costs(model: nn.Module, *, filters: bool = True, input_shape: tuple[int, ...]) -> Costs:
+    """What is asked once to count many choices: :func:`layers`, and :func:`feeds` if ``filters``.
+
+    Raises as the two do; without ``filters`` none is said to leave, and the extra is not needed.
+    """
+    return Costs(
+        layers(model, input_shape=input_shape),
+        feeds(model, input_shape=input_shape) if filters else {},
+    )
+
+
 def layers(model: nn.Module, *, input_shape: tuple[int, ...]) -> dict[str, Layer]:
     """Layer name → its ``Layer``, of every convolution and linear layer that a forward pass calls.
 
@@ -116,27 +160,26 @@ def predicted_macs(
     input_shape : (channels, height, width) of an image.
 
     Two forward passes, one without ``filters``; the extra ``surgery`` is needed with them alone.
-    To ask about many choices, call ``layers`` and ``feeds`` once and ``Layer.macs`` for each.
+    To ask about many choices, call ``costs`` once and ``Costs.built`` for each.
 
     Raises ``ValueError`` that names the layer: unknown, not prunable, a number out of range.
     """
     filters, ranks = dict(filters or {}), dict(ranks or {})
     check_scheme(scheme)
-    costs = layers(model, input_shape=input_shape)
-    sources = _sources(model, costs, filters, input_shape)
-    for name in ranks:
-        named(costs, name)
-    predicted = {}
-    for name, cost in costs.items():
-        left = {"filters": filters.get(name)}
-        if name in sources:
-            source, per_filter = sources[name]
-            left["inputs"] = filters.get(source, costs[source].filters) * per_filter
-        predicted[name] = cost.macs(**left)
-        if ranks.get(name) is not None:
-            rank = check_rank(cost, ranks[name], scheme=scheme, **left)
-            predicted[name] = min(predicted[name], cost.macs(rank=rank, scheme=scheme, **left))
-    return predicted
+    if filters:
+        check_names(model, filters)
+    found = costs(model, filters=bool(filters), input_shape=input_shape)
+    for name, number in filters.items():
+        (number,) = integers([number], f"the filters of {name!r}")
+        if not 1 <= number <= found.layers[name].filters:
+            raise ValueError(
+                f"{name!r} keeps {number} filters, which is not in 1..{found.layers[name].filters}"
+            )
+    for name, rank in ranks.items():
+        layer = named(found.layers, name)
+        if rank is not None:
+            ranks[name] = check_rank(layer, rank, scheme=scheme, **found.left(name, filters))
+    return found.built(filters, ranks, scheme=scheme)
 
 
 def latency(
@@ -186,24 +229,6 @@ def named(costs: Mapping[str, Layer], name: str) -> Layer:
     if name not in costs:
         raise ValueError(f"unknown layer {name!r}: choose one of {', '.join(costs)}")
     return costs[name]
-
-
-def _sources(
-    model: nn.Module,
-    costs: Mapping[str, Layer],
-    filters: Mapping[str, int],
-    input_shape: tuple[int, ...],
-) -> Mapping[str, tuple[str, int]]:
-    if not filters:
-        return {}
-    check_names(model, filters)
-    for name, number in filters.items():
-        (number,) = integers([number], f"the filters of {name!r}")
-        if not 1 <= number <= costs[name].filters:
-            raise ValueError(
-                f"{name!r} keeps {number} filters, which is not in 1..{costs[name].filters}"
-            )
-    return feeds(model, input_shape=input_shape)
 
 
 def _layer(name: str, layer: nn.Module, read: Tensor, returned: Tensor) -> Layer:

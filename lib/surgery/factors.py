@@ -70,13 +70,31 @@ def _two(name: str, layer: nn.Conv2d | nn.Linear, rank: int, scheme: int) -> nn.
         left, right = low_rank(matricize(layer.weight, scheme=scheme), rank=rank)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
+    two = empty_factors(layer, (layer.weight.shape[1], rank, layer.weight.shape[0]), scheme)
+    first, second = two
+    # right is (r, C_in·k₁·k₂), in scheme 2 (r, C_in·k₁)
+    first.weight.copy_(right.reshape(first.weight.shape))
+    # left is (C_out, r), in scheme 2 (C_out·k₂, r)
+    left = left.reshape(layer.weight.shape[0], -1, rank).transpose(1, 2)  # (C_out, r, 1 or k₂)
+    second.weight.copy_(left.reshape(second.weight.shape))
+    first.weight.requires_grad_(layer.weight.requires_grad)
+    second.weight.requires_grad_(layer.weight.requires_grad)
+    if layer.bias is not None:
+        second.bias.copy_(layer.bias)
+        second.bias.requires_grad_(layer.bias.requires_grad)
+    return two
+
+
+def empty_factors(
+    layer: nn.Conv2d | nn.Linear, channels: tuple[int, int, int], scheme: int
+) -> nn.Sequential:
+    """The two layers that stand for ``layer``, of c_in, r and c_out channels, without values."""
     options = [{}, {}] if isinstance(layer, nn.Linear) else _options(layer, scheme)
-    sizes = (layer.weight.shape[1], rank, layer.weight.shape[0])
     first, second = (
         # neither draws from the random generator
         skip_init(
             type(layer),
-            *sizes[i : i + 2],
+            *channels[i : i + 2],
             bias=layer.bias is not None and i == 1,
             dtype=layer.weight.dtype,
             device=layer.weight.device,
@@ -84,16 +102,6 @@ def _two(name: str, layer: nn.Conv2d | nn.Linear, rank: int, scheme: int) -> nn.
         )
         for i in range(2)
     )
-    # right is (r, C_in·k₁·k₂), in scheme 2 (r, C_in·k₁)
-    first.weight.copy_(right.reshape(first.weight.shape))
-    # left is (C_out, r), in scheme 2 (C_out·k₂, r)
-    left = left.reshape(sizes[2], -1, rank).transpose(1, 2)  # (C_out, r, 1 or k₂)
-    second.weight.copy_(left.reshape(second.weight.shape))
-    first.weight.requires_grad_(layer.weight.requires_grad)
-    second.weight.requires_grad_(layer.weight.requires_grad)
-    if layer.bias is not None:
-        second.bias.copy_(layer.bias)
-        second.bias.requires_grad_(layer.bias.requires_grad)
     return nn.Sequential(first, second).train(layer.training)
 
 

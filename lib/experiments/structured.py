@@ -1,0 +1,382 @@
+"""DF, and what it is measured against: its Tables 1, 3 and 5, Figures 3a, 4, 5, and what they lack.
+
+A compressed network is the outcome of two trainings: one that chooses what goes, one that trains on
+what is left. A baseline that chooses at once trains on for as many epochs, by the same schedules.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+
+import torch
+
+from lib import budget, networks
+from lib.experiments.recipes import admm_schedule, dense, dense_schedule
+from lib.experiments.spec import Entry, Experiment, Stage
+
+DATASETS = ("cifar10-jpeg", "cifar10", "digits")
+
+#: The network of each data set's curve; ResNet-20 in a short schedule for where there is no GPU.
+NETWORK = {"digits": "resnet8", "cifar10-jpeg": "resnet56", "cifar10": "resnet56"}
+
+#: Shares of the MACs that go: the most wanted first.
+REDUCTIONS = {"digits": (0.5, 0.6, 0.75), "cifar10-jpeg": (0.5, 0.6, 0.75, 0.4, 0.7, 0.55, 0.76)}
+REDUCTIONS["cifar10"] = REDUCTIONS["cifar10-jpeg"]
+
+#: Table 5's rows of VGG-16.
+VGG_REDUCTIONS = (0.6, 0.65, 0.7)
+
+#: Epochs in which filters and ranks are chosen, how often μ rises in each, and epochs of training
+#: on. The paper trains on for 100; it leaves the first open.
+FULL = {"choose": 4, "periods_per_epoch": 4, "tune": 100}
+SHORT = {"choose": 2, "periods_per_epoch": 8, "tune": 8}
+DIGITS = {"choose": 15, "periods_per_epoch": 1, "tune": 10}
+
+#: Epochs of the dense network that the short schedule starts from, as in ADMM's Table 4.
+SHORT_DENSE = 24
+
+#: Options of DF here, and ours: λ = 10 with a multiplier, and BatchNorm measuring each batch.
+DF_OPTIONS = {"penalty": 10.0, "statistics": "batch", "step": 0.02}
+
+#: As the paper prints it: λ alone, and BatchNorm's statistics frozen.
+PRINTED = {"penalty": 1.0, "statistics": "running", "step": 0.02, "multiplier": False}
+
+#: The methods that choose at once: by their name in a slug.
+BASELINES = {
+    "l1": ("filter-pruning", {"score": "l1"}),
+    "group-magnitude": ("filter-pruning", {"score": "group-magnitude"}),
+    "svd-uniform": ("low-rank", {"criterion": "uniform"}),
+    "svd-energy": ("low-rank", {"criterion": "energy"}),
+}
+
+#: How LC learns ranks: μ rises by this at every C step, of which there is one an epoch.
+LC_GROWTH = {"digits": 1.4, "cifar10-jpeg": 1.7, "cifar10": 1.7}
+
+
+def short(dataset: str) -> dict[str, object]:
+    """What makes a row one of the short schedule, on the network of a CPU."""
+    if dataset == "digits":
+        return {}
+    return {"network": "resnet20", "length": "short"}
+
+
+def df(
+    dataset: str,
+    *,
+    reduction: float,
+    mode: str = "hybrid",
+    network: str | None = None,
+    length: str = "full",
+    printed: bool = False,
+    held_out: bool = False,
+    **options,
+) -> Experiment:
+    """DF to a share of MACs, then trained on; ``options`` are those of ``DF``."""
+    epochs = _epochs(dataset, length)
+    network = network or NETWORK[dataset]
+    given = {"mode": mode} | (PRINTED if printed else DF_OPTIONS) | options
+    given["periods_per_epoch"] = epochs["periods_per_epoch"]
+    said = "".join(f"-{k}{v}" for k, v in sorted(options.items()))
+    return _compressed(
+        dataset,
+        network,
+        length,
+        method="df",
+        mode=mode,
+        reduction=reduction,
+        options=given,
+        name=f"df-{mode}{'-printed' if printed else ''}{said}",
+        held_out=held_out,
+        exact=not printed,
+    )
+
+
+def baseline(
+    dataset: str, *, name: str, reduction: float, network: str | None = None, length: str = "full"
+) -> Experiment:
+    """One of ``BASELINES``, trained on for as many epochs."""
+    method, options = BASELINES[name]
+    return _compressed(
+        dataset,
+        network or NETWORK[dataset],
+        length,
+        method=method,
+        mode=name,
+        reduction=reduction,
+        options=options,
+        name=name,
+    )
+
+
+def lc_ranks(
+    dataset: str, *, reduction: float, network: str | None = None, length: str = "full"
+) -> Experiment:
+    """LC with learned ranks, in as many epochs; what it leaves is not trained on."""
+    network = network or NETWORK[dataset]
+    epochs = _epochs(dataset, length)
+    whole = replace(_schedule(dataset, network, length), epochs=epochs["choose"] + epochs["tune"])
+    options = _budget(dataset, network, reduction) | {"growth": LC_GROWTH[dataset]}
+    return Experiment(
+        slug=f"{network}-{dataset}-lc-ranks-{100 * reduction:g}pct-{whole.epochs}ep",
+        dataset=dataset,
+        network=network,
+        stages=(Stage(method="lc-ranks", schedule=whole, options=_sorted(options)),),
+        parent=_start(dataset, network, length),
+        mode="lc-ranks",
+        budget=options["budget"],
+        budget_in="macs",
+    )
+
+
+def scratch(compressed: Experiment) -> Experiment:
+    """The network that was built, trained from new weights for as many epochs as all before it."""
+    dense_stage = compressed.parent.stages[0].schedule
+    schedule = replace(dense_stage, epochs=dense_stage.epochs + compressed.epochs)
+    return Experiment(
+        slug=f"{compressed.slug}-from-scratch",
+        dataset=compressed.dataset,
+        network=compressed.network,
+        stages=(Stage(method="sgd", schedule=schedule),),
+        like=compressed,
+        mode="from-scratch",
+        budget=compressed.budget,
+        budget_in="macs",
+    )
+
+
+def both(compressed: Experiment, *, rate: float, epochs: int, **options) -> Experiment:
+    """ADMM on the network that was built: ``rate`` is of the dense network's bits."""
+    weights = dense_weights(compressed.dataset, compressed.network)
+    options = {"budget": int(32 * weights / rate), "rho": 0.05, "start_bits": 2} | options
+    schedule = admm_schedule(compressed.dataset, compressed.network, epochs)
+    return Experiment(
+        slug=f"{compressed.slug}-admm-{rate:g}x-{schedule.epochs}ep",
+        dataset=compressed.dataset,
+        network=compressed.network,
+        stages=(Stage(method="admm", schedule=schedule, options=_sorted(options)),),
+        parent=compressed,
+        mode="joint",
+        budget=options["budget"],
+    )
+
+
+@cache
+def dense_macs(dataset: str, network: str) -> int:
+    """MACs of one image of the data set in the whole network."""
+    return budget.macs(_whole(dataset, network), input_shape(dataset, network))
+
+
+@cache
+def dense_weights(dataset: str, network: str) -> int:
+    """The whole network's compressible weights, of the data set's channels."""
+    return sum(w.numel() for w in networks.compressible(_whole(dataset, network)).values())
+
+
+def input_shape(dataset: str, network: str) -> tuple[int, int, int]:
+    """(channels, height, width) of an image as the network reads it."""
+    channels = 1 if dataset == "digits" else 3
+    return (channels, *networks.INPUT_SHAPES[network][1:])
+
+
+def _whole(dataset: str, network: str) -> torch.nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        return networks.build(network, channels=input_shape(dataset, network)[0])
+
+
+def _epochs(dataset: str, length: str) -> dict[str, int]:
+    if dataset == "digits":
+        return DIGITS
+    return {"full": FULL, "short": SHORT}[length]
+
+
+def _schedule(dataset: str, network: str, length: str):
+    """How what is left is trained on: a cosine without a warm-up, at a tenth of the first rate.
+
+    Half of it in a short schedule, whose dense network has not come to rest.
+    """
+    tune = _epochs(dataset, length)["tune"]
+    slower = 2 if dataset == "digits" or length == "short" else 10
+    schedule = dense_schedule(dataset, network, tune)
+    return replace(schedule, warmup=0, lr=schedule.lr / slower)
+
+
+def _start(dataset: str, network: str, length: str, held_out: bool = False) -> Experiment:
+    epochs = SHORT_DENSE if length == "short" else None
+    return dense(dataset, network=network, epochs=epochs, held_out=held_out)
+
+
+def _budget(dataset: str, network: str, reduction: float) -> dict[str, object]:
+    return {
+        "budget": int(dense_macs(dataset, network) * (1 - reduction)),
+        "input_shape": input_shape(dataset, network),
+    }
+
+
+def _compressed(
+    dataset: str,
+    network: str,
+    length: str,
+    *,
+    method: str,
+    mode: str,
+    reduction: float,
+    options: dict,
+    name: str,
+    held_out: bool = False,
+    exact: bool = True,
+) -> Experiment:
+    """A method that chooses, in epochs of its own or at once, and the training of what is left."""
+    epochs = _epochs(dataset, length)
+    tune = _schedule(dataset, network, length)
+    choose = replace(tune, epochs=epochs["choose"])
+    options = options | _budget(dataset, network, reduction)
+    if method == "df":
+        chosen = (Stage(method=method, schedule=choose, options=_sorted(options)),)
+    else:
+        at_once = replace(tune, epochs=0)
+        chosen = (
+            Stage(method=method, schedule=at_once, options=_sorted(options)),
+            Stage(method="sgd", schedule=choose),
+        )
+    details = f"{100 * reduction:g}pct-{epochs['choose']}+{tune.epochs}ep"
+    return Experiment(
+        slug=f"{network}-{dataset}-{name}-{details}{'-held-out' if held_out else ''}",
+        dataset=dataset,
+        network=network,
+        # on held-out images the choice alone is looked at
+        stages=chosen if held_out else (*chosen, Stage(method="sgd", schedule=tune)),
+        parent=_start(dataset, network, length, held_out),
+        mode=mode,
+        budget=options["budget"] if exact else None,
+        budget_in="macs" if exact else "bits",
+        held_out=held_out,
+    )
+
+
+def _sorted(options: dict) -> tuple[tuple[str, object], ...]:
+    return tuple(sorted(options.items()))
+
+
+def curve(dataset: str, **length) -> dict[tuple[str, float], Experiment]:
+    """(method, reduction) → the rows of Figures 3a and 4: DF, its halves and the baselines."""
+    return {
+        (name, reduction): row
+        for reduction in REDUCTIONS[dataset]
+        for name, row in _rows(dataset, reduction, **length).items()
+    }
+
+
+def _rows(dataset: str, reduction: float, **length) -> dict[str, Experiment]:
+    place = {"reduction": reduction, **length}
+    return {
+        **{mode: df(dataset, mode=mode, **place) for mode in ("hybrid", "filters", "ranks")},
+        **{name: baseline(dataset, name=name, **place) for name in BASELINES},
+        "lc-ranks": lc_ranks(dataset, **place),
+    }
+
+
+def schedule_rows(dataset: str, **length) -> dict[tuple[bool, float], Experiment]:
+    """(with the schedule, reduction) → Table 1's rows, filters alone."""
+    return {
+        (scheduled, reduction): df(
+            dataset,
+            reduction=reduction,
+            mode="filters",
+            **({} if scheduled else {"beta": 0}),
+            **length,
+        )
+        for reduction in table_1_reductions(dataset)
+        for scheduled in (True, False)
+    }
+
+
+def table_1_reductions(dataset: str) -> tuple[float, ...]:
+    """Table 1's shares, or those that ``digits`` has anyway."""
+    return REDUCTIONS[dataset] if dataset == "digits" else (0.5, 0.6, 0.7)
+
+
+def schemes(dataset: str, **length) -> dict[tuple[int, float], Experiment]:
+    """(scheme, reduction) → Figure 5's rows, the hybrid in both matricizations."""
+    return {
+        (scheme, reduction): df(
+            dataset, reduction=reduction, **({} if scheme == 1 else {"scheme": 2}), **length
+        )
+        for reduction in REDUCTIONS[dataset][:3]
+        for scheme in (1, 2)
+    }
+
+
+def as_printed(dataset: str, **length) -> dict[float, Experiment]:
+    """Reduction → DF by the paper's letter: λ = 1, no multiplier, frozen statistics."""
+    return {r: df(dataset, reduction=r, printed=True, **length) for r in REDUCTIONS[dataset][:3]}
+
+
+def gain(dataset: str, **length) -> dict[str, Experiment]:
+    """Where the gain comes from: DF's network, and the same one from new weights."""
+    hybrid = df(dataset, reduction=0.6, **length)
+    return {"hybrid": hybrid, "from-scratch": scratch(hybrid)}
+
+
+def twice(dataset: str, **length) -> dict[str, Experiment]:
+    """Both kinds of compression: DF for MACs, and ADMM on what it built for bits."""
+    hybrid = df(dataset, reduction=0.5, **length)
+    epochs = {"full": 120, "short": 8}[length.get("length", "full")]
+    rate = 35.4
+    if dataset == "digits":
+        epochs, rate = 15, 20
+    growth = round(20 ** (1 / epochs), 3)
+    return {"hybrid": hybrid, "both": both(hybrid, rate=rate, epochs=epochs, growth=growth)}
+
+
+def entries(dataset: str) -> list[Entry]:
+    """What the catalogue holds of DF and its baselines on a data set."""
+    return [
+        Entry(experiment=experiment, seeds=seeds, purpose=purpose, priority=priority)
+        for experiment, seeds, purpose, priority in _with_needs(_entries(dataset))
+    ]
+
+
+def _entries(dataset: str) -> Iterator[tuple[Experiment, int, str, int]]:
+    if dataset == "digits":
+        yield from _figures(dataset, (1, 1, 1, 1), {})
+        return
+    yield from _figures(dataset, (1, 2, 2, 3), {})
+    for reduction in VGG_REDUCTIONS:
+        yield df(dataset, reduction=reduction, network="vgg16"), 1, "DF Table 5", 3
+    yield from _figures(dataset, (4, 4, 4, 4), short(dataset))
+
+
+def _figures(
+    dataset: str, priorities: tuple[int, int, int, int], length: dict
+) -> Iterator[tuple[Experiment, int, str, int]]:
+    first, halves, others, last = priorities
+    wanted = REDUCTIONS[dataset][:3]
+    for (name, reduction), row in curve(dataset, **length).items():
+        seeds = 3 if name == "hybrid" and reduction == 0.5 and first == 1 else 1
+        seeds = 1 if dataset == "digits" else seeds
+        urgent = {"hybrid": first, "filters": halves, "ranks": halves}.get(name, others)
+        # a CPU runs the first three alone
+        if length and reduction not in wanted:
+            continue
+        yield row, seeds, "DF Table 3, Figures 3a and 4", urgent if reduction in wanted else last
+    for row in schedule_rows(dataset, **length).values():
+        yield row, 1, "DF Table 1", last
+    for row in schemes(dataset, **length).values():
+        yield row, 1, "DF Figure 5", last
+    for row in as_printed(dataset, **length).values():
+        yield row, 1, "DF by the letter", last
+    for row in gain(dataset, **length).values():
+        yield row, 1, "where DF's gain comes from", last
+    for row in twice(dataset, **length).values():
+        yield row, 1, "both kinds of compression at once", others
+
+
+def _with_needs(
+    found: Iterator[tuple[Experiment, int, str, int]],
+) -> Iterator[tuple[Experiment, int, str, int]]:
+    """Each row with what it starts from and its control before it."""
+    for row, seeds, purpose, priority in found:
+        for need in (row.parent, row.control):
+            if need is not None and all(stage.method == "sgd" for stage in need.stages):
+                yield need, seeds, f"{purpose}: start or control", priority
+        yield row, seeds, purpose, priority
