@@ -134,11 +134,16 @@ def codebooks(weights: ArrayLike, books: Mapping[str, ArrayLike], *, title: str)
     return figure
 
 
-def spectra(layers: Mapping[str, tuple[ArrayLike, float, int | None]], *, title: str) -> Figure:
-    """Singular values of layers, those that are kept filled, and the price line between.
+def spectra(
+    layers: Mapping[str, tuple[ArrayLike, float, int | None]],
+    *,
+    line: str = "√(2α·price/μ)",
+    title: str,
+) -> Figure:
+    """Singular values of layers, those that are kept coloured, and the line between, labelled.
 
     ``layers`` maps a layer's name to its singular values, largest first, the threshold above which
-    one is worth its price, and the rank that was chosen (``None``: the layer stays whole).
+    one is kept (worth its price), and the rank that was chosen (``None``: the layer stays whole).
     """
     figure, axes = plt.subplots(
         1, len(layers), figsize=(3.5 * len(layers), 3.5), sharey=True, squeeze=False
@@ -148,7 +153,7 @@ def spectra(layers: Mapping[str, tuple[ArrayLike, float, int | None]], *, title:
         places, kept = np.arange(1, len(values) + 1), len(values) if rank is None else rank
         axis.plot(places[kept:], values[kept:], ".", color="0.7", label="dropped")
         axis.plot(places[:kept], values[:kept], ".", color="C0", label="kept")
-        axis.axhline(threshold, color="C1", linestyle="--", label="√(2α·price/μ)")
+        axis.axhline(threshold, color="C1", linestyle="--", label=line)
         what = "stays whole" if rank is None else f"rank {rank} of {len(values)}"
         axis.set(title=f"{name}: {what}", xlabel="singular value, largest first")
     axes[0, 0].set_ylabel("singular value σ")
