@@ -61,8 +61,8 @@ class DF(Method):
     periods_per_epoch : how often μ rises.
 
     The gradient is exact, of masks through the singular values too. The mask scales BatchNorm's
-    output, shift and all. M stays in [0, 1] and γ in [0, 0.99·σ₁]. Filters are counted by φ_s, not by
-    the plain sigmoid of eq. 12, which counts 0.73 of one at M = 1; ranks by eq. 13 of the masked
+    output, shift and all. M stays in [0, 1] and γ in [0, 0.99·σ₁]. Filters are counted by φ_s, not
+    by the plain sigmoid of eq. 12, which counts 0.73 of one at M = 1; ranks by eq. 13 of the masked
     weights. Grouped convolutions keep their filters and stay whole.
 
     A step costs one of training, and the thresholding: products of each layer's matrix with an
@@ -133,25 +133,26 @@ class DF(Method):
         for parameter in model.parameters():
             parameter.requires_grad_(False)
         self.norms = norms(model, input_shape=self.input_shape) if masked else {}
-        device = next(model.parameters()).device
+        like = next(model.parameters())
+        place = {"device": like.device, "dtype": like.dtype}
         # M = 1 and γ = 0, Algorithm 1
         self.m = {
-            name: torch.ones(self.costs.layers[name].filters, device=device, requires_grad=True)
+            name: torch.ones(self.costs.layers[name].filters, requires_grad=True, **place)
             for name in masked
         }
         self.stacks = self._stacks() if factored else []
         self.gamma = {  # as a share of σ₁
-            layer: torch.zeros((), device=device, requires_grad=True)
+            layer: torch.zeros((), requires_grad=True, **place)
             for stack in self.stacks
             for layer in stack.layers
         }
-        # gradients of a steep sigmoid vanish: Adam forgets the large ones of before, whatever is left
+        # a steep sigmoid leaves small gradients: Adam must forget the large ones of before
         self.adam = torch.optim.Adam(
             [*self.m.values(), *self.gamma.values()], lr=self.step, betas=(0.9, 0.95), eps=1e-16
         )
-        self.mu = torch.tensor(self.first_mu, device=device)
-        self.nu = torch.zeros((), device=device)
-        self.spent = torch.ones((), device=device)  # B of the last forward pass
+        self.mu = torch.tensor(self.first_mu, **place)
+        self.nu = torch.zeros((), **place)
+        self.spent = torch.ones((), **place)  # B of the last forward pass
         with torch.no_grad():
             self.replaced()
         self.first = self.spent
@@ -272,7 +273,7 @@ class DF(Method):
     def done(self) -> bool:
         """Algorithm 1's |B − B_d| < ε, once the masks are as steep as they become."""
         steep = self.beta == 0 or float(self.mu) >= self.alpha
-        return steep and abs(float(self.spent) - self.target) < self.tolerance
+        return steep and abs(float(self.spent.detach()) - self.target) < self.tolerance
 
     @torch.no_grad()
     def finish(self) -> bool:
@@ -342,7 +343,7 @@ class DF(Method):
         return {
             "mu": float(self.mu),
             "nu": float(self.nu),
-            "macs_share": float(self.spent),
+            "macs_share": float(self.spent.detach()),
             "filters_kept": kept / max(1, sum(map(len, masks.values()))),
             "mean_threshold": sum(map(float, self.gamma.values())) / max(1, len(self.gamma)),
         }
@@ -412,7 +413,7 @@ class Stack:
         """What multiplies each row, (layers, rows); None where no layer of the stack has a mask."""
         if not self.layers.keys() & masks.keys():
             return None
-        ones = torch.ones(self.matrix.shape[1], device=self.matrix.device)
+        ones = self.matrix.new_ones(self.matrix.shape[1])
         return torch.stack(
             [
                 # in scheme 2 a filter is as many rows as its kernel is wide
