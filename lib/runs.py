@@ -32,10 +32,9 @@ from lib.checkpoints import Checkpoint
 from lib.data import Dataset
 from lib.experiments import Experiment, Stage, specification
 from lib.networks import compressible
-from lib.networks.initialisation import he_
 from lib.optimizers import METHODS
 from lib.search import BlackBox, search
-from lib.surgery import ranks, rebuild
+from lib.surgery import ranks, rebuild, shrink_like
 from lib.training import evaluate, predict, train
 
 WEIGHTS = "weights.safetensors"
@@ -228,7 +227,8 @@ def _train(experiment, seed, before, checkpoint, device, threads, deadline, quie
         model = parent.model().to(device)
     like = before.get(experiment.like.name) if experiment.like else None
     if like is not None and parent is None:
-        _take_shapes(model, like)
+        other = like.model().state_dict()
+        model = shrink_like(model, other, input_shape=dataset.shape)
         _take_zeros(model, like)
 
     saved = checkpoint.load(map_location=device) or {"stage": 0, "rows": [], "loop": None}
@@ -275,14 +275,6 @@ def _options(stage: Stage, like: Run | None) -> dict:
         found = {"keep": shares, "bits": bits.tolist()}
         options |= {name: found[name] for name, value in options.items() if value == "like"}
     return options
-
-
-def _take_shapes(model: nn.Module, like: Run) -> None:
-    """The shapes of ``like``; if they are others, all weights are drawn anew."""
-    before = [parameter.shape for parameter in model.parameters()]
-    rebuild(model, like.model().state_dict())
-    if before != [parameter.shape for parameter in model.parameters()]:
-        he_(model)
 
 
 @torch.no_grad()
