@@ -640,7 +640,7 @@ def test_a_search_is_recorded_trial_by_trial(few):
     assert verify(run) == []
 
 
-# ------------------------------------------------------------- weights too large to be committed
+# ------------------------------------------------------------------ weights that stay at home
 
 
 def test_large_weights_lie_apart(results, tiny, monkeypatch):
@@ -650,6 +650,16 @@ def test_large_weights_lie_apart(results, tiny, monkeypatch):
     assert run.weights == results / "digits" / "weights" / f"{run.id}.safetensors"
     assert run.result["weights_apart"]
     assert not verify(run)
+
+
+def test_the_weights_of_a_control_lie_apart(few):
+    """Nothing starts from it; what it starts from, and what is compressed, keep theirs."""
+    run = runs.get(AT_ONCE, 0, **OPTIONS)
+    control = runs.get(AT_ONCE.control, 0, **OPTIONS)
+    start = runs.get(DENSE, 0, **OPTIONS)
+    assert control.result["weights_apart"] and not verify(control)
+    assert not run.result["weights_apart"] and not start.result["weights_apart"]
+    assert runs._is_control(replace(DENSE, held_out=True))
 
 
 def test_a_run_is_read_without_its_large_weights_and_trained_again_for_a_child(
