@@ -53,6 +53,8 @@ def refused(part, results, *, message=REFUSED):
 
 def test_a_round_trip_gives_the_same_bytes(trained, results):
     before = tree(results / "digits")
+    # a control's weights lie apart, and stay behind
+    before = {name: content for name, content in before.items() if name.startswith("runs/")}
     parts = transfer.export(results / "out", dataset="digits")
     ids = sorted(run.id for run in runs.finished("digits"))
     shutil.rmtree(results / "digits")
