@@ -21,9 +21,9 @@ _NAMES = {*runs.FILES, runs.WEIGHTS, "result.json"}
 def export(to: Path, *, dataset: str, since: datetime | None = None) -> list[Path]:
     """Packs a data set's finished runs into ``to``/runs-000.zip, …, each at most 15 MB.
 
-    With ``since``, only the runs that finished then or later. Weights that lie apart stay behind, as
-    they do when run folders are committed. Raises ``ValueError`` where there is
-    nothing to export, where a run is damaged, or where one alone is larger than a part.
+    With ``since``, only the runs that finished then or later. Weights that lie apart stay behind,
+    as they do when run folders are committed. Raises ``ValueError`` where there is nothing to
+    export, where a run is damaged, or where one alone is larger than a part.
     """
     parts, size = [[]], 0
     for run in _finished(dataset, since):
