@@ -27,7 +27,7 @@ def runs_of(folder):
 def exported(trained, results):
     """A part with three runs, and results that hold none of them any more."""
     (part,) = transfer.export(results / "out", dataset="digits")
-    shutil.rmruns_of(results / "digits")
+    shutil.rmtree(results / "digits")
     return part
 
 
@@ -62,7 +62,7 @@ def test_a_round_trip_gives_the_same_bytes(trained, results):
     before = {name: content for name, content in before.items() if name.startswith("runs/")}
     parts = transfer.export(results / "out", dataset="digits")
     ids = sorted(run.id for run in runs.finished("digits"))
-    shutil.rmruns_of(results / "digits")
+    shutil.rmtree(results / "digits")
     assert sorted(transfer.merge(parts)) == ids
     assert runs_of(results / "digits") == before
     assert transfer.merge(parts) == []  # all there, all the same
@@ -76,7 +76,7 @@ def test_parts_stay_below_their_limit(trained, results, monkeypatch):
     parts = transfer.export(results / "out", dataset="digits")
     assert len(parts) > 1
     assert all(part.stat().st_size <= transfer.PART_BYTES for part in parts)
-    shutil.rmruns_of(results / "digits")
+    shutil.rmtree(results / "digits")
     assert len(transfer.merge(parts)) == 3
     assert runs_of(results / "digits") == before
 
@@ -111,7 +111,7 @@ def test_a_flipped_byte_is_refused_or_harms_nothing(trained, results):
         shutil.rmtree(trained.folder.with_name(trained.result[key]))
     (exported,) = transfer.export(results / "out", dataset="digits")
     whole, wanted = exported.read_bytes(), runs_of(results / "digits")
-    shutil.rmruns_of(results / "digits")
+    shutil.rmtree(results / "digits")
     refusals = []
     places = [*range(60), *range(60, len(whole), len(whole) // 60), *range(-1500, 0, 5)]
     for i, place in enumerate(places):
@@ -121,7 +121,7 @@ def test_a_flipped_byte_is_refused_or_harms_nothing(trained, results):
         try:
             transfer.merge([exported])
             assert runs_of(results / "digits") == wanted
-            shutil.rmruns_of(results / "digits")
+            shutil.rmtree(results / "digits")
         except ValueError as error:
             refusals.append(str(error))
         assert not (results / "digits").exists()
