@@ -117,7 +117,7 @@ def verify_runs(options: argparse.Namespace) -> int:
     failed = 0
     for run in found:
         if not run.weights.exists():
-            print(f"passed over {run.id}: its weights are too large to be committed")
+            print(f"passed over {run.id}: its weights are not committed")
             continue
         problems = verify(run)
         failed += bool(problems)

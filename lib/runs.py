@@ -1,7 +1,7 @@
 """Runs: finished ones are folders that are read, missing ones are trained. Only ``get`` trains.
 
 A run folder is written under a temporary name and renamed, and ``result.json`` holds the SHA-256
-of every other file: it is whole, or it is not read. Weights too large to be committed lie beside
+of every other file: it is whole, or it is not read. Weights that are not committed lie beside
 the run folders; a run without them is still read, and trained again when its network is needed.
 """
 
@@ -32,15 +32,14 @@ from lib.checkpoints import Checkpoint
 from lib.data import Dataset
 from lib.experiments import Experiment, Stage, specification
 from lib.networks import compressible
-from lib.networks.initialisation import he_
 from lib.optimizers import METHODS
 from lib.search import BlackBox, search
-from lib.surgery import ranks, rebuild
+from lib.surgery import ranks, rebuild, shrink_like
 from lib.training import evaluate, predict, train
 
 WEIGHTS = "weights.safetensors"
 
-#: What a run folder holds, besides result.json and, where they are not too large, the weights.
+#: What a run folder holds, besides result.json and, where they are committed, the weights.
 FILES = ("experiment.json", "history.csv", "layers.csv", "correct.npy")
 
 #: Packed weights of more bytes than this are kept apart: run folders are for a repository.
@@ -92,7 +91,7 @@ class Run:
 
     @property
     def weights(self) -> Path:
-        """The file of the final weights; those of over 5 MB may be missing."""
+        """The file of the final weights; those that are not committed may be missing."""
         apart = self.folder.parent.parent / "weights" / f"{self.id}.safetensors"
         return apart if self.result.get("weights_apart") else self.folder / WEIGHTS
 
@@ -100,8 +99,8 @@ class Run:
         """The final network, on the CPU, in evaluation mode. ``Damaged`` without its weights."""
         if not self.weights.exists():
             raise Damaged(
-                f"the weights of {self.id} are not at hand: larger than {MOST_BYTES:,} bytes, they "
-                f"are not committed; delete {self.folder} to train it again"
+                f"the weights of {self.id} are not at hand: those of over {MOST_BYTES:,} bytes and "
+                f"of controls are not committed; delete {self.folder} to train it again"
             )
         model = self.dense_model()
         state = weights.unpack(self.weights)
@@ -185,7 +184,7 @@ def get(
 ) -> Run:
     """The finished run; trained first, its parent and control before it, where it is missing.
 
-    One whose weights were too large to be committed is trained again ``with_weights``; that is how
+    One whose weights were not committed is trained again ``with_weights``; that is how
     a parent is asked for.
 
     ``device`` is a PyTorch device, or ``auto``: a GPU where there is one; ``threads`` is how many a
@@ -228,7 +227,8 @@ def _train(experiment, seed, before, checkpoint, device, threads, deadline, quie
         model = parent.model().to(device)
     like = before.get(experiment.like.name) if experiment.like else None
     if like is not None and parent is None:
-        _take_shapes(model, like)
+        other = like.model().state_dict()
+        model = shrink_like(model, other, input_shape=dataset.shape)
         _take_zeros(model, like)
 
     saved = checkpoint.load(map_location=device) or {"stage": 0, "rows": [], "loop": None}
@@ -275,14 +275,6 @@ def _options(stage: Stage, like: Run | None) -> dict:
         found = {"keep": shares, "bits": bits.tolist()}
         options |= {name: found[name] for name, value in options.items() if value == "like"}
     return options
-
-
-def _take_shapes(model: nn.Module, like: Run) -> None:
-    """The shapes of ``like``; if they are others, all weights are drawn anew."""
-    before = [parameter.shape for parameter in model.parameters()]
-    rebuild(model, like.model().state_dict())
-    if before != [parameter.shape for parameter in model.parameters()]:
-        he_(model)
 
 
 @torch.no_grad()
@@ -358,7 +350,7 @@ def _write(experiment, seed, before, model, dataset, rows, device, threads) -> N
         WEIGHTS: weights.pack(model.state_dict()),
     }
     result["files"] = {k: hashlib.sha256(v).hexdigest() for k, v in contents.items()}
-    result["weights_apart"] = len(contents[WEIGHTS]) > MOST_BYTES
+    result["weights_apart"] = len(contents[WEIGHTS]) > MOST_BYTES or _is_control(experiment)
     run = Run(folder_of(experiment, seed), result)
     if result["weights_apart"]:
         run.weights.parent.mkdir(parents=True, exist_ok=True)
@@ -371,6 +363,12 @@ def _write(experiment, seed, before, model, dataset, rows, device, threads) -> N
         os.rename(run.folder, older)
     install(run.folder, contents)
     shutil.rmtree(older, ignore_errors=True)
+
+
+def _is_control(experiment: Experiment) -> bool:
+    """Whether it is a dense network that no row starts from: their weights would be most bytes."""
+    plain = all(stage.method == "sgd" for stage in experiment.stages)
+    return plain and (experiment.parent is not None or experiment.held_out)
 
 
 def install(folder: Path, contents: dict[str, bytes]) -> None:

@@ -201,19 +201,18 @@ def test_masks_thresholds_and_built_network_agree():
     """Before it trains on: binary masks, masked shifts, singular values cut off, not shrunk."""
     method, surrogate = started(penalty=10.0, step=0.05, statistics="batch")
     trained(method, surrogate)
-    whole = copy.deepcopy(method.model)
-    pruned = method._pruned()
-    ranks = method._ranks(pruned)
+    with torch.no_grad():
+        pruned = method._pruned()
+        ranks = method._ranks(pruned)
     method.finish()
     cut = {name: rank for name, rank in ranks.items() if rank is not None}
     close(outputs(method.model, SHAPE), outputs(truncated(pruned, cut, 1), SHAPE))
     assert cut
-    assert sum(map(len, (surgery.prunable(whole),))) == 3
 
 
 def test_by_the_letter_the_budget_is_missed_and_said():
     """λ alone: filters of φ_s ≥ ½ and singular values above γ stay, whatever they cost."""
-    method, surrogate = started(multiplier=False)
+    method, _ = started(multiplier=False)
     with torch.no_grad():
         for m in method.m.values():
             m[: len(m) // 2] = 0.4
@@ -222,7 +221,9 @@ def test_by_the_letter_the_budget_is_missed_and_said():
     method.replaced()
     kept = {n: len(m) - len(m) // 2 for n, m in method.m.items()}
     assert method.metrics()["filters_kept"] == pytest.approx(0.5)
-    pruned = method._pruned()
+    with torch.no_grad():
+        pruned = method._pruned()
+        ranks = method._ranks(pruned)
     for name, count in kept.items():
         assert len(pruned.get_submodule(name).weight) == count
     expected = {
@@ -232,7 +233,7 @@ def test_by_the_letter_the_budget_is_missed_and_said():
             for name, weight in compressible(pruned).items()
         )
     }
-    assert method._ranks(pruned) == {name: max(1, rank) for name, rank in expected.items()}
+    assert ranks == {name: max(1, rank) for name, rank in expected.items()}
 
 
 def method_largest(method, name):

@@ -233,3 +233,17 @@ def test_other_shapes_and_dtypes(bad):
         low_rank(bad, rank=1)
     with pytest.raises(ValueError, match="int64"):
         low_rank(torch.ones(2, 2, dtype=torch.int64), rank=1)
+
+
+def test_a_rank_at_least_in_every_layer():
+    """Of a layer of zeros too, which is worth none."""
+    matrices = [torch.zeros(3, 5), *gaussians([(4, 6)])]
+    place = {"prices": [8, 10], "whole": [15, 24]}
+    assert ranks_for_budget(matrices, budget=18, **place).ranks == [0, 1]
+    found = ranks_for_budget(matrices, budget=18, least=1, **place)
+    assert (found.ranks, found.cost) == ([1, 1], 18)
+    assert ranks_for_budget(matrices, budget=28, least=1, **place).ranks == [1, 2]
+    with pytest.raises(ValueError, match=r"budget is 17; a rank of 1 in every layer costs 18"):
+        ranks_for_budget(matrices, budget=17, least=1, **place)
+    with pytest.raises(ValueError, match=r"least is 2; it must be 0 or 1"):
+        ranks_for_budget(matrices, budget=17, least=2, **place)

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
-from lib import data, networks, paths, runs, training
+from lib import budget, data, networks, paths, runs, training
 from lib.checkpoints import Checkpoint
 from lib.data import load
 from lib.experiments import Experiment, Stage
@@ -480,17 +480,41 @@ ADMM_OF_YE = experiment(
 RANDOM = experiment(
     "random", ("sgd", {}), ("magnitude", {"keep": 0.1, "order": "random", "epochs": 1})
 )
+SMALLER = {"budget": 60_000, "input_shape": (1, 28, 28)}
+BUILT = experiment(
+    "built",
+    ("df", SMALLER | {"statistics": "batch", "step": 0.1, "periods_per_epoch": 4}),
+    ("sgd", {}),
+    parent=DENSE,
+    budget=60_000,
+    budget_in="macs",
+)
+AT_ONCE = replace(
+    BUILT,
+    slug="at-once",
+    stages=(
+        Stage(
+            method="low-rank",
+            schedule=replace(SHORT, epochs=0),
+            options=tuple(sorted(SMALLER.items())),
+        ),
+        Stage(method="sgd", schedule=SHORT),
+    ),
+)
+BUILT_ANEW = experiment("built-anew", ("sgd", {}), like=AT_ONCE)
 
 
 @pytest.mark.parametrize(
     ("interrupted_run", "epochs"),
     [
         (ADMM_OF_YE, 1),
+        (BUILT, 1),
+        (BUILT_ANEW, 1),
         (RANDOM, 1),
         (SCRATCH, 1),
         (replace(LIKE, like=SEARCHED), 2),  # a trial of the search is done whole, or again
     ],
-    ids=["ye", "random", "scratch", "searched"],
+    ids=["ye", "df", "built-anew", "random", "scratch", "searched"],
 )
 def test_interrupted_after_every_so_many_epochs_it_is_the_run_that_was_not(
     few, tmp_path, monkeypatch, interrupted_run, epochs
@@ -517,6 +541,26 @@ def test_interrupted_after_every_so_many_epochs_it_is_the_run_that_was_not(
                 interruptions += 1
     assert interruptions >= interrupted_run.epochs / epochs - 1
     assert same(*folders)
+
+
+def test_a_run_holds_the_network_that_was_built(few):
+    """Its shapes come with its weights; one like it has them, and weights of its own."""
+    run = runs.get(AT_ONCE, 0, **OPTIONS)
+    assert run.result["macs"] <= 60_000 < run.result["dense_macs"] == 266_200
+    assert run.result["budget_in"] == "macs"
+    assert verify(run) == []
+    model = run.model()
+    assert budget.macs(model, (1, 28, 28)) == run.result["macs"]
+    ranks = run.layers.dropna(subset="rank")
+    names = [f"{layer}.{i}" for layer in ("fc1", "fc2", "fc3") for i in (0, 1)]
+    assert ranks["name"].tolist() == names
+    first = [len(model.get_submodule(name).weight) for name in names[::2]]
+    assert ranks["rank"].tolist() == [rank for rank in first for _ in range(2)]
+    other = runs.get(BUILT_ANEW, 0, **OPTIONS).model()
+    assert [p.shape for p in other.parameters()] == [p.shape for p in model.parameters()]
+    assert not torch.equal(other.fc1[0].weight, model.fc1[0].weight)
+    run.result["budget"] = 1
+    assert any("MACs exceed the budget of 1" in problem for problem in verify(run))
 
 
 def of_layers(kept, weights, bits=None):
@@ -596,7 +640,7 @@ def test_a_search_is_recorded_trial_by_trial(few):
     assert verify(run) == []
 
 
-# ------------------------------------------------------------- weights too large to be committed
+# ------------------------------------------------------------------ weights that stay at home
 
 
 def test_large_weights_lie_apart(results, tiny, monkeypatch):
@@ -606,6 +650,16 @@ def test_large_weights_lie_apart(results, tiny, monkeypatch):
     assert run.weights == results / "digits" / "weights" / f"{run.id}.safetensors"
     assert run.result["weights_apart"]
     assert not verify(run)
+
+
+def test_the_weights_of_a_control_lie_apart(few):
+    """Nothing starts from it; what it starts from, and what is compressed, keep theirs."""
+    run = runs.get(AT_ONCE, 0, **OPTIONS)
+    control = runs.get(AT_ONCE.control, 0, **OPTIONS)
+    start = runs.get(DENSE, 0, **OPTIONS)
+    assert control.result["weights_apart"] and not verify(control)
+    assert not run.result["weights_apart"] and not start.result["weights_apart"]
+    assert runs._is_control(replace(DENSE, held_out=True))
 
 
 def test_a_run_is_read_without_its_large_weights_and_trained_again_for_a_child(

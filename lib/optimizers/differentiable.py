@@ -155,7 +155,7 @@ class DF(Method):
         self.spent = torch.ones((), **place)  # B of the last forward pass
         with torch.no_grad():
             self.replaced()
-        self.first = self.spent
+        self.first = self.spent.clone()
         return Surrogate(model, self)
 
     def _stacks(self) -> list["Stack"]:

@@ -143,13 +143,13 @@ class LearnedRanks(LearningCompression):
         layers = found.layers.values()
         prices = [layer.macs(rank=1) for layer in layers]
         whole = [layer.macs() for layer in layers]
-        return [{"budget": self.budget, "prices": prices, "whole": whole}]
+        return [{"budget": self.budget, "prices": prices, "whole": whole, "least": 1}]
 
     @torch.no_grad()
     def finish(self) -> bool:
         super().finish()
         ranks = {
-            name: max(1, int(torch.linalg.matrix_rank(matricize(theta).double(), rtol=1e-5)))
+            name: int(torch.linalg.matrix_rank(matricize(theta).double(), rtol=1e-5))
             for name, theta in zip(self.names, self.theta, strict=True)
         }
         built = factor(self.model, ranks, input_shape=self.input_shape)

@@ -125,6 +125,7 @@ def ranks_for_budget(
     prices: Sequence[int],
     whole: Sequence[int] | None = None,
     budget: int,
+    least: int = 0,
 ) -> Ranks:
     """Give each layer the rank that leaves the least error within a budget.
 
@@ -141,21 +142,33 @@ def ranks_for_budget(
     ----------
     matrices, prices, whole : as in ``choose_ranks``.
     budget : in units of the prices, a non-negative integer.
+    least : 0, or 1: every layer gets a rank, and lets something through.
 
     Returns ``Ranks``. O(m·n·min(m, n)) a layer, and O(k log k) for k ranks in all.
 
-    Raises ``ValueError`` as ``choose_ranks``, and for a negative or fractional budget.
+    Raises ``ValueError`` as ``choose_ranks``, and for a budget that is negative, fractional or less
+    than ``least`` ranks cost.
     """
     (budget,) = integers([budget], "the budget")
     if budget < 0:
         raise ValueError(f"the budget is {budget}; it must be 0 or more")
-    choice, bound, _ = greedy(_options(matrices, prices, whole), budget)
-    return _ranks(choice, whole, bound)
+    if least not in (0, 1):
+        raise ValueError(f"least is {least}; it must be 0 or 1")
+    choice, bound, _ = greedy(_options(matrices, prices, whole, least), budget)
+    found = _ranks(choice, whole, bound)
+    if found.cost > budget:
+        raise ValueError(
+            f"the budget is {budget}; a rank of 1 in every layer costs {found.cost}: ask for more"
+        )
+    return found
 
 
 @torch.no_grad()
 def _options(
-    matrices: Sequence[Tensor], prices: Sequence[int], whole: Sequence[int] | None
+    matrices: Sequence[Tensor],
+    prices: Sequence[int],
+    whole: Sequence[int] | None,
+    least: int = 0,
 ) -> list[list[Option]]:
     """Per layer the ranks worth considering, cheapest first; then, last, the whole layer."""
     matrices = _checked(matrices)
@@ -168,7 +181,7 @@ def _options(
         squares = torch.linalg.svdvals(matrix.double()).square()
         # Σ_{i>r} σᵢ² for r = 0 … min(m, n), smallest first
         tails = torch.nn.functional.pad(squares.flip(0).cumsum(0), (1, 0)).flip(0).tolist()
-        options = [Option(price * r, error, r) for r, error in enumerate(tails)]
+        options = [Option(price * r, error, r) for r, error in enumerate(tails)][least:]
         if limit is not None:  # ranks that cost as much are no use
             options = [o for o in options if o.cost < limit] + [Option(limit, 0.0, len(tails))]
         groups.append(undominated(options))

@@ -20,7 +20,7 @@ from lib.surgery.filters import (
     remove_filters,
 )
 from lib.surgery.landing import Score, choose_filters, choose_ranks, least
-from lib.surgery.rebuild import ranks, rebuild
+from lib.surgery.rebuild import ranks, rebuild, shrink_like
 
 __all__ = [
     "Costs",
@@ -44,6 +44,7 @@ __all__ = [
     "rebuild",
     "remove_filters",
     "shrink",
+    "shrink_like",
 ]
 
 

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import skip_init
 
-from lib.surgery.factors import empty_factors
+from lib.surgery.factors import empty_factors, factor
+from lib.surgery.filters import prunable, remove_filters
 
 
 def rebuild(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
@@ -28,6 +29,40 @@ def rebuild(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
             parent, _, leaf = name.rpartition(".")
             setattr(model.get_submodule(parent), leaf, new)
     return model
+
+
+def shrink_like(
+    model: nn.Module, state: Mapping[str, Tensor], *, input_shape: tuple[int, ...]
+) -> nn.Module:
+    """A copy of ``model``, weights and all, in the shapes of ``state``; as it is if they are its.
+
+    Of each layer the first filters stay, and factors are the best for what is then its weight,
+    which suits a network that was just drawn: Khodak, Tenenholtz, Mackey, Fusi, "Initialization and
+    Regularization of Factorized Neural Layers" (ICLR 2021).
+    """
+    found = ranks(model, state)
+    outputs = {
+        name: len(state[f"{name}.1.weight" if name in found else f"{name}.weight"])
+        for name in (prunable(model) if _differs(model, state) else ())
+    }
+    keep = {
+        name: range(count)
+        for name, count in outputs.items()
+        if count < len(model.get_submodule(name).weight)
+    }
+    if keep:
+        model = remove_filters(model, keep, input_shape=input_shape)
+    split = [
+        name
+        for name in found
+        if state[f"{name}.0.weight"].shape[2:] != model.get_submodule(name).weight.shape[2:]
+    ]
+    return factor(model, found, scheme=2 if split else 1, input_shape=input_shape)
+
+
+def _differs(model: nn.Module, state: Mapping[str, Tensor]) -> bool:
+    own = {name: value.shape for name, value in model.state_dict().items()}
+    return own != {name: value.shape for name, value in state.items()}
 
 
 def ranks(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, int]:
