@@ -10,7 +10,7 @@ from collections.abc import Callable
 import nbformat
 import pytest
 
-from lib import experiments, paths, report, report_comparison, report_lc, runs
+from lib import experiments, paths, report, report_comparison, report_df, report_lc, runs
 
 FILES = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
 MOST_BYTES = 1_000_000
@@ -29,6 +29,15 @@ COMMITTED: dict[str, Callable[[], str]] = {
     "quantized": report_comparison.committed_quantized,
     "trials": report_comparison.committed_trials,
     "earned": report_comparison.committed_earned,
+    "df-curve": report_df.committed_curve,
+    "df-parts": report_df.committed_parts,
+    "df-schedule": report_df.committed_schedule,
+    "df-printed": report_df.committed_printed,
+    "df-tried": report_df.committed_tried,
+    "df-schemes": report_df.committed_schemes,
+    "df-gain": report_df.committed_gain,
+    "df-both": report_df.committed_both,
+    "df-table-5": report_df.committed_table_5,
 }
 
 HOME = re.compile(r"/(?:home|Users|root)\b/?|[A-Z]:\\\\?Users|/tmp/", re.IGNORECASE)

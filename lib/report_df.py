@@ -1,0 +1,455 @@
+"""DF's tables and figures in numbers: run folders in, rows out, the paper's beside ours.
+
+Gains are accuracy minus the other network's, in points, paired seed by seed: above zero is better.
+"""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+
+import pandas as pd
+from torch import nn
+
+from lib import data, report, surgery
+from lib.experiments import Experiment, structured
+from lib.runs import Run
+
+#: How the tables and figures name the methods.
+NAMES = {
+    "hybrid": "DF, filters and ranks",
+    "filters": "DF, filters alone",
+    "ranks": "DF, ranks alone",
+    "l1": "ℓ1 norm of filters",
+    "group-magnitude": "group magnitude",
+    "svd-uniform": "SVD, one share of ranks",
+    "svd-energy": "SVD, one share of energy",
+    "lc-ranks": "LC, learned ranks",
+}
+
+#: The data set of the committed runs.
+MIRROR = "cifar10-jpeg"
+
+Found = Mapping[Hashable, Sequence[Run]]
+
+
+def finished(rows: Mapping[Hashable, Experiment]) -> dict[Hashable, list[Run]]:
+    """The runs that are there, key by key, seed by seed; nothing is trained."""
+    found = {key: report.finished(experiment) for key, experiment in rows.items()}
+    return {key: runs for key, runs in found.items() if runs}
+
+
+def measured(found: Sequence[Run]) -> dict[str, object]:
+    """One experiment's runs over seeds as a row: means, and sd over seeds.
+
+    ``reduction`` is 1 − MACs/dense MACs of the network that was built, in percent; accuracies in
+    percent; ``gain`` against the dense network and ``control_gain`` against it trained on for as
+    long. NaN where a run has no such neighbour.
+    """
+    results = pd.DataFrame([run.result for run in found])
+    columns = ["accuracy", "dense_accuracy", "control_accuracy"]
+    accuracy, dense, control = (100 * pd.to_numeric(results[name]) for name in columns)
+    return {
+        "network": results["network"].iloc[0],
+        "reduction": 100 * (1 - results["macs"] / results["dense_macs"]).mean(),
+        "accuracy": accuracy.mean(),
+        "accuracy_sd": accuracy.std(),
+        "dense_accuracy": dense.mean(),
+        "control_accuracy": control.mean(),
+        "gain": (accuracy - dense).mean(),
+        "gain_sd": (accuracy - dense).std(),
+        "control_gain": (accuracy - control).mean(),
+        "control_gain_sd": (accuracy - control).std(),
+        "n": len(found),
+        "parameters": results["parameters"].mean(),
+        "macs": results["macs"].mean(),
+        "epochs": results["epochs"].iloc[0],
+    }
+
+
+def table(found: Found, keys: Sequence[str]) -> pd.DataFrame:
+    """A row for each key of ``found``: the key's parts in columns ``keys``, then :func:`measured`.
+
+    Shares asked for, ``asked``, become percent.
+    """
+    rows = []
+    for key, runs in found.items():
+        parts = key if isinstance(key, tuple) else (key,)
+        rows.append(dict(zip(keys, parts, strict=True)) | measured(runs))
+    made = pd.DataFrame(rows)
+    if "asked" in made:
+        made["asked"] = (100 * made["asked"]).round(6)
+    return made
+
+
+def curve(found: Found) -> pd.DataFrame:
+    """Table 3 and Figures 3a and 4a, ours: keys (method, reduction), as ``structured.curve``'s."""
+    made = table(found, ["method", "asked"])
+    return made if made.empty else made.assign(method=made["method"].map(NAMES))
+
+
+def reported(name: str, *, network: str, dataset: str = "cifar10") -> pd.DataFrame:
+    """The paper's rows of a network: its printed columns, and ``gain`` as accuracy − baseline.
+
+    The printed delta differs from it in a few rows, which tests/test_reported_df.py names.
+    """
+    made = report.reported(name)
+    made = made[(made["network"] == network) & (made["dataset"] == dataset)]
+    gain = (made["accuracy"] - made["baseline_accuracy"]).round(2)
+    return made.assign(gain=gain, reduction=made["reduction_percent"]).reset_index(drop=True)
+
+
+def lead(curve: pd.DataFrame) -> pd.DataFrame:
+    """What the hybrid gains on the better of its halves: a row for each reduction, in points.
+
+    Where all three are there; columns ``asked``, ``half`` (which was better) and ``points``.
+    """
+    rows = []
+    for asked, group in curve.groupby("asked"):
+        accuracy = group.set_index("method")["accuracy"]
+        halves = accuracy[accuracy.index.isin([NAMES["filters"], NAMES["ranks"]])]
+        if len(halves) == 2 and NAMES["hybrid"] in accuracy.index:
+            points = accuracy[NAMES["hybrid"]] - halves.max()
+            rows.append({"asked": asked, "half": halves.idxmax(), "points": points})
+    return pd.DataFrame(rows, columns=["asked", "half", "points"])
+
+
+def verdict(curve: pd.DataFrame) -> str:
+    """The hybrid against the better half and against its control: a line a reduction, a mean."""
+    leads = lead(curve)
+    lines = [
+        f"{row.asked:g} %: {row.points:+.2f} points on {row.half}" for row in leads.itertuples()
+    ]
+    if len(lines) > 1:
+        lines.append(f"mean: {leads['points'].mean():+.2f} points")
+    hybrid = curve[curve["method"] == NAMES["hybrid"]].sort_values("asked")
+    lines += [
+        f"{row.asked:g} %: {row.control_gain:+.2f} points on the dense network trained on, "
+        f"{row.gain:+.2f} on the dense network (n = {row.n})"
+        for row in hybrid.itertuples()
+    ]
+    return "\n".join(lines)
+
+
+# ---------------------------------------------------------------------------------- what was built
+
+
+def whole_macs(dense: nn.Module, built: nn.Module, *, input_shape: tuple[int, ...]) -> int:
+    """MACs of one image in ``built`` with each of its layers whole: filters gone, none in factors.
+
+    ``built`` is ``dense`` with filters removed and layers in factors (``lib.surgery``).
+    """
+    before, after = (surgery.layers(m, input_shape=input_shape) for m in (dense, built))
+    spent = 0
+    for name, layer in before.items():
+        first, last = (after.get(f"{name}.{i}", after.get(name)) for i in range(2))
+        spent += layer.macs(inputs=first.inputs, filters=last.filters)
+    return spent
+
+
+def parts(run: Run) -> dict[str, float]:
+    """Figure 4b: the share of the dense network's MACs (%) that left with filters, and with ranks.
+
+    Filters first: MACs dense − MACs of the pruned network with its layers whole; ranks have the
+    rest, down to the MACs built. The other order would give ranks more.
+    """
+    shape = structured.input_shape(run.result["dataset"], run.result["network"])
+    whole = whole_macs(run.dense_model(), run.model(), input_shape=shape)
+    dense, built = run.result["dense_macs"], run.result["macs"]
+    return {"filters": 100 * (dense - whole) / dense, "ranks": 100 * (whole - built) / dense}
+
+
+def latencies(
+    models: Mapping[str, nn.Module],
+    *,
+    input_shape: tuple[int, ...],
+    batches: Sequence[int] = (1, 128),
+    seconds: float = 1.0,
+) -> pd.DataFrame:
+    """Milliseconds of a forward pass, a row a network: on this machine, now, with its threads."""
+    rows = {
+        name: {
+            f"batch {batch}": 1000 * surgery.latency(model, input_shape, batch, seconds=seconds)
+            for batch in batches
+        }
+        for name, model in models.items()
+    }
+    return pd.DataFrame(rows).T
+
+
+def landing(run: Run) -> dict[str, float]:
+    """How DF met its budget, in percent of the dense network's MACs: asked, counted softly, built.
+
+    ``counted`` is B after the last epoch in which filters and ranks were chosen, ``missed`` is
+    B − B_d. ``pull`` is what λ·(B − B_d)² says |∂L/∂B| was there, 2λ·|B − B_d|, in nats.
+    """
+    options = dict(run.experiment["stages"][0]["options"])
+    counted = run.history["macs_share"].dropna().iloc[-1]
+    asked = options["budget"] / run.result["dense_macs"]
+    return {
+        "B_d": 100 * asked,
+        "B": 100 * counted,
+        "missed": 100 * (counted - asked),
+        "built": 100 * run.result["macs"] / run.result["dense_macs"],
+        "pull": 2 * options["penalty"] * abs(counted - asked),
+    }
+
+
+def landings(found: Found, keys: Sequence[str]) -> pd.DataFrame:
+    """:func:`landing` and the accuracy (%), a row for each key, of seed 0."""
+    rows = []
+    for key, runs in found.items():
+        named = dict(zip(keys, key if isinstance(key, tuple) else (key,), strict=True))
+        rows.append(named | landing(runs[0]) | {"accuracy": 100 * runs[0].result["accuracy"]})
+    return pd.DataFrame(rows)
+
+
+#: What ``structured.gain`` and ``structured.twice`` compare, in words.
+WHAT = {
+    "dense": "dense",
+    "control": "dense, trained on",
+    "hybrid": "DF",
+    "from-scratch": "DF's network from new weights",
+    "both": "DF, then ADMM",
+}
+
+
+def origins(found: Found) -> pd.DataFrame:
+    """Where the gain comes from: dense, trained on, DF, and DF's network from new weights.
+
+    ``found`` has the keys of ``structured.gain``. ``gain`` is against the dense network and
+    ``df_gain`` against DF, paired seed by seed; ``epochs`` are all there were, from the first.
+    """
+    df = found["hybrid"]
+    before = pd.Series([100 * run.result["accuracy"] for run in df])
+    dense = pd.Series([100 * run.result["dense_accuracy"] for run in df])
+    control = pd.Series([100 * run.result["control_accuracy"] for run in df])
+    accuracies = {"dense": dense, "control": control, "hybrid": before}
+    after = df[0].result["epochs"]
+    first = _epochs(df[0].experiment["parent"])
+    epochs = {"dense": first, "control": first + after, "hybrid": first + after}
+    macs = dict.fromkeys(("dense", "control"), df[0].result["dense_macs"])
+    macs["hybrid"] = df[0].result["macs"]
+    if "from-scratch" in found:
+        again = found["from-scratch"]
+        accuracies["from-scratch"] = pd.Series([100 * run.result["accuracy"] for run in again])
+        epochs["from-scratch"] = again[0].result["epochs"]
+        macs["from-scratch"] = again[0].result["macs"]
+    return pd.DataFrame(
+        [
+            {
+                "what": WHAT[name],
+                "accuracy": accuracy.mean(),
+                "accuracy_sd": accuracy.std(),
+                "gain": (accuracy - dense).mean(),
+                "df_gain": (accuracy - before).mean(),
+                "n": int((accuracy - dense).count()),
+                "reduction": 100 * (1 - macs[name] / macs["dense"]),
+                "epochs": epochs[name],
+            }
+            for name, accuracy in accuracies.items()
+        ]
+    )
+
+
+def _epochs(experiment: dict) -> int:
+    return sum(stage["schedule"]["epochs"] for stage in experiment["stages"])
+
+
+def tried(found: Found) -> pd.DataFrame:
+    """The grid of β and C: accuracy (%) on held-out images, a row a β, a column a C; seed 0."""
+    accuracies = {key: 100 * runs[0].result["held_out_accuracy"] for key, runs in found.items()}
+    grid = pd.Series(accuracies, dtype=float)
+    grid.index = pd.MultiIndex.from_tuples(accuracies, names=["β", "C"])
+    return grid.unstack()
+
+
+def both(found: Found) -> pd.DataFrame:
+    """Both kinds of compression, a row a network: MACs and bytes, all relative to the dense one.
+
+    ``rate`` is 32 bits × the dense network's weights over the bits of the weights left: ADMM's own
+    nominal rate, which is relative to what DF left, would understate it. Seed 0.
+    """
+    rows = []
+    for key, (run, *_) in found.items():
+        dense = structured.dense_weights(run.result["dataset"], run.result["network"])
+        rows.append(
+            {
+                "what": WHAT[key],
+                "accuracy": 100 * run.result["accuracy"],
+                "control_gain": 100 * (run.result["accuracy"] - run.result["control_accuracy"]),
+                "reduction": 100 * (1 - run.result["macs"] / run.result["dense_macs"]),
+                "rate": 32 * dense / run.result["nominal_bits"],
+                "own_rate": run.result["nominal_rate"],
+                "estimated_bytes": run.result["estimated_bytes"],
+                "epochs": run.result["epochs"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+# ------------------------------------------------------------------------------------ as it is read
+
+#: Column → its heading and how its values are written.
+SHOWN = {
+    "method": ("method", "{}"),
+    "what": ("network", "{}"),
+    "sigmoid": ("sigmoid", "{}"),
+    "scheme": ("scheme", "{}"),
+    "asked": ("asked, %", "{:g}"),
+    "reduction": ("MACs less, %", "{:.1f}"),
+    "accuracy": ("accuracy, %", "{:.2f}"),
+    "gain": ("against dense", "{:+.2f}"),
+    "df_gain": ("against DF", "{:+.2f}"),
+    "control_gain": ("against control", "{:+.2f}"),
+    "control_gain_sd": ("sd", "{:.2f}"),
+    "n": ("n", "{:.0f}"),
+    "dense_accuracy": ("dense, %", "{:.2f}"),
+    "control_accuracy": ("control, %", "{:.2f}"),
+    "parameters": ("parameters", "{:,.0f}"),
+    "rate": ("rate", "{:,.1f}×"),
+    "own_rate": ("rate of what DF left", "{:,.1f}×"),
+    "estimated_bytes": ("estimated bytes", "{:,.0f}"),
+    "B_d": ("B_d, %", "{:.1f}"),
+    "B": ("B at the end, %", "{:.1f}"),
+    "missed": ("B − B_d", "{:+.1f}"),
+    "built": ("built, %", "{:.1f}"),
+    "pull": ("2λ|B − B_d|, nats", "{:.3f}"),
+    "epochs": ("epochs", "{:.0f}"),
+}
+
+
+def printed(made: pd.DataFrame) -> pd.DataFrame:
+    """A table of this module as it is read: rounded, with units, a dash where nothing is stated."""
+    columns = {}
+    for name, (heading, form) in SHOWN.items():
+        if name in made and made[name].notna().any():
+            columns[heading] = ["–" if pd.isna(v) else form.format(v) for v in made[name]]
+    return pd.DataFrame(columns)
+
+
+# ------------------------------------------------------------- committed rows, shown in notebooks
+
+
+def committed(
+    name: str,
+    rows: Callable[..., Mapping[Hashable, Experiment]],
+    shown: Callable[[Found], str],
+    *,
+    lengths: Sequence[str] = ("full", "short"),
+) -> str:
+    """Committed runs on the JPEG mirror, by the full schedule, then by the short one, as text.
+
+    ``rows`` are experiments by key; what is missing is listed. One line where nothing is there.
+    """
+    parts = []
+    for length in lengths:
+        options = {} if length == "full" else structured.short(MIRROR)
+        wanted = rows(MIRROR, **options)
+        found = finished(wanted)
+        if found:
+            network = next(iter(wanted.values())).network
+            missing = [_said(key) for key in wanted if key not in found]
+            parts.append(f"{network} on {data.describe(MIRROR)}, {length} schedule")
+            parts.append(shown(found))
+            parts += [f"not there yet: {'; '.join(missing)}"] if missing else []
+    return "\n".join(parts) or report.none(name, MIRROR)
+
+
+def _said(key: Hashable) -> str:
+    return " ".join(map(str, key)) if isinstance(key, tuple) else str(key)
+
+
+def text(made: pd.DataFrame) -> str:
+    """:func:`printed` as text."""
+    return printed(made).to_string(index=False)
+
+
+def first_curve(dataset: str, **length) -> dict[tuple[str, float], Experiment]:
+    """The curve; of the short schedule the three reductions that the catalogue has."""
+    few = structured.REDUCTIONS[dataset][: 3 if length else None]
+    return {key: e for key, e in structured.curve(dataset, **length).items() if key[1] in few}
+
+
+def committed_curve() -> str:
+    """Table 3 and Figure 3a from the committed runs, as text."""
+
+    def shown(found: Found) -> str:
+        made = curve(found).sort_values("asked", kind="stable")
+        return f"{text(made)}\n{verdict(made)}"
+
+    return committed("DF's Table 3", first_curve, shown)
+
+
+def committed_parts() -> str:
+    """Figure 4b from the committed runs, as text."""
+
+    def rows(dataset: str, **length) -> dict[float, Experiment]:
+        wanted = first_curve(dataset, **length)
+        return {asked: e for (method, asked), e in wanted.items() if method == "hybrid"}
+
+    def shown(found: Found) -> str:
+        made = pd.DataFrame([{"asked": 100 * k} | parts(runs[0]) for k, runs in found.items()])
+        return made.round(1).to_string(index=False)
+
+    return committed("DF's Figure 4b", rows, shown)
+
+
+def committed_schedule() -> str:
+    """Table 1 from the committed runs, as text."""
+    return committed("DF's Table 1", structured.schedule_rows, lambda found: text(schedule(found)))
+
+
+def schedule(found: Found) -> pd.DataFrame:
+    """Table 1, ours: keys (with the schedule, reduction), as ``structured.schedule_rows``'s."""
+    made = table(found, ["sigmoid", "asked"])
+    if not made.empty:
+        made["sigmoid"] = made["sigmoid"].map({True: "scheduled", False: "plain"})
+    return made
+
+
+def committed_printed() -> str:
+    """DF by the paper's letter, from the committed runs, as text."""
+    name = "DF by the letter"
+    return committed(name, structured.as_printed, lambda f: text(landings(f, ["asked"])))
+
+
+def committed_tried() -> str:
+    """The grid of β and C on held-out images, from the committed runs, as text."""
+
+    def shown(found: Found) -> str:
+        return tried(found).to_string(float_format="{:.2f}".format)
+
+    return committed("DF's β and C", structured.trials, shown, lengths=("full",))
+
+
+def committed_schemes() -> str:
+    """Figure 5 from the committed runs, as text."""
+
+    def shown(found: Found) -> str:
+        return text(table(found, ["scheme", "asked"]).sort_values("asked", kind="stable"))
+
+    return committed("DF's Figure 5", structured.schemes, shown)
+
+
+def committed_gain() -> str:
+    """Where DF's gain comes from, from the committed runs, as text."""
+
+    def shown(found: Found) -> str:
+        return text(origins(found)) if "hybrid" in found else "DF's own run is not there yet"
+
+    return committed("where DF's gain comes from", structured.gain, shown)
+
+
+def committed_both() -> str:
+    """Both kinds of compression at once, from the committed runs, as text."""
+    name = "both kinds of compression"
+    return committed(name, structured.twice, lambda found: text(both(found)))
+
+
+def committed_table_5() -> str:
+    """Table 5's VGG-16, from the committed runs, as text."""
+
+    def rows(dataset: str) -> dict[float, Experiment]:
+        reductions = structured.VGG_REDUCTIONS
+        return {r: structured.df(dataset, reduction=r, network="vgg16") for r in reductions}
+
+    name = "DF's Table 5"
+    return committed(name, rows, lambda f: text(table(f, ["asked"])), lengths=("full",))
