@@ -147,7 +147,7 @@ def parts(table: pd.DataFrame, *, title: str) -> Figure:
 
     ``table``: ``asked`` (%), ``filters`` and ``ranks``, in percent of the dense network's MACs.
     """
-    figure, axis = plt.subplots(figsize=(6, 3.8))
+    figure, axis = plt.subplots(figsize=(6.8, 3.8))
     places = np.arange(len(table))
     floor = np.zeros(len(table))
     for column, color, hatch in (("filters", "C1", ""), ("ranks", "C2", "///")):
@@ -189,7 +189,7 @@ def choosing(
     """
     panels = {
         "mu": ("μ", 1),
-        "macs_share": ("B, MACs as counted (% of dense)", 100),
+        "macs_share": ("B (% of the dense MACs)", 100),
         "filters_kept": ("filters with φ > ½ (%)", 100),
         "mean_threshold": ("mean γ/σ₁", 1),
     }

@@ -1,6 +1,7 @@
 """What the smaller network costs: MACs, known before it is built, and seconds, measured after."""
 
 import copy
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -191,6 +192,8 @@ def latency(
     ``seconds`` is how long it measures at least. Random images. Raises ``ValueError`` for no images
     or no time.
     """
+    # it warns where there is a CUDA toolkit and no GPU
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     from torch.utils.benchmark import Timer  # here, because it imports setuptools
 
     if batch < 1 or not seconds > 0:
