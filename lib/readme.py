@@ -9,8 +9,18 @@ from collections.abc import Callable
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from lib import data, experiments, paths, plots, plots_comparison, report, report_comparison
-from lib.experiments import comparison
+from lib import (
+    data,
+    experiments,
+    paths,
+    plots,
+    plots_comparison,
+    plots_df,
+    report,
+    report_comparison,
+    report_df,
+)
+from lib.experiments import comparison, structured
 from lib.runs import Run
 
 README = paths.ROOT / "README.md"
@@ -40,6 +50,7 @@ def draw() -> None:
     """
     _draw_table_4()
     _draw_comparison()
+    _draw_df()
     rows = _rows()
     table = report.table_3(rows, dataset="mnist")
     report.save(table[table["source"] == "ours"], "admm-table-3", dataset="mnist")
@@ -241,6 +252,60 @@ def _earned() -> str:
     return f"{rows}\n\n{parts}"
 
 
+def _df_curve() -> pd.DataFrame:
+    """DF's rows by the short schedule, those that are there, and its baselines'."""
+    rows = structured.curve(MIRROR, **structured.short(MIRROR))
+    return report_df.curve(report_df.finished(rows))
+
+
+def _df() -> str:
+    table = _df_curve()
+    if table.empty:
+        return f"No run on {data.describe(MIRROR)} yet."
+    table = table.sort_values(["asked", "method"], key=_order)
+    rows = _markdown(
+        pd.DataFrame(
+            {
+                f"resnet20, {data.describe(MIRROR)}": table["method"],
+                "MACs less, asked": table["asked"].map("{:g} %".format),
+                "built": table["reduction"].map("{:.1f} %".format),
+                "parameters": table["parameters"].map("{:,.0f}".format),
+                "accuracy, %": table["accuracy"].map("{:.2f}".format),
+                "against dense": table["gain"].map("{:+.2f}".format),
+                "against dense trained on": table["control_gain"].map("{:+.2f}".format),
+                "n": table["n"],
+            }
+        )
+    )
+    lines = "\n".join(f"- {line}" for line in report_df.verdict(table).splitlines())
+    return f"{rows}\n\n{lines}\n\n![Accuracy against MACs]({_picture('df-curve')})"
+
+
+def _order(column: pd.Series) -> pd.Series:
+    names = list(report_df.NAMES.values())
+    return column.map(names.index) if column.name == "method" else column
+
+
+def _picture(name: str) -> str:
+    return f"results/figures/{name}-{MIRROR}.png"
+
+
+def _draw_df() -> None:
+    """Figure 3a with the paper's rows, as far as there are runs."""
+    table = _df_curve()
+    if table.empty:
+        return
+    report.save(table, f"df-curve-{MIRROR}", dataset=MIRROR)
+    paper = report_df.reported("df_table3", network="resnet56")
+    panels = {
+        f"reported: ResNet-56, {data.describe('cifar10')}": (None, paper),
+        f"ours: ResNet-20, {data.describe(MIRROR)}": (table, None),
+    }
+    with plt.style.context(plots.STYLE):
+        lines = plots_df.curve(panels, title="DF Figure 3a: accuracy against MACs")
+        plots.save(lines, f"df-curve-{MIRROR}", dataset=MIRROR)
+
+
 def _markdown(table: pd.DataFrame) -> str:
     rows = [list(table.columns), ["---"] * len(table.columns), *table.to_numpy().tolist()]
     return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
@@ -253,4 +318,5 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "lc": _lc,
     "head-to-head": _head_to_head,
     "earned": _earned,
+    "df": _df,
 }

@@ -328,11 +328,10 @@ def test_nan_names_its_layer():
         method.m["stage3.0.conv1"][3] = math.nan
     with pytest.raises(ValueError, match=r"mask or threshold in 'stage3.0.conv1'"):
         surrogate(images(SHAPE))
-    method, _ = started(mode="filters")
-    with torch.no_grad():
-        method.m["stage3.0.conv1"][3] = math.nan
-    with pytest.raises(ValueError, match=r"mask or threshold in 'stage3.0.conv1'"):
-        method.after_period()
+    method, surrogate = started(mode="filters")
+    (surrogate(images(SHAPE)).sum() * math.nan + method.penalty()).backward()
+    with pytest.raises(ValueError, match=r"mask or threshold in 'stage1.0.conv1'"):
+        method.after_step(torch.tensor(0.1))
 
 
 @pytest.mark.parametrize(
@@ -365,3 +364,16 @@ def test_ranks_that_are_infinite_scores_stay():
         input_shape=SHAPE,
     )
     assert ranks["stage1.0.conv1"] is None
+
+
+def test_a_layer_of_zeros_and_a_frozen_one_go_through():
+    model = network("resnet8")
+    with torch.no_grad():
+        model.stage2[0].conv2.weight.zero_()
+    model.fc.weight.requires_grad_(False)
+    method = DF(budget=DENSE // 2, input_shape=SHAPE, mode="ranks", alpha=2.0, start=2.0)
+    trained(method, method.start(model), 4)
+    method.finish()
+    assert 0.9 * DENSE / 2 < budget.macs(model.float(), SHAPE) <= DENSE // 2
+    frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
+    assert frozen in (["fc.weight"], ["fc.0.weight", "fc.1.weight"])

@@ -130,8 +130,8 @@ class DF(Method):
         factored = self.mode != "filters"
         least(self.costs, self.budget, filters=masked, factored=factored, scheme=self.scheme)
 
-        for parameter in model.parameters():
-            parameter.requires_grad_(False)
+        self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        model.requires_grad_(False)
         self.norms = norms(model, input_shape=self.input_shape) if masked else {}
         like = next(model.parameters())
         place = {"device": like.device, "dtype": like.dtype}
@@ -236,7 +236,7 @@ class DF(Method):
 
     def aim(self) -> Tensor:
         """B_d, or on the way to it, from what B is at first, with μ: ν need not run ahead of M."""
-        if not self.multiplier or self.beta == 0:
+        if not self.multiplier or self.beta == 0 or self.alpha == self.first_mu:
             return torch.full_like(self.mu, self.target)
         way = (self.mu - self.first_mu) / (self.alpha - self.first_mu)
         return self.first + (self.target - self.first) * (2 * way).clamp(max=1)
@@ -250,6 +250,7 @@ class DF(Method):
     def after_step(self, lr: Tensor) -> None:
         self.adam.step()
         self.adam.zero_grad()
+        self._refuse_nan()
         # what has drifted out of reach of the sigmoid would have a long way back
         for m in self.m.values():
             m.clamp_(0, 1)
@@ -258,7 +259,6 @@ class DF(Method):
 
     @torch.no_grad()
     def after_period(self) -> None:
-        self._refuse_nan()
         if self.multiplier:
             # ν ← ν + 2λ(B − B_t)
             self.nu.add_(2 * self.penalty_weight * (self.spent.detach() - self.aim()))
@@ -266,6 +266,9 @@ class DF(Method):
         self.mu.add_(self.beta).clamp_(max=self.alpha)
 
     def _refuse_nan(self) -> None:
+        values = [*self.m.values(), *self.gamma.values()]
+        if torch.cat([value.flatten() for value in values]).isfinite().all():
+            return
         for name, values in [*self.m.items(), *self.gamma.items()]:
             _refuse_nan(name, values, "mask or threshold")
 
@@ -278,7 +281,7 @@ class DF(Method):
     @torch.no_grad()
     def finish(self) -> bool:
         """Builds the network, in ``model``'s place: its layers are replaced."""
-        for parameter in self.model.parameters():
+        for parameter in self.trained:
             parameter.requires_grad_(True)
         smaller = self._pruned()
         if self.stacks:
@@ -316,8 +319,9 @@ class DF(Method):
         }
 
         def score(name: str, matrix: Tensor) -> Tensor:
-            # σ/γ, the threshold's multiple up to which each singular value stays
-            return torch.linalg.svdvals(matrix.double()) / thresholds[name].double()
+            # σ/γ, the threshold's multiple up to which each singular value stays; none is 0/0
+            found = torch.linalg.svdvals(matrix.double()) / thresholds[name].double()
+            return found.nan_to_num(nan=0, posinf=math.inf)
 
         if self.multiplier:
             return choose_ranks(
