@@ -147,7 +147,7 @@ def test_the_batch_runs_the_notebooks_of_its_data_set(dataset, results):
     assert set(books) == wanted
     # a run waits for what it needs: two jobs that make the same one would delete each other's
     jobs = re.findall(r"(?:input: (.*)\n +)?output: (\S*/result\.json.*)\n", said)
-    result = re.compile(r"([\w.-]+)/result\.json")
+    result = re.compile(r"([\w.+-]+)/result\.json")
     waits = {id: result.findall(files) for files, made in jobs for id in result.findall(made)}
     for entry in experiments.catalogue(dataset):
         for experiment, seed in entry.runs:
