@@ -160,6 +160,21 @@ def test_the_sigmoid_is_scheduled():
     assert found == [2, 6, 9]
 
 
+def test_straight_through_masks_are_binary_and_have_the_sigmoid_s_gradient():
+    soft, _ = started(mode="filters")
+    hard, _ = started(mode="filters", straight_through=True)
+    for method in (soft, hard):
+        with torch.no_grad():
+            method.m["stage2.0.conv1"].copy_(torch.linspace(0, 1, 32))
+        sum(mask.square().sum() / 2 for mask in method.masks().values()).backward()
+    mask = hard.masks()["stage2.0.conv1"].detach()
+    assert torch.equal(mask, (torch.linspace(0, 1, 32) >= 0.5).double())
+    # d(z²/2)/dM = z·φ'
+    phi = soft.masks()["stage2.0.conv1"].detach()
+    close(soft.m["stage2.0.conv1"].grad, phi * 2 * phi * (1 - phi))
+    close(hard.m["stage2.0.conv1"].grad, mask * 2 * phi * (1 - phi))
+
+
 def trained(method, surrogate, steps=60):
     """A few steps on random images, as the loop takes them."""
     labels = torch.arange(8) % 10

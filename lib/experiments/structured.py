@@ -314,6 +314,14 @@ def as_printed(dataset: str, **length) -> dict[float, Experiment]:
     return {r: df(dataset, reduction=r, printed=True, **length) for r in REDUCTIONS[dataset][:3]}
 
 
+def binary(dataset: str, **length) -> dict[float, Experiment]:
+    """Reduction → DF with masks that are 0 or 1 while they are learned."""
+    return {
+        r: df(dataset, reduction=r, straight_through=True, **length)
+        for r in REDUCTIONS[dataset][:3]
+    }
+
+
 def trials(dataset: str, **length) -> dict[tuple[float, float], Experiment]:
     """(β, C) → the paper's light grid, on held-out images at 60 %: filters and ranks chosen."""
     return {
@@ -379,6 +387,8 @@ def _figures(
         yield row, 1, "DF Figure 5", last
     for row in as_printed(dataset, **length).values():
         yield row, 1, "DF by the letter", last
+    for row in binary(dataset, **length).values():
+        yield row, 1, "DF with binary masks", others
     if not length:  # the short schedule has no dense network without the held-out images
         for row in trials(dataset).values():
             yield row, 1, "DF's β and C", last

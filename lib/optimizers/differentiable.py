@@ -49,6 +49,9 @@ class DF(Method):
         alone, φ_s ≥ ½ and σ > γ as they come out, and the budget missed by |∂L/∂B|/2λ.
     start, beta, alpha : μ of the sigmoid, at first, what is added at every period, and at most.
         The paper's 2, 4 and 50. ``beta`` = 0 leaves the sigmoid as it is, Table 1's second row.
+    straight_through : masks are 0 or 1, φ_s ≥ ½, and have the gradient of φ_s (Bengio, Léonard,
+        Courville, 2013), ours. Small masks then cannot pass for few filters, which they can where
+        BatchNorm measures each batch: it makes what follows them large again.
     statistics : what BatchNorm computes with. ``running``: its frozen statistics, the paper's. A
         threshold shrinks what it keeps, and under them a network of shrunk weights fails long
         before a rank is gone. ``batch``: those of each batch, which undo the shrinking, ours; the
@@ -90,6 +93,7 @@ class DF(Method):
         steepness: float = 5.0,
         step: float = 0.01,
         tolerance: float = 0.005,
+        straight_through: bool = False,
         statistics: str = "running",
         periods_per_epoch: int = 8,
     ):
@@ -114,7 +118,7 @@ class DF(Method):
         self.penalty_weight, self.multiplier = penalty, multiplier
         self.first_mu, self.beta, self.alpha = start, beta, alpha
         self.steepness, self.step, self.tolerance = steepness, step, tolerance
-        self.statistics = statistics
+        self.straight_through, self.statistics = straight_through, statistics
         self.periods_per_epoch = periods_per_epoch
 
     def start(self, model: nn.Module) -> nn.Module:
@@ -171,7 +175,12 @@ class DF(Method):
     def masks(self) -> dict[str, Tensor]:
         """Layer → φ_s of each filter, (filters,)."""
         # φ_s = 1/(1 + exp(−μ(M − ½))), eq. 8
-        return {name: torch.sigmoid(self.mu * (m - 0.5)) for name, m in self.m.items()}
+        soft = {name: torch.sigmoid(self.mu * (m - 0.5)) for name, m in self.m.items()}
+        if not self.straight_through:
+            return soft
+        return {
+            name: mask + ((mask >= 0.5).to(mask) - mask).detach() for name, mask in soft.items()
+        }
 
     def replaced(self) -> dict[str, Tensor]:
         """Parameters of the model as W_comp has them; notes B on the way."""
