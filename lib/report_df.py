@@ -411,6 +411,29 @@ def committed_printed() -> str:
     return committed(name, structured.as_printed, lambda f: text(landings(f, ["asked"])))
 
 
+def committed_binary() -> str:
+    """DF with binary masks, from the committed runs, as text."""
+    name = "DF with binary masks"
+    return committed(name, structured.binary, lambda f: text(table(f, ["asked"])))
+
+
+def fell(found: Mapping[str, Run]) -> pd.DataFrame:
+    """Test accuracy (%) of what DF learned, and of what was built, a column for each of ``found``.
+
+    Of the masked and thresholded network after its last epoch; of the network built after the first
+    epoch of training it, and at the end.
+    """
+    columns = {}
+    for name, run in found.items():
+        accuracy = run.history["test_accuracy"]
+        columns[name] = {
+            "masked and thresholded, last epoch": accuracy[run.history["mu"].notna()].iloc[-1],
+            "built, after an epoch": accuracy[run.history["stage"] == 1].iloc[0],
+            "built, last epoch": run.result["accuracy"],
+        }
+    return (100 * pd.DataFrame(columns)).round(1)
+
+
 def committed_tried() -> str:
     """The grid of β and C on held-out images, from the committed runs, as text."""
 

@@ -33,6 +33,7 @@ COMMITTED: dict[str, Callable[[], str]] = {
     "df-parts": report_df.committed_parts,
     "df-schedule": report_df.committed_schedule,
     "df-printed": report_df.committed_printed,
+    "df-binary": report_df.committed_binary,
     "df-tried": report_df.committed_tried,
     "df-schemes": report_df.committed_schemes,
     "df-gain": report_df.committed_gain,

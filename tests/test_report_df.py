@@ -264,3 +264,15 @@ def test_choosing_leaves_out_what_is_trained_on():
     axis = figure.axes[1]
     assert list(axis.lines[0].get_ydata()) == pytest.approx([90, 46])
     assert list(axis.lines[1].get_ydata()) == [48, 48]
+
+
+def test_what_is_learned_falls_to_what_is_built():
+    history = pd.DataFrame(
+        {
+            "stage": [0, 0, 1, 1],
+            "mu": [2, 50, None, None],
+            "test_accuracy": [0.1, 0.9, 0.4, 0.8],
+        }
+    )
+    run = SimpleNamespace(history=history, result={"accuracy": 0.81})
+    assert report_df.fell({"a": run})["a"].tolist() == [90, 40, 81]
