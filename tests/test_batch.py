@@ -64,8 +64,8 @@ def test_side_by_side_needs_come_first_and_a_failure_stops_no_other(
     finished = runs.finished("digits")
     assert {run.id for run in finished} == {e.id(0) for e in (tiny, tiny.parent, tiny.control)}
     for run in finished:  # and as if trained one after the other
-        alone = trained_once / "digits" / "runs" / run.id / "weights.safetensors"
-        assert (run.folder / "weights.safetensors").read_bytes() == alone.read_bytes()
+        alone = trained_once / run.weights.relative_to(results)
+        assert run.weights.read_bytes() == alone.read_bytes()
 
 
 def test_a_deadline_that_has_passed_is_everyones(results, tiny):
