@@ -125,13 +125,22 @@ class LearnedRanks(LearningCompression):
     "Low-rank compression of neural nets: learning the rank of each layer" (CVPR 2020), which
     prices a rank instead: the price that meets the budget is found in each C step.
 
+    ``periods_per_epoch`` is how many C steps there are in an epoch, if ``epochs_per_step`` is 1;
     ``options`` are those of ``LearningCompression``. Raises ``ValueError`` for a budget that no
     ranks can meet, and for grouped convolutions.
     """
 
-    def __init__(self, *, budget: int, input_shape: tuple[int, ...], **options):
+    def __init__(
+        self,
+        *,
+        budget: int,
+        input_shape: tuple[int, ...],
+        periods_per_epoch: int = 1,
+        **options,
+    ):
         super().__init__(cost="rank-constraint", amount=1.0, **options)
         self.budget, self.input_shape = budget, tuple(input_shape)
+        self.periods_per_epoch = periods_per_epoch
 
     def start(self, model: nn.Module) -> None:
         self.model = model
