@@ -86,7 +86,7 @@ def batches(ids):
     return jobs
 
 
-SECONDS = 15
+SECONDS = 60
 BATCHES = batches(MISSING)
 
 
