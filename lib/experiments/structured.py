@@ -11,7 +11,8 @@ from functools import cache
 import torch
 
 from lib import budget, networks
-from lib.experiments.recipes import admm_schedule, dense, dense_schedule
+from lib.experiments import cifar
+from lib.experiments.recipes import RHO, admm_schedule, dense, dense_schedule
 from lib.experiments.spec import Entry, Experiment, Stage
 
 DATASETS = ("cifar10-jpeg", "cifar10", "digits")
@@ -33,7 +34,7 @@ SHORT = {"choose": 2, "periods_per_epoch": 8, "tune": 8}
 DIGITS = {"choose": 15, "periods_per_epoch": 1, "tune": 10}
 
 #: Epochs of the dense network that the short schedule starts from, as in ADMM's Table 4.
-SHORT_DENSE = 24
+SHORT_DENSE = cifar.SHORT["resnet20"]
 
 #: Options of DF here, and ours: λ = 10 with a multiplier, and BatchNorm measuring each batch.
 DF_OPTIONS = {"penalty": 10.0, "statistics": "batch", "step": 0.02}
@@ -147,7 +148,7 @@ def scratch(compressed: Experiment) -> Experiment:
 def both(compressed: Experiment, *, rate: float, epochs: int, **options) -> Experiment:
     """ADMM on the network that was built: ``rate`` is of the dense network's bits."""
     weights = dense_weights(compressed.dataset, compressed.network)
-    options = {"budget": int(32 * weights / rate), "rho": 0.05, "start_bits": 2} | options
+    options = {"budget": int(32 * weights / rate), "rho": RHO, "start_bits": 2} | options
     schedule = admm_schedule(compressed.dataset, compressed.network, epochs)
     return Experiment(
         slug=f"{compressed.slug}-admm-{rate:g}x-{schedule.epochs}ep",

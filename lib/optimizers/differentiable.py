@@ -19,7 +19,16 @@ from torch.func import functional_call
 
 from lib.optimizers.method import Method
 from lib.projections.spectrum import frozen_gram, matricize, svt, tensorize
-from lib.surgery import choose_filters, choose_ranks, costs, factor, least, norms, remove_filters
+from lib.surgery import (
+    become,
+    choose_filters,
+    choose_ranks,
+    costs,
+    factor,
+    least,
+    norms,
+    remove_filters,
+)
 
 #: A threshold stays below σ₁: a layer of rank 0 would let nothing through.
 LARGEST_THRESHOLD = 0.99
@@ -297,8 +306,7 @@ class DF(Method):
             smaller = factor(
                 smaller, self._ranks(smaller), scheme=self.scheme, input_shape=self.input_shape
             )
-        for name, child in smaller.named_children():
-            setattr(self.model, name, child)
+        become(self.model, smaller)
         return True
 
     def _pruned(self) -> nn.Module:
@@ -402,9 +410,10 @@ class Surrogate(nn.Module):
         # singular values want the weights' precision, whatever the rest computes in
         with torch.autocast(images.device.type, enabled=False):
             replaced = self.method.replaced()
-        # whatever BatchNorm measures on the way is let go
-        buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-        return functional_call(self.model, replaced | buffers, (images,))
+        if self.method.statistics == "batch":
+            # whatever BatchNorm measures on the way is let go
+            replaced |= {name: buffer.clone() for name, buffer in self.model.named_buffers()}
+        return functional_call(self.model, replaced, (images,))
 
 
 class Stack:

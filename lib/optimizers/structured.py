@@ -12,6 +12,7 @@ from lib.optimizers.learning_compression import LearningCompression
 from lib.optimizers.method import Method
 from lib.projections.spectrum import matricize
 from lib.surgery import (
+    become,
     choose_filters,
     choose_ranks,
     costs,
@@ -42,8 +43,7 @@ class Structured(Method):
 
     @torch.no_grad()
     def finish(self) -> bool:
-        for name, child in self.smaller().named_children():
-            setattr(self.model, name, child)
+        become(self.model, self.smaller())
         return True
 
 
@@ -161,7 +161,5 @@ class LearnedRanks(LearningCompression):
             name: int(torch.linalg.matrix_rank(matricize(theta).double(), rtol=1e-5))
             for name, theta in zip(self.names, self.theta, strict=True)
         }
-        built = factor(self.model, ranks, input_shape=self.input_shape)
-        for name, child in built.named_children():
-            setattr(self.model, name, child)
+        become(self.model, factor(self.model, ranks, input_shape=self.input_shape))
         return True

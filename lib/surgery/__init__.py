@@ -20,7 +20,7 @@ from lib.surgery.filters import (
     remove_filters,
 )
 from lib.surgery.landing import Score, choose_filters, choose_ranks, least
-from lib.surgery.rebuild import ranks, rebuild, shrink_like
+from lib.surgery.rebuild import become, ranks, rebuild, shrink_like
 
 __all__ = [
     "Costs",
@@ -28,6 +28,7 @@ __all__ = [
     "Keep",
     "Layer",
     "Score",
+    "become",
     "choose_filters",
     "choose_ranks",
     "costs",

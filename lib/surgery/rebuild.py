@@ -31,6 +31,12 @@ def rebuild(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
     return model
 
 
+def become(model: nn.Module, other: nn.Module) -> None:
+    """Gives ``model`` the layers of ``other``: it stays the object that others hold."""
+    for name, child in other.named_children():
+        setattr(model, name, child)
+
+
 def shrink_like(
     model: nn.Module, state: Mapping[str, Tensor], *, input_shape: tuple[int, ...]
 ) -> nn.Module:
