@@ -31,7 +31,7 @@ VGG_REDUCTIONS = (0.6, 0.65, 0.7)
 #: on. The paper trains on for 100; it leaves the first open.
 FULL = {"choose": 4, "periods_per_epoch": 4, "tune": 100}
 SHORT = {"choose": 2, "periods_per_epoch": 8, "tune": 8}
-DIGITS = {"choose": 15, "periods_per_epoch": 1, "tune": 10}
+DIGITS = {"choose": 8, "periods_per_epoch": 2, "tune": 5}
 
 #: Epochs of the dense network that the short schedule starts from, as in ADMM's Table 4.
 SHORT_DENSE = cifar.SHORT["resnet20"]
@@ -53,7 +53,7 @@ BASELINES = {
 #: The grid of β and C, tried on held-out images; β = 4 is the paper's, C is left open there.
 TRIED = {"beta": (4.0, 2.0, 8.0), "steepness": (5.0, 2.5, 10.0)}
 
-#: How LC learns ranks, in 15 or 16 C steps: μ rises by this at each, some 200-fold in all.
+#: How LC learns ranks, in 16 C steps: μ rises by this at each, some 200-fold in all.
 LC_GROWTH = 1.4
 
 

@@ -1,0 +1,395 @@
+"""The file: a header that says what is coded, and one stream of coded tensors.
+
+    offset  bytes
+    0       4      the letters CNET
+    4       1      version, 1
+    5       4      CRC-32 of all that follows
+    9       8      provenance: the first 8 bytes of a SHA-256 that the writer names, or zeros
+    17      4      n, length of the header
+    21      n      header: deflated JSON, [network, classes, channels] and, unless the tensors are
+                   exactly those of that network, a table of them in their order:
+                   [name, dtype, [sizes]], or [name, another's name] where two are one
+    21 + n         words of 32 bits of a range coder (:mod:`lib.archive.coder`), numbers least
+                   byte first throughout
+
+The stream codes, in the table's order, each tensor of two dimensions or more as a matrix of its
+first dimension by the others: is any zero, the positions of nonzeros (:mod:`~lib.archive.positions`),
+their values (:mod:`~lib.archive.values`). All smaller tensors of one dtype (biases, normalisation)
+are coded as one, after them. Nothing is executed and nothing is pickled.
+"""
+
+import json
+import math
+import os
+import struct
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from lib import networks
+from lib.archive.coder import Broken, Decoder, Encoder, Meter
+from lib.archive.positions import code_positions
+from lib.archive.symbols import code_number
+from lib.archive.values import code_values, spent
+from lib.surgery import rebuild
+
+SUFFIX = ".cnet"
+MAGIC, VERSION = b"CNET", 1
+_FIXED = struct.Struct("<4sBI8sI")
+
+#: The longest header, deflated and not.
+MOST_HEADER = 2**24
+
+#: The largest network that is read unless more is allowed, in bytes as tensors.
+MOST_BYTES = 2**31
+
+#: What a tensor may be made of.
+DTYPES = {
+    name: getattr(torch, name)
+    for name in ("float32", "float16", "bfloat16", "float64")
+    + ("int8", "uint8", "int16", "int32", "int64", "bool")
+}
+
+
+class Unreadable(ValueError):
+    """Not a whole file of this format, or one larger than allowed."""
+
+
+@dataclass(frozen=True)
+class Archive:
+    """What a file holds. ``network`` is ``""`` where the architecture has no name here."""
+
+    state: dict[str, Tensor]
+    network: str = ""
+    classes: int = 0
+    channels: int = 0
+    provenance: bytes = bytes(8)
+
+    def model(self) -> nn.Module:
+        """The network, on the CPU, in evaluation mode.
+
+        Raises ``ValueError`` where the architecture has no name: load ``state`` into your own.
+        """
+        if not self.network:
+            raise ValueError(
+                "the file names no architecture: build the network yourself and load .state into it"
+            )
+        model = networks.build(self.network, classes=self.classes, channels=self.channels)
+        rebuild(model, self.state).load_state_dict(self.state)
+        return model.eval()
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """A line of the table."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    same_as: str | None = None
+
+    @property
+    def count(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def pattern(self) -> np.dtype:
+        """The unsigned integers of its width."""
+        return np.dtype(f"u{DTYPES[self.dtype].itemsize}")
+
+    @property
+    def large(self) -> bool:
+        """Whether it is coded by itself."""
+        return len(self.shape) > 1
+
+
+def write(
+    path: Path,
+    model: nn.Module | Mapping[str, Tensor],
+    *,
+    network: str = "",
+    classes: int = 0,
+    channels: int = 0,
+    provenance: bytes = bytes(8),
+) -> int:
+    """Writes a network to ``path`` and returns the file's size in bytes.
+
+    ``network``, ``classes`` and ``channels`` are what :func:`lib.networks.build` takes; without
+    them every tensor's name and shape is in the file, and whoever reads it brings the
+    architecture. ``provenance`` is 8 bytes of the reader's concern alone: of a run's hash, say.
+
+    The file is written beside its place and renamed, so an interruption or a full disk leaves an
+    older file as it was. Raises ``ValueError`` as :func:`encode`, ``OSError`` where it cannot be
+    written.
+    """
+    content = encode(
+        model, network=network, classes=classes, channels=channels, provenance=provenance
+    )
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    return len(content)
+
+
+def read(path: Path, *, most_bytes: int = MOST_BYTES) -> Archive:
+    """The network in ``path``, exactly as it was written.
+
+    Raises :class:`Unreadable` (a ``ValueError``) that names the file where it is not whole, or
+    holds more than ``most_bytes`` of tensors.
+    """
+    path = Path(path)
+    size = path.stat().st_size
+    if size > most_bytes + MOST_HEADER:
+        raise Unreadable(f"{path} has {size:,} bytes, more than the {most_bytes:,} allowed")
+    try:
+        return decode(path.read_bytes(), most_bytes=most_bytes)
+    except Unreadable as error:
+        raise Unreadable(f"{path} cannot be read: {error}") from error
+
+
+def encode(
+    model: nn.Module | Mapping[str, Tensor],
+    *,
+    network: str = "",
+    classes: int = 0,
+    channels: int = 0,
+    provenance: bytes = bytes(8),
+) -> bytes:
+    """The file's content: see :func:`write`.
+
+    Cost: some 60 ns a weight on one core. Raises ``ValueError`` for a tensor of a dtype that is
+    not in ``DTYPES``, an unknown network, and a provenance that is not of 8 bytes.
+    """
+    if len(provenance) != 8:
+        raise ValueError(f"provenance has {len(provenance)} bytes; it must have 8")
+    state = _state(model)
+    table = _table(state)
+    header = [network, classes, channels]
+    if not network or table != _known(network, classes, channels):
+        header.append([_line(tensor) for tensor in table])
+    coder = Encoder()
+    _code(coder, table, state)
+    return _wrapped(header, provenance, coder.content())
+
+
+def decode(content: bytes, *, most_bytes: int = MOST_BYTES) -> Archive:
+    """What :func:`encode` was given. Raises :class:`Unreadable`."""
+    if len(content) < _FIXED.size:
+        raise Unreadable(f"it has {len(content)} bytes, fewer than the {_FIXED.size} of any file")
+    magic, version, checksum, provenance, length = _FIXED.unpack_from(content)
+    if magic != MAGIC:
+        raise Unreadable("it is not a compressed network: it does not begin with CNET")
+    if version != VERSION:
+        raise Unreadable(f"its version is {version}; this program reads version {VERSION}")
+    if zlib.crc32(content[9:]) != checksum:
+        raise Unreadable("its checksum does not fit: it was damaged, or cut short")
+    if length > len(content) - _FIXED.size:
+        raise Unreadable(f"it claims a header of {length:,} bytes and has {len(content):,} in all")
+    body = _FIXED.size + length
+    network, classes, channels, table = _header(content[_FIXED.size : body])
+    claimed = sum(t.count * t.pattern.itemsize for t in table if t.same_as is None)
+    if claimed > most_bytes:
+        raise Unreadable(
+            f"its tensors need {claimed:,} bytes, more than the {most_bytes:,} allowed"
+        )
+    try:
+        coder = Decoder(content[body:])
+        state = _code(coder, table)
+        coder.finish()
+    except Broken as error:
+        raise Unreadable(str(error)) from error
+    return Archive(state, network, classes, channels, provenance)
+
+
+def sizes(archive: Archive) -> pd.DataFrame:
+    """What each tensor's parts take in the file, in bits: a table, its sum the coded stream.
+
+    Columns ``name``, ``shape``, ``weights``, ``kept``, ``levels`` (0: no codebook),
+    ``position_bits``, ``value_bits``, ``codebook_bits``. The tensors that are coded as one are one
+    line, named after the first and their number. Counted by coding the network once more.
+    """
+    rows: list[dict] = []
+    _code(Meter(), _table(archive.state), archive.state, rows)
+    return pd.DataFrame(rows)
+
+
+def _wrapped(header: list, provenance: bytes, stream: bytes) -> bytes:
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    said = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    packed = deflate.compress(said) + deflate.flush()
+    if len(said) > MOST_HEADER:
+        raise ValueError(f"a table of {len(said):,} bytes is more than the {MOST_HEADER:,} allowed")
+    rest = provenance + struct.pack("<I", len(packed)) + packed + stream
+    return MAGIC + bytes([VERSION]) + struct.pack("<I", zlib.crc32(rest)) + rest
+
+
+def _header(packed: bytes) -> tuple[str, int, int, list[_Tensor]]:
+    """Network, classes, channels and the table; ``Unreadable`` where they are not well formed."""
+    try:
+        inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+        said = inflate.decompress(packed, MOST_HEADER)
+        if not inflate.eof or inflate.unused_data:
+            raise ValueError("it does not end where it should")
+        network, classes, channels, *listed = json.loads(said)
+        if not isinstance(network, str) or len(listed) > 1:
+            raise ValueError("its parts are not those of a header")
+        if not all(isinstance(n, int) and 0 <= n <= 2**20 for n in (classes, channels)):
+            raise ValueError(f"{classes} classes and {channels} channels")
+        table = _parsed(listed[0]) if listed else _known(network, classes, channels)
+    except (ValueError, TypeError, RecursionError, zlib.error) as error:
+        raise Unreadable(f"its header is not one: {error}") from error
+    return network, classes, channels, table
+
+
+def _parsed(lines: list) -> list[_Tensor]:
+    table: dict[str, _Tensor] = {}
+    for name, *rest in lines:
+        if not isinstance(name, str) or name in table:
+            raise ValueError(f"a tensor {name!r} that has no name of its own")
+        if len(rest) == 1:
+            if rest[0] not in table:
+                raise ValueError(f"{name} is said to be {rest[0]!r}, which does not come before it")
+            first = table[rest[0]]
+            table[name] = _Tensor(name, first.dtype, first.shape, same_as=first.name)
+            continue
+        dtype, shape = rest
+        if dtype not in DTYPES or not isinstance(shape, list) or len(shape) > 16:
+            raise ValueError(f"{name} of dtype {dtype!r} and shape {shape!r}")
+        if not all(type(n) is int and 0 <= n < 2**40 for n in shape):
+            raise ValueError(f"{name} of shape {shape!r}")
+        table[name] = _Tensor(name, dtype, tuple(shape))
+    return list(table.values())
+
+
+def _line(tensor: _Tensor) -> list:
+    if tensor.same_as is not None:
+        return [tensor.name, tensor.same_as]
+    return [tensor.name, tensor.dtype, list(tensor.shape)]
+
+
+def _known(network: str, classes: int, channels: int) -> list[_Tensor]:
+    """The tensors of a network that is known by name, as it is built. ``ValueError`` otherwise."""
+    with torch.device("meta"):
+        return _table(networks.build(network, classes=classes, channels=channels).state_dict())
+
+
+def _state(model: nn.Module | Mapping[str, Tensor]) -> dict[str, Tensor]:
+    state = model.state_dict() if isinstance(model, nn.Module) else dict(model)
+    for name, tensor in state.items():
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        if dtype not in DTYPES or tensor.layout != torch.strided:
+            raise ValueError(
+                f"{name} is a {tensor.layout} tensor of {dtype}; "
+                f"dense ones of {', '.join(DTYPES)} can be written"
+            )
+    return {name: tensor.detach().cpu() for name, tensor in state.items()}
+
+
+def _table(state: Mapping[str, Tensor]) -> list[_Tensor]:
+    seen: dict[tuple, str] = {}
+    table = []
+    for name, tensor in state.items():
+        where = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+        shared = tensor.device.type != "meta" and tensor.numel() > 0
+        first = seen.setdefault(where, name) if shared else name
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        same_as = first if first != name else None
+        table.append(_Tensor(name, dtype, tuple(tensor.shape), same_as))
+    return table
+
+
+def _code(
+    coder,
+    table: list[_Tensor],
+    state: Mapping[str, Tensor] | None = None,
+    rows: list[dict] | None = None,
+) -> dict[str, Tensor]:
+    """Codes all tensors; reads them where ``state`` is ``None``. ``rows`` gets what each took."""
+    coded = [tensor for tensor in table if tensor.same_as is None]
+    found: dict[str, Tensor] = {}
+    for tensor in coded:
+        if tensor.large:
+            flat = None if state is None else _patterns([state[tensor.name]], tensor.pattern)
+            flat = _code_matrix(coder, tensor.shape, tensor, flat, rows)
+            found[tensor.name] = _tensor(flat, tensor)
+    for dtype in DTYPES:
+        small = [tensor for tensor in coded if not tensor.large and tensor.dtype == dtype]
+        if not small:
+            continue
+        count = sum(tensor.count for tensor in small)
+        pool = None
+        if state is not None:
+            pool = _patterns([state[tensor.name] for tensor in small], small[0].pattern)
+        name = small[0].name + (f" and {len(small) - 1} more" if len(small) > 1 else "")
+        pool = _code_matrix(coder, (1, count), _Tensor(name, dtype, (count,)), pool, rows)
+        ends = np.cumsum([tensor.count for tensor in small])
+        for tensor, part in zip(small, np.split(pool, ends[:-1]), strict=True):
+            found[tensor.name] = _tensor(part.copy(), tensor)
+    return {tensor.name: found[tensor.same_as or tensor.name] for tensor in table}
+
+
+def _code_matrix(
+    coder,
+    shape: tuple[int, ...],
+    tensor: _Tensor,
+    flat: np.ndarray | None,
+    rows: list[dict] | None,
+) -> np.ndarray:
+    """Codes the patterns of one tensor, (n,) unsigned; what it took becomes one of ``rows``."""
+    height, width = shape[0], math.prod(shape[1:])
+    start = spent(coder)
+    mask = None if flat is None else flat != 0
+    zeros = code_number(coder, 2, None if mask is None else int(not mask.all()))
+    if zeros:
+        given = None if mask is None else mask.reshape(height, width)
+        mask = code_positions(coder, height, width, given).reshape(-1)
+    elif mask is None:
+        mask = np.ones(tensor.count, bool)
+    placed = spent(coder)
+    values = None if flat is None else (flat[mask] if zeros else flat)
+    count = int(np.count_nonzero(mask))
+    values, book = code_values(coder, count, tensor.pattern, values)
+    if rows is not None:
+        rows.append(
+            {
+                "name": tensor.name,
+                "shape": "×".join(map(str, tensor.shape)),
+                "weights": tensor.count,
+                "kept": count,
+                "position_bits": placed - start,
+                "value_bits": spent(coder) - placed - book,
+                "codebook_bits": book,
+            }
+        )
+    if flat is not None:
+        return flat
+    if not zeros:
+        return values
+    flat = np.zeros(tensor.count, tensor.pattern)
+    flat[mask] = values
+    return flat
+
+
+def _patterns(tensors: list[Tensor], pattern: np.dtype) -> np.ndarray:
+    """The bits of the tensors, one after the other, as unsigned integers (n,)."""
+    whole = torch.cat([t.contiguous().reshape(-1) for t in tensors])
+    return whole.view(torch.uint8).numpy().view(pattern)
+
+
+def _tensor(flat: np.ndarray, tensor: _Tensor) -> Tensor:
+    bits = torch.from_numpy(np.ascontiguousarray(flat).view(np.uint8))
+    return bits.view(DTYPES[tensor.dtype]).reshape(tensor.shape)

@@ -1,0 +1,69 @@
+"""Symbols of a small alphabet, by how often each was seen so far; and choices among a few."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from lib.archive.coder import Meter
+
+#: What a symbol counts before it was seen, in units of 1/32: ½ (Krichevsky and Trofimov's) where
+#: most of the alphabet occurs, 1/32 where few do. The writer tries both and says which.
+PRIORS = (16, 1)
+ONE = 32
+
+#: The writer tries them on this many symbols at most.
+TRIED = 2**16
+
+#: The counts are renewed after this share of what was coded, in symbols at least.
+SHARE = 8
+LEAST_BLOCK = 8
+
+
+def code_symbols(coder, alphabet: int, count: int, symbols: np.ndarray | None = None) -> np.ndarray:
+    """Codes ``count`` symbols of 0 … ``alphabet`` − 1; reads them where ``symbols`` is ``None``.
+
+    Within O(alphabet·log count) bits of their zero-order entropy; returns (count,) integers.
+    """
+    if alphabet == 1 or count == 0:
+        return np.zeros(count, np.int64)
+    prior = code_choice(
+        coder,
+        len(PRIORS),
+        None
+        if symbols is None
+        else lambda meter, each: _code(meter, alphabet, PRIORS[each], symbols[:TRIED]),
+    )
+    return _code(coder, alphabet, PRIORS[prior], symbols, count)
+
+
+def code_number(coder, below: int, number: int | None = None) -> int:
+    """Codes one whole number, all of 0 … ``below`` − 1 being as likely."""
+    symbols = None if number is None else np.array([number])
+    return int(coder.symbols(np.ones(below, np.int64), 1, symbols)[0])
+
+
+def code_choice(coder, count: int, attempt: Callable[[Meter, int], None] | None = None) -> int:
+    """Codes which of ``count`` ways is the shortest: ``attempt(meter, way)`` shows its length."""
+    best = None
+    if attempt is not None:
+        meters = [Meter() for _ in range(count)]
+        for way, meter in enumerate(meters):
+            attempt(meter, way)
+        best = min(range(count), key=lambda way: meters[way].spent)
+    return code_number(coder, count, best)
+
+
+def _code(
+    coder, alphabet: int, prior: int, symbols: np.ndarray | None, count: int | None = None
+) -> np.ndarray:
+    count = len(symbols) if count is None else count
+    found = np.empty(count, np.int64)
+    weights = np.full(alphabet, prior, np.int64)
+    done = 0
+    while done < count:
+        part = slice(done, min(count, done + max(LEAST_BLOCK, done // SHARE)))
+        given = None if symbols is None else np.asarray(symbols[part], np.int64)
+        found[part] = coder.symbols(weights, part.stop - done, given)
+        weights += ONE * np.bincount(found[part], minlength=alphabet)
+        done = part.stop
+    return found
