@@ -13,9 +13,9 @@
                    byte first throughout
 
 The stream codes, in the table's order, each tensor of two dimensions or more as a matrix of its
-first dimension by the others: is any zero, the positions of nonzeros (:mod:`~lib.archive.positions`),
-their values (:mod:`~lib.archive.values`). All smaller tensors of one dtype (biases, normalisation)
-are coded as one, after them. Nothing is executed and nothing is pickled.
+first dimension by the others: whether any is zero, the positions of the nonzeros
+(:mod:`lib.archive.positions`), their values (:mod:`lib.archive.values`). All smaller tensors of one
+dtype (biases, normalisation) are coded as one, after them. Nothing is executed or pickled.
 """
 
 import json
@@ -51,9 +51,11 @@ MOST_BYTES = 2**31
 
 #: What a tensor may be made of.
 DTYPES = {
-    name: getattr(torch, name)
-    for name in ("float32", "float16", "bfloat16", "float64")
-    + ("int8", "uint8", "int16", "int32", "int64", "bool")
+    str(dtype).removeprefix("torch."): dtype
+    for dtype in (
+        *(torch.float32, torch.float16, torch.bfloat16, torch.float64),
+        *(torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64, torch.bool),
+    )
 }
 
 
