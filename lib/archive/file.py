@@ -23,8 +23,9 @@ import math
 import os
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ from torch import Tensor, nn
 
 from lib import networks
 from lib.archive.coder import Broken, Decoder, Encoder, Meter
-from lib.archive.positions import code_positions
+from lib.archive.positions import code_flags, code_positions
 from lib.archive.symbols import code_number
 from lib.archive.values import code_values, spent
 from lib.surgery import rebuild
@@ -323,11 +324,16 @@ def _code(
     """Codes all tensors; reads them where ``state`` is ``None``. ``rows`` gets what each took."""
     coded = [tensor for tensor in table if tensor.same_as is None]
     found: dict[str, Tensor] = {}
+    alive: dict[str, np.ndarray] = {}  # the rows of each matrix, whether they hold a nonzero
+    fed = None
     for tensor in coded:
         if tensor.large:
             flat = None if state is None else _patterns([state[tensor.name]], tensor.pattern)
-            flat = _code_matrix(coder, tensor.shape, tensor, flat, rows)
+            place = _matrix_positions(tensor, fed)
+            flat = _code_tensor(coder, tensor, flat, rows, place)
             found[tensor.name] = _tensor(flat, tensor)
+            fed = alive[tensor.name] = (flat != 0).reshape(tensor.shape[0], -1).any(axis=1)
+    likely = _likely(coded, alive)
     for dtype in DTYPES:
         small = [tensor for tensor in coded if not tensor.large and tensor.dtype == dtype]
         if not small:
@@ -337,28 +343,59 @@ def _code(
         if state is not None:
             pool = _patterns([state[tensor.name] for tensor in small], small[0].pattern)
         name = small[0].name + (f" and {len(small) - 1} more" if len(small) > 1 else "")
-        pool = _code_matrix(coder, (1, count), _Tensor(name, dtype, (count,)), pool, rows)
+        place = partial(code_flags, likely=np.concatenate([likely[t.name] for t in small]))
+        pool = _code_tensor(coder, _Tensor(name, dtype, (count,)), pool, rows, place)
         ends = np.cumsum([tensor.count for tensor in small])
         for tensor, part in zip(small, np.split(pool, ends[:-1]), strict=True):
             found[tensor.name] = _tensor(part.copy(), tensor)
     return {tensor.name: found[tensor.same_as or tensor.name] for tensor in table}
 
 
-def _code_matrix(
+def _matrix_positions(tensor: _Tensor, fed: np.ndarray | None):
+    """How the positions of a matrix are coded; ``fed``: the rows of the matrix before it.
+
+    Where those divide its columns they are taken for what feeds them: column j is read from row
+    j·rows // columns. That is so in a chain of layers; elsewhere the coder learns that it is not.
+    """
+    height, width = tensor.shape[0], math.prod(tensor.shape[1:])
+    chained = fed is not None and len(fed) and width % len(fed) == 0
+    likely = np.repeat(fed, width // len(fed)) if chained else None
+
+    def place(coder, count: int, mask: np.ndarray | None = None) -> np.ndarray:
+        given = None if mask is None else mask.reshape(height, width)
+        return code_positions(coder, height, width, given, fed=likely).reshape(count)
+
+    return place
+
+
+def _likely(coded: list[_Tensor], alive: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Which values of each small tensor are likely to be nonzero: those of rows that are.
+
+    A bias or a scale belongs to the rows of the last matrix before it that has as many.
+    """
+    latest: dict[int, np.ndarray] = {}
+    likely = {}
+    for tensor in coded:
+        if tensor.large:
+            latest[tensor.shape[0]] = alive[tensor.name]
+        else:
+            likely[tensor.name] = latest.get(tensor.count, np.ones(tensor.count, bool))
+    return likely
+
+
+def _code_tensor(
     coder,
-    shape: tuple[int, ...],
     tensor: _Tensor,
     flat: np.ndarray | None,
     rows: list[dict] | None,
+    place: Callable[..., np.ndarray],
 ) -> np.ndarray:
     """Codes the patterns of one tensor, (n,) unsigned; what it took becomes one of ``rows``."""
-    height, width = shape[0], math.prod(shape[1:])
     start = spent(coder)
     mask = None if flat is None else flat != 0
     zeros = code_number(coder, 2, None if mask is None else int(not mask.all()))
     if zeros:
-        given = None if mask is None else mask.reshape(height, width)
-        mask = code_positions(coder, height, width, given).reshape(-1)
+        mask = place(coder, tensor.count, mask)
     elif mask is None:
         mask = np.ones(tensor.count, bool)
     placed = spent(coder)

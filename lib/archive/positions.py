@@ -31,7 +31,9 @@ LEAST_P = 2.0**-22
 GUESS = (1, 20)
 
 
-def code_positions(coder, rows: int, columns: int, mask: np.ndarray | None = None) -> np.ndarray:
+def code_positions(
+    coder, rows: int, columns: int, mask: np.ndarray | None = None, *, fed: np.ndarray | None = None
+) -> np.ndarray:
     """Codes a mask of (``rows``, ``columns``) bool; reads it where ``mask`` is ``None``.
 
     Entry (i, j) is a nonzero with odds, per row and per column and of the layer so far,
@@ -42,16 +44,17 @@ def code_positions(coder, rows: int, columns: int, mask: np.ndarray | None = Non
     and column would count as independent witnesses; they are not quite.) Cost O(rows·columns) in
     vectors of a block. Nothing but the mask is coded: zero-order entropy is the bound where rows
     and columns are alike, and it costs some (rows + columns)·½log₂(n/s) bits to learn otherwise.
+
+    ``fed`` (columns,) bool says which columns are likely to be alive: those whose input is.
     """
-    if rows > columns:
-        turned = code_positions(coder, columns, rows, None if mask is None else mask.T)
-        return turned.T
-    some_rows = code_symbols(coder, 2, rows, None if mask is None else mask.any(axis=1))
-    some_columns = code_symbols(coder, 2, columns, None if mask is None else mask.any(axis=0))
-    alive = np.ix_(some_rows.astype(bool), some_columns.astype(bool))
-    whole = np.zeros((rows, columns), bool) if mask is None else mask
+    some_rows = code_flags(coder, rows, None if mask is None else mask.any(axis=1))
+    some_columns = code_flags(coder, columns, None if mask is None else mask.any(axis=0), fed)
+    alive = np.ix_(some_rows, some_columns)
     inner = None if mask is None else mask[alive]
-    size = (int(some_rows.sum()), int(some_columns.sum()))
+    size = (np.count_nonzero(some_rows), np.count_nonzero(some_columns))
+    turned = size[0] > size[1]  # the longer side in vectors
+    if turned:
+        inner, size = None if inner is None else inner.T, size[::-1]
 
     chosen = code_choice(
         coder,
@@ -59,9 +62,23 @@ def code_positions(coder, rows: int, columns: int, mask: np.ndarray | None = Non
         None if inner is None else lambda meter, s: _try(meter, inner, STRENGTHS[s]),
     )
     found = _code(coder, *size, STRENGTHS[chosen], inner)
-    if mask is None:
-        whole[alive] = found
+    if mask is not None:
+        return mask
+    whole = np.zeros((rows, columns), bool)
+    whole[alive] = found.T if turned else found
     return whole
+
+
+def code_flags(
+    coder, count: int, flags: np.ndarray | None = None, likely: np.ndarray | None = None
+) -> np.ndarray:
+    """Codes ``count`` flags, (count,) bool; those that are ``likely`` apart from the others."""
+    likely = np.ones(count, bool) if likely is None else likely
+    found = np.empty(count, bool)
+    for part in (likely, ~likely):
+        given = None if flags is None else flags[part]
+        found[part] = code_symbols(coder, 2, np.count_nonzero(part), given)
+    return found
 
 
 def _try(meter: Meter, inner: np.ndarray, strength: int) -> None:
