@@ -3,6 +3,7 @@
 from lib.optimizers.admm import ADMM
 from lib.optimizers.codebook_tuning import CodebookTuning
 from lib.optimizers.differentiable import DF
+from lib.optimizers.file_budget import FileADMM, FitFile
 from lib.optimizers.learning_compression import LearningCompression
 from lib.optimizers.method import Method
 from lib.optimizers.pruning import HeldZeros, MagnitudePruning
@@ -12,6 +13,8 @@ METHODS: dict[str, type[Method]] = {
     "sgd": Method,
     "admm": ADMM,
     "tune-codebooks": CodebookTuning,
+    "admm-file": FileADMM,
+    "fit-file": FitFile,
     "lc": LearningCompression,
     "magnitude": MagnitudePruning,
     "held-zeros": HeldZeros,
