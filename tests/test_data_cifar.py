@@ -134,7 +134,8 @@ def test_what_is_neither_unpacked_nor_packed_is_not_at_hand(offline):
 
 def test_a_network_of_its_classes_is_compressed_to_a_share_of_its_macs(small, results):
     name, _ = small
-    row = structured.df(name, reduction=0.5, mode="filters", network="resnet20", length="short")
+    place = {"network": "resnet20", "length": "short"}
+    row = structured.baseline(name, name="l1", reduction=0.5, **place)
     run = runs.get(shortened(row), 0, device="cpu", threads=1, quiet=True)
     assert run.result["classes"] == run.model().fc.out_features == CLASSES[name]
     assert run.result["dense_macs"] == structured.dense_macs(name, "resnet20")
