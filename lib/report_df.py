@@ -564,8 +564,8 @@ def table_5() -> pd.DataFrame:
                     **(measured(found) if found else {}),
                 }
             )
-    made = pd.DataFrame(rows)
-    return made.reindex(columns=list(dict.fromkeys([*made.columns, *MEASURED])))
+    stated = ["what", "asked", "reported", "reported_gain"]
+    return pd.DataFrame(rows).reindex(columns=[*stated, *MEASURED])
 
 
 def committed_table_5_beside() -> str:
