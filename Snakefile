@@ -97,6 +97,7 @@ wildcard_constraints:
 rule all:
     input:
         expand(BOOKS + "/{book}.ipynb", book=NOTEBOOKS),
+        [result(id) for id in MISSING],  # also where no notebook is about the data set
 
 
 for number, ids in enumerate(BATCHES):

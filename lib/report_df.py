@@ -210,43 +210,100 @@ WHAT = {
     "both": "DF, then ADMM",
 }
 
+#: Those of ``structured.gain`` that have a start, the weak one first; what each run knows of it.
+STARTS = ("weak", "hybrid")
+STEPS = ("dense_accuracy", "control_accuracy", "accuracy")
+
 
 def origins(found: Found) -> pd.DataFrame:
-    """Where the gain comes from: dense, trained on, DF, and DF's network from new weights.
+    """Where the gain comes from: of each start dense, trained on, and DF; then from new weights.
 
-    ``found`` has the keys of ``structured.gain``. ``gain`` is against the dense network and
-    ``df_gain`` against DF, paired seed by seed; ``epochs`` are all there were, from the first.
+    ``found`` has keys of ``structured.gain``; what is missing is left out. ``start`` is the
+    learning rate of the dense network that a row goes back to. ``gain`` is against that network
+    (from new weights: against ours) and ``df_gain`` against DF from our start, paired seed by seed;
+    ``epochs`` are all there were, from the first.
     """
-    df = found["hybrid"]
-    before = pd.Series([100 * run.result["accuracy"] for run in df])
-    dense = pd.Series([100 * run.result["dense_accuracy"] for run in df])
-    control = pd.Series([100 * run.result["control_accuracy"] for run in df])
-    accuracies = {"dense": dense, "control": control, "hybrid": before}
-    after = df[0].result["epochs"]
-    first = _epochs(df[0].experiment["parent"])
-    epochs = {"dense": first, "control": first + after, "hybrid": first + after}
-    macs = dict.fromkeys(("dense", "control"), df[0].result["dense_macs"])
-    macs["hybrid"] = df[0].result["macs"]
-    if "from-scratch" in found:
-        again = found["from-scratch"]
-        accuracies["from-scratch"] = pd.Series([100 * run.result["accuracy"] for run in again])
-        epochs["from-scratch"] = again[0].result["epochs"]
-        macs["from-scratch"] = again[0].result["macs"]
-    return pd.DataFrame(
-        [
+    df = _percent(found.get("hybrid", ()))
+    rows = []
+
+    def add(name: str, result: dict, accuracy: pd.Series, dense: pd.Series, **known) -> None:
+        macs = result["macs"] if name in ("hybrid", "from-scratch") else result["dense_macs"]
+        rows.append(
             {
                 "what": WHAT[name],
                 "accuracy": accuracy.mean(),
                 "accuracy_sd": accuracy.std(),
                 "gain": (accuracy - dense).mean(),
-                "df_gain": (accuracy - before).mean(),
+                "df_gain": (accuracy - df).mean(),
                 "n": int((accuracy - dense).count()),
-                "reduction": 100 * (1 - macs[name] / macs["dense"]),
-                "epochs": epochs[name],
+                "reduction": 100 * (1 - macs / result["dense_macs"]),
+                **known,
             }
-            for name, accuracy in accuracies.items()
-        ]
-    )
+        )
+
+    for runs in (found[key] for key in STARTS if key in found):
+        result, parent = runs[0].result, runs[0].experiment["parent"]
+        first, start = _epochs(parent), _rate(parent)
+        last = first + result["epochs"]
+        dense, control, built = (_percent(runs, step) for step in STEPS)
+        add("dense", result, dense, dense, start=start, epochs=first)
+        add("control", result, control, dense, start=start, epochs=last)
+        add("hybrid", result, built, dense, start=start, epochs=last)
+    if "from-scratch" in found:
+        again = found["from-scratch"]
+        dense = _percent(found.get("hybrid", ()), "dense_accuracy")
+        result = again[0].result
+        add("from-scratch", result, _percent(again), dense, epochs=result["epochs"])
+    return pd.DataFrame(rows)
+
+
+def differences(found: Found) -> pd.DataFrame:
+    """The paper's Δ = DF − dense as two differences, in points, a row for each start.
+
+    ``by_epochs`` is control − dense, ``by_compression`` DF − control, both paired seed by seed;
+    they add up to ``gain``. ``found`` is as for :func:`origins`.
+    """
+    rows = []
+    for runs in (found[key] for key in STARTS if key in found):
+        dense, control, built = (_percent(runs, name) for name in STEPS)
+        rows.append(
+            {
+                "start": _rate(runs[0].experiment["parent"]),
+                "dense_accuracy": dense.mean(),
+                "gain": (built - dense).mean(),
+                "by_epochs": (control - dense).mean(),
+                "by_compression": (built - control).mean(),
+                "accuracy": built.mean(),
+                "n": len(runs),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def origin_verdict(found: Found) -> str:
+    """:func:`differences` in words, a line a start; then the weak start minus ours, if both are."""
+    made = differences(found)
+    lines = [
+        f"start at {row.start:g}: Δ {row.gain:+.2f} points = epochs {row.by_epochs:+.2f}, "
+        f"compression {row.by_compression:+.2f} (n = {row.n})"
+        for row in made.itertuples()
+    ]
+    if len(made) == 2:
+        less = made.iloc[0] - made.iloc[1]
+        lines.append(
+            f"weak start minus ours: dense {less['dense_accuracy']:+.2f} points, "
+            f"Δ {less['gain']:+.2f} (epochs {less['by_epochs']:+.2f}, "
+            f"compression {less['by_compression']:+.2f}), DF {less['accuracy']:+.2f}"
+        )
+    return "\n".join(lines)
+
+
+def _percent(runs: Sequence[Run], name: str = "accuracy") -> pd.Series:
+    return pd.Series([100 * run.result[name] for run in runs], dtype=float)
+
+
+def _rate(experiment: dict) -> float:
+    return experiment["stages"][0]["schedule"]["lr"]
 
 
 def _epochs(experiment: dict) -> int:
@@ -291,9 +348,12 @@ def both(found: Found) -> pd.DataFrame:
 SHOWN = {
     "method": ("method", "{}"),
     "what": ("network", "{}"),
+    "start": ("start's learning rate", "{:g}"),
     "sigmoid": ("sigmoid", "{}"),
     "scheme": ("scheme", "{}"),
     "asked": ("asked, %", "{:g}"),
+    "reported": ("reported, %", "{:.2f}"),
+    "reported_gain": ("reported Δ", "{:+.2f}"),
     "reduction": ("MACs less, %", "{:.1f}"),
     "accuracy": ("accuracy, %", "{:.2f}"),
     "gain": ("against dense", "{:+.2f}"),
@@ -316,11 +376,14 @@ SHOWN = {
 }
 
 
-def printed(made: pd.DataFrame) -> pd.DataFrame:
-    """A table of this module as it is read: rounded, with units, a dash where nothing is stated."""
+def printed(made: pd.DataFrame, *, waiting: Sequence[str] = ()) -> pd.DataFrame:
+    """A table of this module as it is read: rounded, with units, a dash where nothing is stated.
+
+    Columns without any value are left out, but for those in ``waiting``.
+    """
     columns = {}
     for name, (heading, form) in SHOWN.items():
-        if name in made and made[name].notna().any():
+        if name in waiting or (name in made and made[name].notna().any()):
             columns[heading] = ["–" if pd.isna(v) else form.format(v) for v in made[name]]
     return pd.DataFrame(columns)
 
@@ -456,7 +519,7 @@ def committed_gain() -> str:
     """Where DF's gain comes from, from the committed runs, as text."""
 
     def shown(found: Found) -> str:
-        return text(origins(found)) if "hybrid" in found else "DF's own run is not there yet"
+        return f"{text(origins(found))}\n{origin_verdict(found)}".strip()
 
     return committed("where DF's gain comes from", structured.gain, shown)
 
@@ -470,9 +533,41 @@ def committed_both() -> str:
 def committed_table_5() -> str:
     """Table 5's VGG-16, from the committed runs, as text."""
 
-    def rows(dataset: str) -> dict[float, Experiment]:
-        reductions = structured.VGG_REDUCTIONS
-        return {r: structured.df(dataset, reduction=r, network="vgg16") for r in reductions}
+    def shown(found: Found) -> str:
+        return text(table(found, ["asked"]))
 
-    name = "DF's Table 5"
-    return committed(name, rows, lambda f: text(table(f, ["asked"])), lengths=("full",))
+    return committed("DF's Table 5", structured.table_5, shown, lengths=("full",))
+
+
+#: What the runs measure in :func:`table_5`.
+MEASURED = ("reduction", "accuracy", "gain", "control_gain", "n")
+
+
+def table_5() -> pd.DataFrame:
+    """Table 5's rows of DF as reported, and ours of the same pixels beside them.
+
+    The mirror's pixels are others, its rows are in :func:`committed_table_5`. ``MEASURED`` is NaN
+    where no run is there yet.
+    """
+    rows = []
+    for dataset in ("cifar10", "cifar100"):
+        for asked, experiment in structured.table_5(dataset).items():
+            paper = reported("df_table5", network=experiment.network, dataset=dataset)
+            paper = paper[(paper["algorithm"] == "DF") & (paper["reduction"] == round(100 * asked))]
+            found = report.finished(experiment)
+            rows.append(
+                {
+                    "what": f"{experiment.network}, {data.describe(dataset)}",
+                    "asked": round(100 * asked),
+                    "reported": paper["accuracy"].item(),
+                    "reported_gain": paper["gain"].item(),
+                    **(measured(found) if found else {}),
+                }
+            )
+    stated = ["what", "asked", "reported", "reported_gain"]
+    return pd.DataFrame(rows).reindex(columns=[*stated, *MEASURED])
+
+
+def committed_table_5_beside() -> str:
+    """:func:`table_5` as text; a dash where a run of ours is missing."""
+    return printed(table_5(), waiting=MEASURED).to_string(index=False)

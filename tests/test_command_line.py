@@ -91,6 +91,19 @@ def test_run_missing_with_nothing_missing(trained, catalogue, monkeypatch):
     assert main(["run", "--missing", "--dataset", "digits"]) == 0
 
 
+def test_run_missing_leaves_out_what_is_not_at_hand(results, capsys, monkeypatch):
+    asked = []
+    monkeypatch.setenv("WORKBOOK_DATA", str(results / "data"))
+    monkeypatch.setattr(runs, "get", lambda experiment, seed, **options: asked.append(experiment))
+    assert main(["run", "--missing"]) == 0
+    assert asked == []
+    assert "left out: cifar100 is not at hand" in capsys.readouterr().out
+    (results / "data" / "cifar-100-python").mkdir(parents=True)
+    assert main(["run", "--missing"]) == 0
+    assert {(e.dataset, e.network) for e in asked} == {("cifar100", "resnet56")}
+    assert len(asked) == 4
+
+
 def test_a_time_limit_stops_cleanly_and_says_how_to_go_on(catalogue, tiny, capsys, monkeypatch):
     (stage,) = tiny.parent.stages
     stage = replace(stage, schedule=replace(stage.schedule, epochs=10_000))

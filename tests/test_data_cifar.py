@@ -3,6 +3,7 @@
 import hashlib
 import pickle
 import shutil
+import tarfile
 from pathlib import Path
 from urllib.error import URLError
 
@@ -11,26 +12,31 @@ import pytest
 import torch
 from PIL import Image
 from torchvision import datasets
+from torchvision.datasets.utils import download_and_extract_archive
 
-from lib import data, paths
+from lib import data, paths, runs
 from lib.data import DataUnavailable, cifar
+from lib.experiments import structured
+from lib.verify import verify
+from tests.test_experiments import shortened
 
 NAMES = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}
+CLASSES = {"cifar10": 10, "cifar100": 100}
 
 needs_mirror = pytest.mark.skipif(
     not (paths.ROOT / "data" / "CIFAR-10-images").exists(), reason="the mirror is not in data/"
 )
 
 
+def cut_off(*args, **kwargs):
+    raise URLError("no route to host")
+
+
 @pytest.fixture
 def offline(tmp_path, monkeypatch):
     """An empty data folder and no internet."""
-
-    def fail(*args, **kwargs):
-        raise URLError("no route to host")
-
     monkeypatch.setenv("WORKBOOK_DATA", str(tmp_path))
-    monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", fail)
+    monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", cut_off)
     return tmp_path
 
 
@@ -41,7 +47,7 @@ def small(request, offline, monkeypatch):
     base = offline / kind.base_folder
     base.mkdir()
     draw = np.random.default_rng(0)
-    key = "labels" if request.param == "cifar10" else "fine_labels"
+    classes = CLASSES[request.param]
 
     def write(name: str, content: dict) -> tuple[str, str]:
         whole = pickle.dumps(content)
@@ -51,9 +57,13 @@ def small(request, offline, monkeypatch):
     def batches(names: list[str]) -> tuple[list, np.ndarray, list[int]]:
         listed, pixels, labels = [], [], []
         for name in names:
-            pixels.append(draw.integers(0, 256, (20, 3072), np.uint8))
-            labels.append(draw.permutation(20) % 10)
-            listed.append(write(name, {"data": pixels[-1], key: labels[-1].tolist()}))
+            pixels.append(draw.integers(0, 256, (100, 3072), np.uint8))
+            labels.append(draw.permutation(100) % classes)
+            content = {"data": pixels[-1], "labels": labels[-1].tolist()}
+            if classes == 100:  # the 20 coarse classes are there too
+                content["fine_labels"] = content.pop("labels")
+                content["coarse_labels"] = (labels[-1] // 5).tolist()
+            listed.append(write(name, content))
         return listed, np.concatenate(pixels).reshape(-1, 3, 32, 32), np.concatenate(labels)
 
     made = {}
@@ -61,7 +71,7 @@ def small(request, offline, monkeypatch):
         names = [name for name, _ in getattr(kind, f"{part}_list")]
         listed, *made[part] = batches(names)
         monkeypatch.setattr(kind, f"{part}_list", listed)
-    name, md5 = write(kind.meta["filename"], {kind.meta["key"]: [str(i) for i in range(10)]})
+    name, md5 = write(kind.meta["filename"], {kind.meta["key"]: [str(i) for i in range(classes)]})
     monkeypatch.setattr(kind, "meta", {**kind.meta, "filename": name, "md5": md5})
     return request.param, made
 
@@ -76,11 +86,61 @@ def test_cifar_is_what_the_files_hold(small):
         assert np.array_equal(split.images.numpy(), pixels)
         assert split.labels.dtype == torch.int64
         assert np.array_equal(split.labels.numpy(), labels)
-    assert dataset.classes == 10
+    assert dataset.classes == CLASSES[name]
     assert dataset.fingerprint == data.fingerprint(dataset.train, dataset.test)
     assert data.load(name, size=32).fingerprint == dataset.fingerprint
     with pytest.raises(ValueError, match=f"size = 28: the images of {name} are 32×32"):
         data.load(name, size=28)
+
+
+def packed(base: Path, monkeypatch) -> Path:
+    """The data set's folder as the archive that torchvision downloads, in its stead."""
+    kind = next(kind for kind in NAMES.values() if kind.base_folder == base.name)
+    archive = base.parent / kind.filename
+    with tarfile.open(archive, "w:gz") as file:
+        file.add(base, base.name)
+    monkeypatch.setattr(kind, "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
+    return archive
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_an_archive_put_into_the_folder_is_checked_and_unpacked(
+    small, offline, monkeypatch, damaged
+):
+    """What a user without internet is told to do."""
+    name, made = small
+    base = offline / NAMES[name].base_folder
+    archive = packed(base, monkeypatch)
+    shutil.rmtree(base)
+    monkeypatch.setattr(
+        "torchvision.datasets.cifar.download_and_extract_archive", download_and_extract_archive
+    )
+    monkeypatch.setattr("urllib.request.urlopen", cut_off)
+    assert data.at_hand(name)
+    if damaged:
+        archive.write_bytes(archive.read_bytes()[:-1] + b"?")
+        with pytest.raises(DataUnavailable, match=f"put {archive.name} into that folder"):
+            data.load(name)
+        assert not base.exists()
+        return
+    dataset = data.load(name)
+    assert np.array_equal(dataset.train.images.numpy(), made["train"][0])
+    assert dataset.test.labels.tolist() == made["test"][1].tolist()
+
+
+def test_what_is_neither_unpacked_nor_packed_is_not_at_hand(offline):
+    assert not any(data.at_hand(name) for name in NAMES)
+
+
+def test_a_network_of_its_classes_is_compressed_to_a_share_of_its_macs(small, results):
+    name, _ = small
+    place = {"network": "resnet20", "length": "short"}
+    row = structured.baseline(name, name="l1", reduction=0.5, **place)
+    run = runs.get(shortened(row), 0, device="cpu", threads=1, quiet=True)
+    assert run.result["classes"] == run.model().fc.out_features == CLASSES[name]
+    assert run.result["dense_macs"] == structured.dense_macs(name, "resnet20")
+    assert 0.97 * row.budget < run.result["macs"] <= row.budget
+    assert verify(run) == []
 
 
 def test_usual_means_and_deviations(small):

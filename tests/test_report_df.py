@@ -16,10 +16,10 @@ SHAPE = (1, 16, 16)
 NAMES = report_df.NAMES
 
 
-def run(accuracy, *, dense=0.90, control=0.92, macs=500, **result):
+def run(accuracy, *, dense=0.90, control=0.92, macs=500, lr=0.1, **result):
     options = {"budget": 480, "penalty": 10.0}
     stages = [{"method": "df", "options": list(options.items()), "schedule": {"epochs": 4}}]
-    first = {"stages": [{"method": "sgd", "schedule": {"epochs": 20}}]}
+    first = {"stages": [{"method": "sgd", "schedule": {"epochs": 20, "lr": lr}}]}
     history = {"stage": [0, 0, 1], "macs_share": [0.9, 0.46, np.nan], "mu": [6, 10, np.nan]}
     return SimpleNamespace(
         experiment={"stages": stages, "parent": first},
@@ -177,6 +177,53 @@ def test_origins_are_paired_and_count_all_epochs():
     assert table["n"].tolist() == [2, 2, 2, 1]
     assert table["reduction"].tolist() == pytest.approx([0, 0, 50, 50])
     assert len(report_df.origins({"hybrid": df})) == 3
+
+
+def test_origins_have_the_weak_start_first_and_its_own_dense_network():
+    found = {
+        "hybrid": [run(0.95, dense=0.94, control=0.96)],
+        "weak": [run(0.93, dense=0.90, control=0.925, lr=0.01)],
+        "from-scratch": [run(0.91, dense=None, control=None, epochs=45)],
+    }
+    table = report_df.origins(found)
+    assert table["start"].dropna().tolist() == [0.01] * 3 + [0.1] * 3
+    assert table["accuracy"].tolist() == pytest.approx([90, 92.5, 93, 94, 96, 95, 91])
+    assert table["gain"].tolist() == pytest.approx([0, 2.5, 3, 0, 2, 1, -3])
+    assert table["df_gain"].tolist() == pytest.approx([-5, -2.5, -2, -1, 1, 0, -4])
+    assert np.isnan(table["start"].iloc[-1])
+    # alone it has no DF from our start to be compared with
+    alone = report_df.origins({"weak": found["weak"]})
+    assert alone["gain"].tolist() == pytest.approx([0, 2.5, 3])
+    assert alone["df_gain"].isna().all()
+
+
+def test_a_gain_is_what_epochs_and_what_compression_did():
+    ours = [run(0.95, dense=0.94, control=0.96), run(0.93, dense=0.94, control=0.94)]
+    weak = [run(0.93, dense=0.90, control=0.925, lr=0.01)]
+    made = report_df.differences({"hybrid": ours, "weak": weak})
+    assert made["start"].tolist() == [0.01, 0.1]
+    assert made["by_epochs"].tolist() == pytest.approx([2.5, 1])
+    assert made["by_compression"].tolist() == pytest.approx([0.5, -1])
+    assert made["gain"].tolist() == pytest.approx([3, 0])
+    said = report_df.origin_verdict({"hybrid": ours, "weak": weak}).splitlines()
+    assert said[0] == "start at 0.01: Δ +3.00 points = epochs +2.50, compression +0.50 (n = 1)"
+    assert said[2] == (
+        "weak start minus ours: dense -4.00 points, Δ +3.00 (epochs +1.50, compression +1.50), "
+        "DF -1.00"
+    )
+    assert len(report_df.origin_verdict({"weak": weak}).splitlines()) == 1
+
+
+def test_table_5_waits_beside_what_is_reported(finished):
+    made = report_df.table_5().set_index(["what", "asked"])
+    assert made["reported"].tolist() == [93.87, 93.74, 93.64, 72.12, 71.05]
+    assert made["reported_gain"].tolist() == [-0.27, -0.40, -0.50, -0.27, -1.34]
+    assert made["accuracy"].isna().all()
+    assert report_df.committed_table_5_beside().count("–") == 5 * len(report_df.MEASURED)
+    finished["resnet56-cifar100-df-hybrid-55pct"] = [run(0.71, dense=0.72, control=0.73)]
+    there = report_df.table_5().set_index(["what", "asked"]).loc[("resnet56, CIFAR-100", 55)]
+    assert there[["accuracy", "gain", "control_gain"]].tolist() == pytest.approx([71, -1, -2])
+    assert report_df.committed_table_5_beside().count("–") == 4 * len(report_df.MEASURED)
 
 
 def test_rates_are_relative_to_the_dense_networks_weights():

@@ -1,6 +1,7 @@
 """Structured baselines, how scores become a budget, and networks rebuilt from their weights."""
 
 import copy
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 
 from lib import budget, networks, surgery
-from lib.experiments import structured
+from lib.experiments import catalogue, structured
 from lib.networks import compressible
 from lib.optimizers import FilterPruning, LearnedRanks, RankSelection
 from tests.test_surgery import NETWORKS, close, network, outputs, shape_of, some_filters
@@ -265,7 +266,45 @@ def test_every_row_is_an_experiment_of_its_own(dataset):
     assert all(row.experiment.dataset == dataset for row in rows)
 
 
+@pytest.mark.parametrize(
+    ("dataset", "length"), [("digits", "full"), ("cifar10", "full"), ("cifar10", "short")]
+)
+def test_the_weak_start_differs_from_ours_in_its_rate_alone(dataset, length):
+    """Table 2: 0.01, then 0.001; ours are ten times both."""
+    place = {} if length == "full" else structured.short(dataset)
+    rows = structured.gain(dataset, **place)
+    weak, ours = rows["weak"], rows["hybrid"]
+    assert weak.parent.slug == f"{ours.parent.slug}-weak"
+    assert weak.budget == ours.budget
+    assert (weak.control.parent, ours.control.parent) == (weak.parent, ours.parent)
+    for one, other in ((weak.parent, ours.parent), (weak.control, ours.control), (weak, ours)):
+        for mine, its in zip(one.stages, other.stages, strict=True):
+            assert mine.schedule.lr == pytest.approx(its.schedule.lr / 10)
+            again = replace(mine, schedule=replace(mine.schedule, lr=its.schedule.lr))
+            assert again == its
+    if dataset == "cifar10" and length == "full":
+        rates = [e.stages[-1].schedule.lr for e in (weak.parent, weak)]
+        assert rates == pytest.approx([0.01, 0.001])
+
+
+def test_table_5_s_rows():
+    for dataset in ("cifar10", "cifar10-jpeg"):
+        rows = structured.table_5(dataset)
+        assert [(row.network, r) for r, row in rows.items()] == [
+            ("vgg16", 0.6),
+            ("vgg16", 0.65),
+            ("vgg16", 0.7),
+        ]
+    rows = catalogue("cifar100")  # one dense network, one control, two rows
+    budgets = [row.experiment.budget for row in rows]
+    assert budgets == [None, None, 62_745_728, 56_471_155]
+    assert {row.experiment.network for row in rows} == {"resnet56"}
+    assert {row.priority for row in rows} == {4}
+
+
 def test_the_paper_s_macs():
     """Table 3's 62.7 MFLOPs are half of ResNet-56's 125.5."""
     assert structured.dense_macs("cifar10-jpeg", "resnet56") == 125_485_696
+    # 90 classes more, each of 64 weights
+    assert structured.dense_macs("cifar100", "resnet56") == 125_485_696 + 64 * 90
     assert structured.dense_weights("digits", "resnet8") == 74_512

@@ -64,14 +64,19 @@ def load(name: str, *, size: int | None = None, held_out: bool = False) -> Datas
 
 
 def at_hand(name: str) -> bool:
-    """Whether the data set ``name`` is there, so that :func:`load` downloads nothing for it."""
-    folders = {
-        "mnist": "MNIST/raw",
-        "cifar10": "cifar-10-batches-py",
-        "cifar100": "cifar-100-python",
-        "cifar10-jpeg": "CIFAR-10-images",
+    """Whether the data set ``name`` is there, so that :func:`load` downloads nothing for it.
+
+    Of CIFAR the archive is enough, which :func:`load` unpacks.
+    """
+    places = {
+        "mnist": ("MNIST/raw",),
+        "cifar10": ("cifar-10-batches-py", "cifar-10-python.tar.gz"),
+        "cifar100": ("cifar-100-python", "cifar-100-python.tar.gz"),
+        "cifar10-jpeg": ("CIFAR-10-images",),
     }
-    return name == "digits" or (paths.data() / folders.get(name, name)).is_dir()
+    return name == "digits" or any(
+        (paths.data() / place).exists() for place in places.get(name, (name,))
+    )
 
 
 def describe(name: str) -> str:

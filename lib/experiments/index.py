@@ -8,7 +8,7 @@ from lib.experiments import cifar, comparison, curve, lenet, structured
 from lib.experiments.spec import Entry, Experiment
 
 #: Data sets that experiments are defined on.
-DATASETS = tuple(dict.fromkeys(lenet.DATASETS + cifar.DATASETS))
+DATASETS = tuple(dict.fromkeys(lenet.DATASETS + cifar.DATASETS + structured.DATASETS))
 
 #: The catalogue's parts; what stands in several has the first one's purpose.
 PARTS = (lenet, curve, comparison, cifar, structured)

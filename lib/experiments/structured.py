@@ -14,18 +14,23 @@ from lib import budget, networks
 from lib.experiments import cifar
 from lib.experiments.recipes import RHO, admm_schedule, dense, dense_schedule
 from lib.experiments.spec import Entry, Experiment, Stage
+from lib.training import Schedule
 
-DATASETS = ("cifar10-jpeg", "cifar10", "digits")
+DATASETS = ("cifar10-jpeg", "cifar10", "digits", "cifar100")
 
-#: The network of each data set's curve; ResNet-20 in a short schedule for where there is no GPU.
-NETWORK = {"digits": "resnet8", "cifar10-jpeg": "resnet56", "cifar10": "resnet56"}
+#: The network of each data set's rows; ResNet-20 in a short schedule for where there is no GPU.
+NETWORK = dict.fromkeys(DATASETS, "resnet56") | {"digits": "resnet8"}
 
 #: Shares of the MACs that go: the most wanted first.
 REDUCTIONS = {"digits": (0.5, 0.6, 0.75), "cifar10-jpeg": (0.5, 0.6, 0.75, 0.4, 0.7, 0.55, 0.76)}
 REDUCTIONS["cifar10"] = REDUCTIONS["cifar10-jpeg"]
 
-#: Table 5's rows of VGG-16.
-VGG_REDUCTIONS = (0.6, 0.65, 0.7)
+#: Table 5's network on each data set, and the shares of its MACs that go.
+TABLE_5 = {
+    "cifar10-jpeg": ("vgg16", (0.6, 0.65, 0.7)),
+    "cifar10": ("vgg16", (0.6, 0.65, 0.7)),
+    "cifar100": ("resnet56", (0.5, 0.55)),
+}
 
 #: Epochs in which filters and ranks are chosen, how often μ rises in each, and epochs of training
 #: on. The paper trains on for 100; it leaves the first open.
@@ -35,6 +40,9 @@ DIGITS = {"choose": 8, "periods_per_epoch": 2, "tune": 5}
 
 #: Epochs of the dense network that the short schedule starts from, as in ADMM's Table 4.
 SHORT_DENSE = cifar.SHORT["resnet20"]
+
+#: The learning rate of the paper's dense networks (Table 2); ours start from a tenfold one.
+WEAK_LR = 0.01
 
 #: Options of DF here, and ours: λ = 10 with a multiplier, and BatchNorm measuring each batch.
 DF_OPTIONS = {"penalty": 10.0, "statistics": "batch", "step": 0.02}
@@ -73,9 +81,13 @@ def df(
     length: str = "full",
     printed: bool = False,
     held_out: bool = False,
+    weak: bool = False,
     **options,
 ) -> Experiment:
-    """DF to a share of MACs, then trained on; ``options`` are those of ``DF``."""
+    """DF to a share of MACs, then trained on; ``options`` are those of ``DF``.
+
+    ``weak``: from :func:`weak_start`, and trained on at as small a share of its rate.
+    """
     epochs = _epochs(dataset, length)
     network = network or NETWORK[dataset]
     given = {"mode": mode} | (PRINTED if printed else DF_OPTIONS) | options
@@ -89,9 +101,10 @@ def df(
         mode=mode,
         reduction=reduction,
         options=given,
-        name=f"df-{mode}{'-printed' if printed else ''}{said}",
+        name=f"df-{mode}{'-weak' if weak else ''}{'-printed' if printed else ''}{said}",
         held_out=held_out,
         exact=not printed,
+        weak=weak,
     )
 
 
@@ -180,8 +193,9 @@ def input_shape(dataset: str, network: str) -> tuple[int, int, int]:
 
 
 def _whole(dataset: str, network: str) -> torch.nn.Module:
+    classes = 100 if dataset == "cifar100" else 10
     with torch.random.fork_rng(devices=[]):
-        return networks.build(network, channels=input_shape(dataset, network)[0])
+        return networks.build(network, classes=classes, channels=input_shape(dataset, network)[0])
 
 
 def _epochs(dataset: str, length: str) -> dict[str, int]:
@@ -190,20 +204,28 @@ def _epochs(dataset: str, length: str) -> dict[str, int]:
     return {"full": FULL, "short": SHORT}[length]
 
 
-def _schedule(dataset: str, network: str, length: str):
-    """How what is left is trained on: a cosine without a warm-up, at a tenth of the first rate.
+def _schedule(start: Experiment, length: str) -> Schedule:
+    """How what is left is trained on: a cosine without a warm-up, at a tenth of its start's rate.
 
     Half of it in a short schedule, whose dense network has not come to rest.
     """
-    tune = _epochs(dataset, length)["tune"]
-    slower = 2 if dataset == "digits" or length == "short" else 10
-    schedule = dense_schedule(dataset, network, tune)
-    return replace(schedule, warmup=0, lr=schedule.lr / slower)
+    tune = _epochs(start.dataset, length)["tune"]
+    slower = 2 if start.dataset == "digits" or length == "short" else 10
+    schedule = dense_schedule(start.dataset, start.network, tune)
+    return replace(schedule, warmup=0, lr=start.stages[0].schedule.lr / slower)
 
 
 def _start(dataset: str, network: str, length: str, held_out: bool = False) -> Experiment:
     epochs = SHORT_DENSE if length == "short" else None
     return dense(dataset, network=network, epochs=epochs, held_out=held_out)
+
+
+def weak_start(dataset: str, *, network: str | None = None, length: str = "full") -> Experiment:
+    """The paper's baseline: the dense network as ours is trained, at ``WEAK_LR`` (Table 2)."""
+    start = _start(dataset, network or NETWORK[dataset], length)
+    (stage,) = start.stages
+    slower = replace(stage, schedule=replace(stage.schedule, lr=WEAK_LR))
+    return replace(start, slug=f"{start.slug}-weak", stages=(slower,))
 
 
 def _budget(dataset: str, network: str, reduction: float) -> dict[str, object]:
@@ -225,10 +247,14 @@ def _compressed(
     name: str,
     held_out: bool = False,
     exact: bool = True,
+    weak: bool = False,
 ) -> Experiment:
     """A method that chooses, in epochs of its own or at once, and the training of what is left."""
     epochs = _epochs(dataset, length)
-    tune = _schedule(dataset, network, length)
+    start = _start(dataset, network, length, held_out)
+    if weak:
+        start = weak_start(dataset, network=network, length=length)
+    tune = _schedule(start, length)
     choose = replace(tune, epochs=epochs["choose"])
     options = options | _budget(dataset, network, reduction)
     if method in ("df", "lc-ranks"):
@@ -246,7 +272,7 @@ def _compressed(
         network=network,
         # on held-out images the choice alone is looked at
         stages=chosen if held_out else (*chosen, Stage(method="sgd", schedule=tune)),
-        parent=_start(dataset, network, length, held_out),
+        parent=start,
         mode=mode,
         budget=options["budget"] if exact else None,
         budget_in="macs" if exact else "bits",
@@ -332,9 +358,19 @@ def trials(dataset: str, **length) -> dict[tuple[float, float], Experiment]:
 
 
 def gain(dataset: str, **length) -> dict[str, Experiment]:
-    """Where the gain comes from: DF's network, and the same one from new weights."""
+    """Where the gain comes from: DF from a weak start, from ours, and its network from new weights.
+
+    Their parents and controls belong to the comparison.
+    """
     hybrid = df(dataset, reduction=0.6, **length)
-    return {"hybrid": hybrid, "from-scratch": scratch(hybrid)}
+    weak = df(dataset, reduction=0.6, weak=True, **length)
+    return {"weak": weak, "hybrid": hybrid, "from-scratch": scratch(hybrid)}
+
+
+def table_5(dataset: str) -> dict[float, Experiment]:
+    """Reduction → Table 5's rows: VGG-16 on CIFAR-10, ResNet-56 on CIFAR-100."""
+    network, reductions = TABLE_5[dataset]
+    return {r: df(dataset, reduction=r, network=network) for r in reductions}
 
 
 def twice(dataset: str, **length) -> dict[str, Experiment]:
@@ -360,9 +396,11 @@ def _entries(dataset: str) -> Iterator[tuple[Experiment, int, str, int]]:
     if dataset == "digits":
         yield from _figures(dataset, (1, 1, 1, 1), {})
         return
+    if dataset == "cifar100":
+        yield from ((row, 1, "DF Table 5", 4) for row in table_5(dataset).values())
+        return
     yield from _figures(dataset, (1, 2, 2, 3), {})
-    for reduction in VGG_REDUCTIONS:
-        yield df(dataset, reduction=reduction, network="vgg16"), 1, "DF Table 5", 3
+    yield from ((row, 1, "DF Table 5", 3) for row in table_5(dataset).values())
     yield from _figures(dataset, (4, 4, 4, 4), short(dataset))
 
 
