@@ -29,7 +29,7 @@ FIRST_POSITION = 6.0
 #: Bits of a codebook's value in the file, where they are rounded to 8 significant ones.
 VALUE_BITS = 16
 
-#: What the search aims at, of the bytes asked for: tuning and rounding change the file a little.
+#: What the last projection aims at, of the bytes asked for: tuning and rounding change the file.
 AIM = 0.985
 
 #: Significant bits of biases and normalisation, the most and the least, and of codebooks.
@@ -101,7 +101,7 @@ class FileADMM(ADMM):
 
     def _project(self) -> None:
         """As ADMM's, at the file's costs."""
-        units = self._units(AIM * self.file_bytes)
+        units = self._units(self.file_bytes)
         project_fixed_bitwidth(self.w, self._costs(), budget=units, out=self.w)
         target = torch._foreach_add(self.w, self.u)
         self._project_v(target, units)
@@ -138,6 +138,8 @@ class FileADMM(ADMM):
         columns = ["position_bits", "value_bits", "codebook_bits"]
         paid = float(layers[columns].to_numpy().sum())
         self.fixed = 8 * len(archive.encode(file, **self.described)) - paid
+        # of the weights that the knapsack kept some are gone in the file
+        kept = torch.tensor(self._paying())
         said = ((self.bits + self.positions) * kept + VALUE_BITS * 2.0**self.bits).sum()
         self.correction = float(said) / max(paid, 1.0)
 
