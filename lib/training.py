@@ -8,7 +8,7 @@ on a CPU, bit for bit the run that was not interrupted.
 import hashlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -142,17 +142,18 @@ def train(
                 saved = now
             longest = max(longest, time.monotonic() - began)
     if method.finish():
-        recalibrate(model, dataset)
+        images = dataset.train.images.split(EVALUATION_BATCH)
+        recalibrate(model, (dataset.normalise(part) for part in images))
     return loop.history
 
 
 @torch.no_grad()
-def recalibrate(model: nn.Module, dataset: Dataset) -> None:
+def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
     """Measures BatchNorm's running statistics anew; weights stay, and no label is looked at.
 
     They were gathered from the weights as they were before the last compression. Each mean and
-    variance becomes its average over all batches of the training images, as they are, not cropped.
-    A network without BatchNorm is left alone.
+    variance becomes its average over all ``batches`` of inputs, training images as they are, not
+    cropped. A network without BatchNorm is left alone, and no batch is asked for.
     """
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     if not norms:
@@ -162,8 +163,8 @@ def recalibrate(model: nn.Module, dataset: Dataset) -> None:
     for norm in norms:
         norm.train().reset_running_stats()
         norm.momentum = None  # a plain average
-    for images in dataset.train.images.split(EVALUATION_BATCH):
-        model(dataset.normalise(images))
+    for inputs in batches:
+        model(inputs)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     model.train(was_training)

@@ -1,5 +1,5 @@
 """The compressed network as a file: small, whole or refused, the same weights on any machine."""
 
-from lib.archive.file import SUFFIX, Archive, Unreadable, decode, encode, read, sizes, write
+from lib.archive.file import SUFFIX, Archive, Unreadable, decode, encode, read, save, sizes, write
 
-__all__ = ["SUFFIX", "Archive", "Unreadable", "decode", "encode", "read", "sizes", "write"]
+__all__ = ["SUFFIX", "Archive", "Unreadable", "decode", "encode", "read", "save", "sizes", "write"]

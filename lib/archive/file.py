@@ -134,6 +134,11 @@ def write(
     content = encode(
         model, network=network, classes=classes, channels=channels, provenance=provenance
     )
+    return save(path, content)
+
+
+def save(path: Path | str, content: bytes) -> int:
+    """Puts an encoded network in ``path``, whole or not at all, and returns its size in bytes."""
     path = Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:

@@ -5,8 +5,8 @@ several times as much where few are left, and a layer has a codebook. Here both 
 what they come to in a file of the network as it is, measured after each projection.
 """
 
-import copy
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from lib.optimizers.method import Method
 from lib.projections.codebook import assign, fit_codebooks
 from lib.projections.knapsack import MAX_BITWIDTH, project_fixed_bitwidth
 from lib.projections.multiple_choice import Option, greedy, undominated
+from lib.rounding import each, rounded
 from lib.surgery import feeds, norms
 
 #: Costs are counted in halves of a bit, so that a nonzero may cost up to 32 bits.
@@ -32,11 +33,15 @@ VALUE_BITS = 16
 #: What the last projection aims at, of the bytes asked for: tuning and rounding change the file.
 AIM = 0.985
 
-#: Significant bits of biases and normalisation, the most and the least, and of codebooks.
-SIGNIFICANT = (8, 3)
+#: Significant bits of a codebook's values, and of biases and normalisation, the most and the least.
+CODEBOOK = 8
+OTHERS = (24, 3)
 
-#: Bisections of the budget when the training ends; each halves what is unknown of it.
-HALVINGS = 12
+#: What they have while the file is only measured.
+MEANWHILE = 5
+
+#: How finely the last projection's budget is chosen: in so many steps from nothing to all.
+STEPS = 2**13
 
 
 class FileADMM(ADMM):
@@ -51,10 +56,12 @@ class FileADMM(ADMM):
 
     Units and filters that nothing reaches, or that reach nothing, are zero from then on, their
     biases too: the file has them for next to nothing. Which feeds which is read off the network's
-    graph; one whose graph is not known keeps them.
+    graph, for which ``input_shape`` (channels, height, width) is needed; a network whose graph is
+    not known (:func:`lib.surgery.prunable`) keeps them. ``as_written`` makes of a state dict what
+    will be written of it, where that has other dtypes.
 
-    ``network``, ``classes`` and ``channels`` are the file's (:func:`lib.archive.write`),
-    ``input_shape`` (channels, height, width) an image's; other options are :class:`ADMM`'s. A
+    ``network``, ``classes`` and ``channels`` are the file's (:func:`lib.archive.write`); other
+    options are :class:`ADMM`'s. A
     heuristic; a period costs ADMM's and one coding of the network.
 
     Raises ``ValueError`` as ADMM does, and (from ``start``) for a file smaller than the network's
@@ -65,7 +72,7 @@ class FileADMM(ADMM):
         self,
         *,
         file_bytes: int,
-        input_shape: Sequence[int],
+        input_shape: Sequence[int] | None = None,
         network: str = "",
         classes: int = 0,
         channels: int = 0,
@@ -73,6 +80,7 @@ class FileADMM(ADMM):
         start_bits: int = 3,
         periods_per_epoch: int = 1,
         growth: float = 1.0,
+        as_written: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict,
     ):
         super().__init__(
             budget=8 * file_bytes,
@@ -81,8 +89,9 @@ class FileADMM(ADMM):
             periods_per_epoch=periods_per_epoch,
             growth=growth,
         )
-        self.file_bytes, self.input_shape = file_bytes, tuple(input_shape)
+        self.file_bytes, self.input_shape = file_bytes, input_shape and tuple(input_shape)
         self.described = {"network": network, "classes": classes, "channels": channels}
+        self.as_written = as_written
 
     def start(self, model: nn.Module) -> None:
         self.model = model
@@ -97,12 +106,15 @@ class FileADMM(ADMM):
                 f"weight zero it takes {least:,}; ask for more"
             )
         self.fixed = 8 * least
+        # W as the last projection found it
+        self.before = [weight.detach().clone() for weight in compressible(model).values()]
         super().start(model)
 
     def _project(self) -> None:
         """As ADMM's, at the file's costs."""
         units = self._units(self.file_bytes)
-        project_fixed_bitwidth(self.w, self._costs(), budget=units, out=self.w)
+        torch._foreach_copy_(self.before, self.w)
+        project_fixed_bitwidth(self.before, self._costs(), budget=units, out=self.w)
         target = torch._foreach_add(self.w, self.u)
         self._project_v(target, units)
         torch._foreach_copy_(self.u, torch._foreach_sub(target, self.v))
@@ -131,7 +143,7 @@ class FileADMM(ADMM):
         """What positions cost now, what is fixed, and how far the costs were from the file."""
         file = self._file(self.compressed())
         table = archive.sizes(archive.Archive(file)).set_index("name")
-        layers = table.loc[[f"{name}.weight" for name in self.names]]
+        layers = table.loc[[key(name) for name in self.names]]
         kept = torch.tensor(layers["kept"].to_numpy())
         bits = torch.tensor(layers["position_bits"].to_numpy(), dtype=torch.float32)
         self.positions = torch.where(kept > 0, bits / kept.clamp(1), self.positions)
@@ -145,115 +157,119 @@ class FileADMM(ADMM):
 
     def _file(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """The network's state with ``weights`` as it would be written."""
-        state = copy.deepcopy(self.model.state_dict())
-        for name, weight in weights.items():
-            state[f"{name}.weight"] = weight.clone()
+        state = each(self.model.state_dict(), Tensor.clone)
+        _put(state, weights)
         silence(state, self.graph)
-        return rounded(state, sum(SIGNIFICANT) // 2)
+        return self.as_written(rounded(state, matrices=CODEBOOK, others=MEANWHILE))
 
     @torch.no_grad()
     def finish(self) -> bool:
-        """Bisects what the knapsack may spend, until the file takes what was aimed at."""
-        weights = [w.clone() for w in self.w]
-        low, high = 0, 2 * self._units(self.file_bytes)
-        for _ in range(HALVINGS):
-            middle = (low + high) // 2
-            project_fixed_bitwidth(weights, self._costs(), budget=middle, out=self.w)
-            size = len(archive.encode(self._file(self.compressed()), **self.described))
-            low, high = (middle, high) if size <= AIM * self.file_bytes else (low, middle)
-        project_fixed_bitwidth(weights, self._costs(), budget=low, out=self.w)
+        """Lands on the file: what the last projection may spend so that it takes what was aimed at.
+
+        Where a layer of each bitwidth, whole, is still too little, all get a bit more.
+        """
+
+        def size(units: int) -> int:
+            project_fixed_bitwidth(self.before, self._costs(), budget=units, out=self.w)
+            return len(archive.encode(self._file(self.compressed()), **self.described))
+
+        aim = AIM * self.file_bytes
+        while size(self._whole()) < aim and int(self.bits.min()) < max(BITWIDTHS):
+            self.bits = (self.bits + 1).clamp(max=max(BITWIDTHS))
+        budgets = range(0, self._whole() + 1, max(1, self._whole() // STEPS))
+        # the first that is too much
+        place = bisect_right(budgets, aim, key=size)
+        size(budgets[max(0, place - 1)])
         state = self.model.state_dict()
-        for name, weight in self.compressed().items():
-            state[f"{name}.weight"].copy_(weight)
+        _put(state, self.compressed())
         silence(state, self.graph)
         return True
 
+    def _whole(self) -> int:
+        """What all weights cost."""
+        return sum(c * w.numel() for c, w in zip(self._costs(), self.w, strict=True))
+
     def state_dict(self) -> dict:
-        mine = {"positions": self.positions, "correction": self.correction, "fixed": self.fixed}
-        return super().state_dict() | mine
+        mine = ("positions", "correction", "fixed", "before")
+        return super().state_dict() | {name: getattr(self, name) for name in mine}
 
     def load_state_dict(self, state: dict) -> None:
         super().load_state_dict(state)
         self.positions = state["positions"].cpu()
         self.correction, self.fixed = state["correction"], state["fixed"]
+        torch._foreach_copy_(self.before, [w.to(self.w[0].device) for w in state["before"]])
 
 
 class FitFile(Method):
     """Rounds a compressed network so that its file takes at most ``file_bytes`` bytes.
 
-    Biases and normalisation get as many significant bits, 8 to 3, as fit, codebooks 8. Where even
-    3 do not fit, the smallest weights go, layer and all alike by w², until they do: exact to the
-    byte, and no training follows. Training on is for before this stage, which takes no epochs.
+    Biases and normalisation get as many significant bits, 3 to 24 (all of a float32), as fit,
+    codebooks 8. Where even 3 do not fit, the smallest weights of all layers go until they do. A
+    file's size is taken to grow with both; no training follows. The stage takes no epochs.
 
     Raises ``ValueError`` (from ``start``) where the file cannot be that small.
     """
 
-    def __init__(
-        self, *, file_bytes: int, network: str = "", classes: int = 0, channels: int = 0
-    ):
+    def __init__(self, *, file_bytes: int, network: str = "", classes: int = 0, channels: int = 0):
         self.file_bytes = file_bytes
         self.described = {"network": network, "classes": classes, "channels": channels}
 
     @torch.no_grad()
     def start(self, model: nn.Module) -> None:
         state = model.state_dict()
-        most, least = SIGNIFICANT
-        for significant in range(most, least - 1, -1):
-            fitting = rounded(state, significant)
-            if len(archive.encode(fitting, **self.described)) <= self.file_bytes:
-                break
-        else:
-            fitting = self._pruned(fitting)
+        most, least = OTHERS
+
+        def with_others(significant: int) -> dict[str, Tensor]:
+            return rounded(state, matrices=CODEBOOK, others=significant)
+
+        choices = range(least, most + 1)
+        place = bisect_right(choices, self.file_bytes, key=lambda b: self._size(with_others(b)))
+        fits = place > 0
+        fitting = with_others(choices[place - 1]) if fits else self._pruned(with_others(least))
         for name, value in fitting.items():
             state[name].copy_(value)
 
     def _pruned(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """The network without its smallest weights: the fewest whose loss makes it fit."""
-        names = [name for name, value in state.items() if value.dim() > 1]
-        sizes = torch.cat([state[name].abs().flatten() for name in names])
-        order = sizes[sizes > 0].sort().values
-        low, high = 0, len(order)  # so many go: too few, enough
-        best = None
-        while high - low > 1:
-            middle = (low + high) // 2
-            tried = dict(state)
-            for name in names:
-                tried[name] = state[name] * (state[name].abs() > order[middle - 1])
-            if len(archive.encode(tried, **self.described)) <= self.file_bytes:
-                high, best = middle, tried
-            else:
-                low = middle
-        if best is None:
+        matrices = [value for value in state.values() if value.dim() > 1]
+        sizes = torch.cat([value.abs().flatten() for value in matrices])
+        order = sizes[sizes > 0].sort(descending=True).values
+
+        def left(count: int) -> dict[str, Tensor]:
+            bound = order[count]
+            return each(state, lambda v: v * (v.abs() > bound) if v.dim() > 1 else v)
+
+        # so many of the largest stay
+        place = bisect_right(range(len(order)), self.file_bytes, key=lambda n: self._size(left(n)))
+        if not place:
             raise ValueError(
                 f"a file of {self.file_bytes:,} bytes is impossible for this network: ask for more"
             )
-        return best
+        return left(place - 1)
+
+    def _size(self, state: dict[str, Tensor]) -> int:
+        return len(archive.encode(state, **self.described))
 
 
 def least_bytes(model: nn.Module, **described) -> int:
     """The file's size with every compressible weight zero, all else rounded: none is smaller."""
-    layers = {f"{name}.weight" for name in compressible(model)}
-    state = {
-        name: torch.zeros_like(value) if name in layers else value
-        for name, value in model.state_dict().items()
-    }
-    return len(archive.encode(rounded(state, min(SIGNIFICANT)), **described))
+    places = {weight.data_ptr() for weight in compressible(model).values()}
+    state = rounded(
+        each(model.state_dict(), lambda v: v * 0 if v.data_ptr() in places else v),
+        matrices=CODEBOOK,
+        others=min(OTHERS),
+    )
+    return len(archive.encode(state, **described))
 
 
-def rounded(state: dict[str, Tensor], significant: int) -> dict[str, Tensor]:
-    """Matrices to 8 significant bits, which their codebooks get; everything smaller to so many."""
-    return {
-        name: value
-        if not value.is_floating_point()
-        else round_to(value, SIGNIFICANT[0] if value.dim() > 1 else significant)
-        for name, value in state.items()
-    }
+def key(name: str) -> str:
+    """Of a layer's weight in the state dict; the network's own, where it is one layer."""
+    return f"{name}.weight" if name else "weight"
 
 
-def round_to(values: Tensor, significant: int) -> Tensor:
-    """The nearest floats with ``significant`` leading bits, ties to even; exact, any shape."""
-    mantissa, exponent = torch.frexp(values)  # 0.5 ≤ |mantissa| < 1
-    return torch.ldexp((mantissa * 2**significant).round() / 2**significant, exponent)
+def _put(state: dict[str, Tensor], weights: dict[str, Tensor]) -> None:
+    for name, weight in weights.items():
+        state[key(name)].copy_(weight)
 
 
 def silence(state: dict[str, Tensor], graph: dict) -> None:
@@ -264,14 +280,13 @@ def silence(state: dict[str, Tensor], graph: dict) -> None:
     changed = True
     while changed:
         changed = False
-        for name, (source, per_filter, norm) in graph.items():
+        for name, (source, norm) in graph.items():
             rows = state[f"{source}.weight"].flatten(1)
             columns = state[f"{name}.weight"].flatten(1)
             columns = columns.view(len(columns), len(rows), -1)  # (outputs, units, places)
             reached, reaching = (rows != 0).any(1), (columns != 0).any(2).any(0)
             dead = ~(reached & reaching)
-            if (reached & dead).any() or (reaching & dead).any():
-                changed = True
+            changed = changed or bool(((reached | reaching) & dead).any())
             state[f"{source}.weight"][dead] = 0
             columns[:, dead] = 0
             for owner in filter(None, (source, norm)):
@@ -280,17 +295,16 @@ def silence(state: dict[str, Tensor], graph: dict) -> None:
                         state[f"{owner}.{part}"][dead] = 0
 
 
-def _graph(model: nn.Module, input_shape: tuple[int, ...]) -> dict:
-    """Layer → (the layer whose units it reads, places of each, their BatchNorm or ``None``)."""
+def _graph(model: nn.Module, input_shape: tuple[int, ...] | None) -> dict:
+    """Layer → (the layer whose units alone it reads, their BatchNorm or ``None``)."""
+    if input_shape is None:
+        return {}
     try:
         found = feeds(model, input_shape=input_shape)
         followed = norms(model, input_shape=input_shape)
     except ValueError:
         return {}  # not a network whose graph is known
-    return {
-        name: (feed.source, feed.per_filter, followed.get(feed.source))
-        for name, feed in found.items()
-    }
+    return {name: (feed.source, followed.get(feed.source)) for name, feed in found.items()}
 
 
 def _choose(errors: Tensor, counts: list[int], positions: list[float], units: int) -> Tensor:

@@ -1,0 +1,426 @@
+"""Compress a network of your own: model, data and a budget in, a smaller network out.
+
+    smaller = lib.compress(model, loader, "100 kB")
+    print(smaller)
+    smaller.write("smaller.cnet")
+
+The methods are the workbook's; this is the way to them for a network and data that it does not
+know. What it does is a short run: for a result to publish, use an experiment of the catalogue.
+"""
+
+import copy
+import math
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from tqdm.auto import tqdm
+
+from lib import archive, budget
+from lib.networks import compressible
+from lib.optimizers import METHODS
+from lib.optimizers.file_budget import STEPS, FileADMM, FitFile, least_bytes
+from lib.optimizers.method import Method
+from lib.rounding import each, round_to
+from lib.training import Schedule, recalibrate
+
+#: The method of each kind of budget, the usual one first.
+CHOICES = {
+    "bytes": ("admm",),
+    "bits": ("admm",),
+    "share": ("magnitude", "lc"),
+    "macs": ("df", "group-magnitude", "l1"),
+}
+
+#: Of the epochs, the share that compresses; the rest trains on what is left.
+COMPRESSING = 2 / 3
+
+#: Σ αρ over a run of ADMM, and how many times ρ rises during it: as in LeNet-5's runs on MNIST.
+PULL, RISE = 35.0, 20.0
+
+#: How many times LC's μ rises.
+LC_RISE = 200.0
+
+#: From so many significant bits on, rounding alone makes a file that is small enough for a budget
+#: in bytes; a float32 has 24.
+ROUNDED, EXACT = 4, 24
+
+_UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+_MACS = {"MACs": 1, "kMACs": 10**3, "MMACs": 10**6, "GMACs": 10**9}
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """A compressed network: ``model`` (in evaluation mode), and the file it makes.
+
+    ``before`` and ``after`` hold ``loss``, ``accuracy`` (``None`` where the targets are no class
+    numbers), ``bytes`` (of float32 before, of the file after), ``kept`` weights and ``macs``
+    (``None`` where they cannot be counted). ``layers`` is the file's table, a row a tensor.
+    ``left_alone`` says which weights were not compressed, and why.
+    """
+
+    model: nn.Module
+    content: bytes
+    budget: str
+    before: dict[str, float | None]
+    after: dict[str, float | None]
+    layers: pd.DataFrame
+    left_alone: dict[str, str]
+
+    def write(self, path: Path | str) -> int:
+        """Writes the file and returns its size in bytes; see :func:`lib.archive.write`."""
+        return archive.save(path, self.content)
+
+    def __str__(self) -> str:
+        share = self.layers[["position_bits", "value_bits", "codebook_bits"]].sum(axis=1)
+        table = pd.DataFrame(
+            {
+                "tensor": self.layers["name"],
+                "shape": self.layers["shape"],
+                "kept, %": (100 * self.layers["kept"] / self.layers["weights"].clip(1)).round(2),
+                "bytes": (share / 8).round().astype(int),
+            }
+        )
+        rows = {"before": self.before, "after": self.after}
+        lines = [f"budget: {self.budget}", table.to_string(index=False), ""]
+        lines += [pd.DataFrame(rows).to_string(na_rep="")]
+        lines += [f"left alone: {name}, {reason}" for name, reason in self.left_alone.items()]
+        return "\n".join(lines)
+
+
+def compress(
+    model: nn.Module,
+    data: Iterable,
+    budget: str | float | Sequence[str | float],
+    *,
+    method: str | None = None,
+    loss: Callable[[Tensor, Tensor], Tensor] = functional.cross_entropy,
+    validation: Iterable | None = None,
+    epochs: int = 30,
+    lr: float = 0.02,
+    weight_decay: float = 5e-4,
+    described: dict[str, object] | None = None,
+    quiet: bool = False,
+) -> Compressed | list[Compressed]:
+    """A smaller network within ``budget``, compressed and trained on; ``model`` stays as it is.
+
+    Parameters
+    ----------
+    model : trained already, on the device to compute on.
+    data : batches ``(inputs, …, targets)`` of training data with a length, a DataLoader say; the
+        model is called with the inputs.
+    budget : ``"100 kB"`` (a file's size; B, kB, MB, GB, KiB, MiB, GiB), ``"30x"`` (the file
+        against all values as float32), ``"80000 bits"`` (of nonzero weights, the papers' count),
+        ``"20 MMACs"`` (an input's multiply-accumulates; MACs, kMACs, MMACs, GMACs), ``"5 %"`` or
+        0.05 (a share of the weights); or a list of them, each from the same start: a curve.
+    method : ``"admm"`` for bytes and bits, ``"magnitude"`` (the usual, gradual) or ``"lc"`` for a
+        share, ``"df"`` (the usual), ``"group-magnitude"`` or ``"l1"`` for MACs.
+    loss : of the outputs and the targets, a scalar.
+    validation : what ``before`` and ``after`` are measured on; the training data where it is None.
+    epochs, lr, weight_decay : two thirds of the epochs compress, one third trains on what is left,
+        by SGD with momentum 0.9, a cosine and a limit of 1 on the gradient's norm.
+    described : ``network``, ``classes`` and ``channels`` of :func:`lib.archive.write`, where the
+        network is one of the workbook's.
+
+    A budget of bytes is met to the byte from below, and used to 97 % at least where the network
+    has weights to spend it on. BatchNorm's statistics are measured anew. Weights of float16 or
+    bfloat16 are trained in float32 and rounded back.
+
+    Convolutions, transposed convolutions, linear layers and embeddings are compressed; what else
+    has two dimensions or more is left alone, and ``left_alone`` says so.
+
+    Raises ``ValueError`` for a budget that is not one or cannot be met (it says the least), a
+    method that is not for it, data without a length or batches, and a loss that becomes NaN.
+    """
+    if isinstance(budget, Sequence) and not isinstance(budget, str):
+        if not budget:
+            raise ValueError("the list of budgets is empty: give one at least")
+        options = dict(method=method, loss=loss, validation=validation, epochs=epochs, lr=lr)
+        options |= dict(weight_decay=weight_decay, described=described, quiet=quiet)
+        return [compress(model, data, one, **options) for one in budget]
+    job = _Job(model, data, loss, validation, described or {}, quiet)
+    kind, amount = parse(budget, model)
+    chosen = method or CHOICES[kind][0]
+    if chosen not in CHOICES[kind]:
+        raise ValueError(
+            f"{chosen!r} takes no budget of {kind}: choose one of {', '.join(CHOICES[kind])}"
+        )
+    if epochs < 2:
+        raise ValueError(f"epochs = {epochs} must be 2 or more: some compress, some train on")
+    before = job.measure(model)
+    compressing = max(1, round(COMPRESSING * epochs))
+    schedule = Schedule(epochs=compressing, lr=lr, weight_decay=weight_decay, clip=1.0)
+    on = Schedule(epochs=epochs - compressing, lr=lr / 10, weight_decay=weight_decay, clip=1.0)
+
+    if kind != "bytes" or not job.round_to_fit(amount):
+        first, second = _stages(job, kind, chosen, amount, schedule)
+        job.train(first, schedule)
+        job.train(second, on)
+        job.restore_dtypes()
+        if kind == "bytes":
+            FitFile(file_bytes=amount, **job.described).start(job.model)
+    return job.result(str(budget), before)
+
+
+def parse(budget: str | float, model: nn.Module) -> tuple[str, float | int]:
+    """(kind, amount) of a budget for ``model``: ``bytes``, ``bits``, ``macs`` or a ``share``.
+
+    Raises ``ValueError`` for what is none.
+    """
+    wrong = ValueError(
+        f"budget {budget!r} is none: give '100 kB', '30x', '80000 bits', '20 MMACs', '5 %' or 0.05"
+    )
+    if isinstance(budget, (int, float)) and not isinstance(budget, bool):
+        if not 0 < budget < 1:
+            raise ValueError(
+                f"a share of {budget} weights must be between 0 and 1; bytes need a unit"
+            )
+        return "share", float(budget)
+    found = re.fullmatch(r"\s*([0-9][0-9_,]*\.?[0-9]*|\.[0-9]+)\s*(\S+)\s*", str(budget))
+    if not found:
+        raise wrong
+    number, unit = float(found[1].replace(",", "").replace("_", "")), found[2]
+    if not number > 0:
+        raise wrong
+    if unit in _UNITS:
+        return "bytes", int(number * _UNITS[unit])
+    if unit in _MACS:
+        return "macs", int(number * _MACS[unit])
+    if unit in ("x", "×"):
+        return "bytes", int(_dense_bytes(model) / number)
+    if unit == "bits":
+        return "bits", int(number)
+    if unit == "%" and number < 100:
+        return "share", number / 100
+    raise wrong
+
+
+def _dense_bytes(model: nn.Module) -> int:
+    """All values that inference reads, as float32; shared ones once."""
+    tensors = {value.data_ptr(): value for value in model.state_dict().values()}
+    return 4 * sum(value.numel() for value in tensors.values() if value.is_floating_point())
+
+
+def _stages(
+    job: "_Job", kind: str, method: str, amount: float, schedule: Schedule
+) -> tuple[Method, Method]:
+    """What compresses, and what trains on what is left."""
+    layers = compressible(job.model)
+    weights = sum(w.numel() for w in layers.values())
+    steps = schedule.epochs * len(job.data)
+    if not layers:
+        raise ValueError("the model has no convolution, linear layer or embedding to compress")
+    if method == "admm":
+        bits = 8 * amount if kind == "bytes" else amount
+        options = {
+            # Σ αρ = PULL: the cosine's mean is half its first rate, the mean of ρ that rises from
+            # 1 to RISE is (RISE − 1)/ln RISE
+            "rho": PULL / (steps * schedule.lr / 2) * math.log(RISE) / (RISE - 1),
+            "growth": RISE ** (1 / schedule.epochs),
+            "start_bits": min(8, 1 + math.ceil(max(1, bits / weights))),
+        }
+        tune = METHODS["tune-codebooks"]()
+        if kind == "bytes":
+            options |= {"input_shape": job.image_shape, "as_written": job.as_before}
+            return FileADMM(file_bytes=amount, **job.described, **options), tune
+        return METHODS["admm"](budget=amount, **options), tune
+    if method == "lc":
+        growth = LC_RISE ** (1 / schedule.epochs)
+        cost = {"cost": "l0-constraint", "amount": amount, "growth": growth}
+        return METHODS["lc"](**cost), METHODS["held-zeros"]()
+    if method == "magnitude":
+        gradual = METHODS["magnitude"](keep=amount, epochs=max(1, schedule.epochs - 1))
+        return gradual, METHODS["held-zeros"]()
+    if job.image_shape is None:
+        raise ValueError("a budget of MACs needs images: one floating input of (batch, c, h, w)")
+    options = {"budget": int(amount), "input_shape": job.image_shape}
+    if method == "df":
+        return METHODS["df"](**options, penalty=10.0, statistics="batch", step=0.02), Method()
+    return METHODS["filter-pruning"](**options, score=method), Method()
+
+
+class _Job:
+    """A copy of the model, the data, and the short loop that goes over them."""
+
+    def __init__(self, model, data, loss, validation, described, quiet):
+        try:
+            if len(data) < 1:
+                raise ValueError("the data hold no batch")
+        except TypeError as error:
+            raise ValueError("the data have no length: give a DataLoader or a list") from error
+        self.data, self.loss, self.quiet = data, loss, quiet
+        self.validation = data if validation is None else validation
+        self.described = described
+        self.dtypes = {name: value.dtype for name, value in model.state_dict().items()}
+        self.model = copy.deepcopy(model).float()
+        self.left_alone = _left_alone(self.model)
+        *inputs, _ = next(iter(data))
+        image = len(inputs) == 1 and inputs[0].dim() == 4 and inputs[0].is_floating_point()
+        self.image_shape = tuple(inputs[0].shape[1:]) if image else None
+
+    def train(self, method: Method, schedule: Schedule) -> None:
+        """Trains in place; as the workbook's loop, but for data that come in batches."""
+        model = self.model
+        network = method.start(model) or model
+        model.train()
+        trained = [p for p in model.parameters() if p.requires_grad]
+        decayed = [p for p in trained if p.dim() > 1]
+        others = [p for p in trained if p.dim() < 2]
+        optimizer = torch.optim.SGD(
+            [{"params": decayed, "weight_decay": schedule.weight_decay}, {"params": others}],
+            lr=schedule.lr,
+            momentum=schedule.momentum,
+        )
+        steps = len(self.data)
+        rates = iter(schedule.rates(steps))
+        ends = {
+            steps * (i + 1) // method.periods_per_epoch - 1 for i in range(method.periods_per_epoch)
+        }
+        bar = tqdm(total=schedule.epochs * steps, unit="step", disable=self.quiet, mininterval=1.0)
+        with bar:
+            for epoch in range(schedule.epochs):
+                network.train()
+                for i, (inputs, targets) in enumerate(self._batches(self.data, torch.float32)):
+                    if i >= steps:
+                        break
+                    rate = next(rates).to(self.device)
+                    for group in optimizer.param_groups:
+                        group["lr"] = float(rate)
+                    value = self.loss(network(*inputs), targets)
+                    penalty = method.penalty()
+                    optimizer.zero_grad()
+                    (value if penalty is None else value + penalty).backward()
+                    nn.utils.clip_grad_norm_(trained, schedule.clip)
+                    optimizer.step()
+                    method.after_step(rate)
+                    if i in ends:
+                        if not math.isfinite(float(value.detach())):
+                            raise ValueError(
+                                f"the loss was {float(value)} in epoch {epoch + 1}: lower lr "
+                                f"({schedule.lr:g} here) or look at the data"
+                            )
+                        method.after_period()
+                    bar.update(1)
+                if method.done:
+                    break
+        if method.finish():
+            inputs = (inputs for inputs, _ in self._batches(self.data, torch.float32))
+            recalibrate(model, (one[0] for one in inputs))
+        model.requires_grad_(True)
+
+    @torch.no_grad()
+    def measure(self, model: nn.Module) -> dict[str, float | None]:
+        """Loss, accuracy, and what the network costs."""
+        model = copy.deepcopy(model).eval()
+        dtype = next((p.dtype for p in model.parameters()), torch.float32)
+        losses, right, seen = 0.0, 0, 0
+        classes = True
+        for inputs, targets in self._batches(self.validation, dtype):
+            outputs = model(*inputs)
+            losses += float(self.loss(outputs.float(), targets)) * len(targets)
+            classes = classes and outputs.dim() == 2 and targets.dim() == 1
+            classes = classes and not targets.is_floating_point()
+            if classes:
+                right += int((outputs.argmax(1) == targets).sum())
+            seen += len(targets)
+        weights = compressible(model).values()
+        return {
+            "loss": losses / seen,
+            "accuracy": right / seen if classes else None,
+            "bytes": _dense_bytes(model),
+            "kept": sum(int(torch.count_nonzero(w)) for w in weights),
+            "macs": budget.macs(model.float(), self.image_shape) if self.image_shape else None,
+        }
+
+    @torch.no_grad()
+    def round_to_fit(self, size: int) -> bool:
+        """Where rounding to 4 bits or more is enough for a file of ``size`` bytes, does just that.
+
+        As many weights as fit get one bit more than the others, so that the file is used up.
+        """
+        state = self.model.state_dict()
+        least = least_bytes(self.model, **self.described)
+        if size < least:
+            raise ValueError(
+                f"a file of {size:,} bytes is impossible for this network: with every weight zero "
+                f"it takes {least:,}"
+            )
+
+        def size_at(bits: int, more: int = 0) -> int:
+            mixed = self.as_before(_mixed(state, bits, more))
+            return len(archive.encode(mixed, **self.described))
+
+        choices = range(ROUNDED, EXACT + 1)
+        place = bisect_right(choices, size, key=size_at)
+        if not place:
+            return False
+        bits = choices[place - 1]
+        values = sum(value.numel() for value in state.values())
+        steps = range(0, values + 1, max(1, values // STEPS))
+        place = bisect_right(steps, size, key=lambda more: size_at(bits, more))
+        for name, value in _mixed(state, bits, steps[max(0, place - 1)]).items():
+            state[name].copy_(value)
+        self.restore_dtypes()
+        return True
+
+    def restore_dtypes(self) -> None:
+        """The dtypes that the model came with."""
+        for name, tensor in [*self.model.named_parameters(), *self.model.named_buffers()]:
+            if name in self.dtypes:
+                tensor.data = tensor.data.to(self.dtypes[name])
+
+    def result(self, said: str, before: dict) -> Compressed:
+        content = archive.encode(self.model, **self.described)
+        after = self.measure(self.model) | {"bytes": len(content)}
+        layers = archive.sizes(archive.decode(content))
+        model = self.model.eval()
+        return Compressed(model, content, said, before, after, layers, self.left_alone)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def as_before(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A state dict in the dtypes that the model came with."""
+        dtypes = {id(state[name]): dtype for name, dtype in self.dtypes.items()}
+        return each(state, lambda value: value.to(dtypes[id(value)]))
+
+    def _batches(self, data: Iterable, dtype: torch.dtype):
+        for *inputs, targets in data:
+            moved = [x.to(self.device) for x in inputs]
+            moved = [x.to(dtype) if x.is_floating_point() else x for x in moved]
+            yield moved, targets.to(self.device)
+
+
+def _mixed(state: dict[str, Tensor], bits: int, more: int) -> dict[str, Tensor]:
+    """All to so many significant bits, the first ``more`` values to one more."""
+    left = more
+
+    def mix(value: Tensor) -> Tensor:
+        nonlocal left
+        flat = value.reshape(-1)
+        taken = min(left, len(flat))
+        left -= taken
+        parts = round_to(flat[:taken], bits + 1), round_to(flat[taken:], bits)
+        return torch.cat(parts).reshape(value.shape)
+
+    return each(state, mix)
+
+
+def _left_alone(model: nn.Module) -> dict[str, str]:
+    """Name → why, of parameters with two dimensions or more that no method takes."""
+    taken = {weight.data_ptr() for weight in compressible(model).values()}
+    found = {}
+    for name, parameter in model.named_parameters():
+        if parameter.dim() > 1 and parameter.data_ptr() not in taken:
+            owner = type(model.get_submodule(name.rpartition(".")[0])).__name__
+            found[name] = (
+                f"a parameter of {owner}: convolutions, linear layers and embeddings are compressed"
+            )
+    return found

@@ -1,0 +1,37 @@
+"""Floats with fewer significant bits, which an entropy coder stores in fewer bits."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+
+def round_to(values: Tensor, significant: int) -> Tensor:
+    """The nearest floats with ``significant`` leading bits, ties to even; exact, any shape.
+
+    What is not finite stays as it is. Integers and booleans are returned as they are.
+    """
+    if not values.is_floating_point():
+        return values
+    wide = values if values.dtype == torch.float64 else values.float()
+    mantissa, exponent = torch.frexp(wide)  # 0.5 ≤ |mantissa| < 1
+    nearest = torch.ldexp((mantissa * 2**significant).round() / 2**significant, exponent)
+    return torch.where(values.isfinite(), nearest.to(values), values)
+
+
+def rounded(state: Mapping[str, Tensor], *, matrices: int, others: int) -> dict[str, Tensor]:
+    """New tensors: those of two dimensions or more, and the others, to so many significant bits."""
+    return each(state, lambda value: round_to(value, matrices if value.dim() > 1 else others))
+
+
+def each(state: Mapping[str, Tensor], function: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+    """``function`` of every tensor; names that share one tensor share its image, too."""
+    images: dict[tuple, Tensor] = {}
+    found = {}
+    for name, value in state.items():
+        # an empty tensor lies nowhere, so its name stands for it
+        place = (value.data_ptr() or name, value.shape, value.stride(), value.dtype)
+        if place not in images:
+            images[place] = function(value)
+        found[name] = images[place]
+    return found
