@@ -4,14 +4,14 @@ import difflib
 from dataclasses import replace
 from itertools import chain
 
-from lib.experiments import cifar, comparison, curve, lenet, structured
+from lib.experiments import cifar, comparison, curve, files, lenet, structured
 from lib.experiments.spec import Entry, Experiment
 
 #: Data sets that experiments are defined on.
 DATASETS = tuple(dict.fromkeys(lenet.DATASETS + cifar.DATASETS + structured.DATASETS))
 
 #: The catalogue's parts; what stands in several has the first one's purpose.
-PARTS = (lenet, curve, comparison, cifar, structured)
+PARTS = (lenet, curve, comparison, cifar, structured, files)
 
 
 def catalogue(dataset: str) -> list[Entry]:

@@ -35,7 +35,7 @@ class Experiment:
     zeros are taken over too, by a network that is trained from scratch.
 
     ``budget`` is in bits of the compressible weights, or in what ``budget_in`` says: ``macs``, of
-    one image.
+    one image, or ``bytes`` of the file.
     """
 
     slug: str
