@@ -27,6 +27,9 @@ MOST_BLOCKS = 2**13
 #: No probability comes nearer to 0 or 1: about twice what the coder's 24 bits can say.
 LEAST_P = 2.0**-22
 
+#: A row of billions of ones would round its density to 1, whose odds are no number.
+MOST_DENSITY = 1 - 2.0**-30
+
 #: The first guess of the density: 1 in 20, worth 20 entries.
 GUESS = (1, 20)
 
@@ -49,6 +52,8 @@ def code_positions(
     """
     some_rows = code_flags(coder, rows, None if mask is None else mask.any(axis=1))
     some_columns = code_flags(coder, columns, None if mask is None else mask.any(axis=0), fed)
+    if some_rows.sum() <= 1 or some_columns.sum() <= 1:  # then every entry where they meet is one
+        return np.logical_and.outer(some_rows, some_columns)
     alive = np.ix_(some_rows, some_columns)
     inner = None if mask is None else mask[alive]
     size = (np.count_nonzero(some_rows), np.count_nonzero(some_columns))
@@ -76,7 +81,7 @@ def code_flags(
     likely = np.ones(count, bool) if likely is None else likely
     found = np.empty(count, bool)
     for part in (likely, ~likely):
-        given = None if flags is None else flags[part]
+        given = None if flags is None else flags[part].astype(np.uint8)
         found[part] = code_symbols(coder, 2, np.count_nonzero(part), given)
     return found
 
@@ -92,14 +97,14 @@ def _code(
     """Row by row, block by block."""
     block = max(LEAST_BLOCK, -(-rows * columns // MOST_BLOCKS))
     found = np.zeros((rows, columns), bool) if mask is None else mask
-    in_columns = np.zeros(columns)
+    in_columns = np.zeros(columns, np.int32)
     ones, seen = GUESS
     for i in range(rows):
         in_row = 0
         for start in range(0, columns, block):
             part = slice(start, min(start + block, columns))
             layer = ones / seen
-            row = _odds((in_row + strength * layer) / (start + strength))
+            row = _odds(min((in_row + strength * layer) / (start + strength), MOST_DENSITY))
             column = _odds((in_columns[part] + strength * layer) / (i + strength))
             # o = (o_row·o_column)^¾ / √o_layer, of square roots, which every machine rounds alike
             both = row * column

@@ -22,10 +22,11 @@ LEAST_BLOCK = 8
 def code_symbols(coder, alphabet: int, count: int, symbols: np.ndarray | None = None) -> np.ndarray:
     """Codes ``count`` symbols of 0 … ``alphabet`` − 1; reads them where ``symbols`` is ``None``.
 
-    Within O(alphabet·log count) bits of their zero-order entropy; returns (count,) integers.
+    Within O(alphabet·log count) bits of their zero-order entropy; returns (count,) unsigned
+    integers, of one byte where they fit.
     """
     if alphabet == 1 or count == 0:
-        return np.zeros(count, np.int64)
+        return np.zeros(count, np.uint8)
     prior = code_choice(
         coder,
         len(PRIORS),
@@ -57,12 +58,12 @@ def _code(
     coder, alphabet: int, prior: int, symbols: np.ndarray | None, count: int | None = None
 ) -> np.ndarray:
     count = len(symbols) if count is None else count
-    found = np.empty(count, np.int64)
+    found = np.empty(count, np.min_scalar_type(alphabet - 1))
     weights = np.full(alphabet, prior, np.int64)
     done = 0
     while done < count:
         part = slice(done, min(count, done + max(LEAST_BLOCK, done // SHARE)))
-        given = None if symbols is None else np.asarray(symbols[part], np.int64)
+        given = None if symbols is None else symbols[part]
         found[part] = coder.symbols(weights, part.stop - done, given)
         weights += ONE * np.bincount(found[part], minlength=alphabet)
         done = part.stop

@@ -13,6 +13,9 @@ from lib.archive.symbols import code_number, code_symbols
 #: The largest codebook.
 MOST_LEVELS = 256
 
+#: So many of the values are looked up in the codebook at a time.
+PART = 2**20
+
 #: So many of the values are looked at before all are sorted.
 GLANCE = 10_000
 
@@ -43,12 +46,10 @@ def code_planes(coder, count: int, dtype: np.dtype, values: np.ndarray | None = 
     if values is not None:
         found = np.ascontiguousarray(values, np.dtype(dtype).newbyteorder(">")).view(np.uint8)
         found = found.reshape(count, width)
-    planes = [
-        code_symbols(coder, 256, count, None if values is None else found[:, place])
-        for place in range(width)
-    ]
-    stacked = np.stack(planes, axis=1).astype(np.uint8) if count else found
-    return stacked.reshape(-1).view(np.dtype(dtype).newbyteorder(">")).astype(dtype)
+    for place in range(width):
+        plane = None if values is None else found[:, place]
+        found[:, place] = code_symbols(coder, 256, count, plane)
+    return found.reshape(-1).view(np.dtype(dtype).newbyteorder(">")).astype(dtype)
 
 
 def spent(coder) -> float:
@@ -61,7 +62,13 @@ def _levels(values: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     none = values[:0], None
     if len(values) == 0 or len(np.unique(values[:GLANCE])) > MOST_LEVELS:
         return none
-    book, codes = np.unique(values, return_inverse=True)
+    book = np.unique(values)
     width = 8 * values.dtype.itemsize
     cost = len(book) * width + len(values) * math.log2(len(book))
-    return (book, codes) if len(book) <= MOST_LEVELS and cost < len(values) * width else none
+    if len(book) > MOST_LEVELS or cost >= len(values) * width:
+        return none
+    codes = np.empty(len(values), np.uint8)
+    for start in range(0, len(values), PART):  # 8 bytes a value each time, not once for all
+        part = slice(start, start + PART)
+        codes[part] = np.searchsorted(book, values[part])
+    return book, codes
