@@ -6,6 +6,7 @@ reads so many files of each kind and prints what became of them; ``test_archive_
 """
 
 import argparse
+import copy
 import json
 import random
 import resource
@@ -164,15 +165,15 @@ def _spoil(tree: list, draw: random.Random) -> None:
     how = draw.choice(("replace", "replace", "remove", "insert", "repeat", "swap"))
     at = draw.randrange(len(tree) + 1)
     if how == "insert" or not tree:
-        tree.insert(at, draw.choice(ODD))
+        tree.insert(at, copy.deepcopy(draw.choice(ODD)))
         return
     at = min(at, len(tree) - 1)
     if how == "replace":
-        tree[at] = draw.choice(ODD)
+        tree[at] = copy.deepcopy(draw.choice(ODD))
     elif how == "remove":
         del tree[at]
     elif how == "repeat":
-        tree.insert(at, tree[at])
+        tree.insert(at, copy.deepcopy(tree[at]))
     else:
         draw.shuffle(tree)
 
@@ -206,7 +207,9 @@ def main() -> None:
         kinds = dict(Counter(each.kind for each in results))
         slowest = max(each.seconds for each in results)
         peak = max(each.peak for each in results)
-        print(f"{count:,} {change.__name__}: {kinds}, at most {slowest:.2f} s, {peak / 2**20:.0f} MiB")
+        print(
+            f"{count:,} {change.__name__}: {kinds}, at most {slowest:.2f} s, {peak / 2**20:.0f} MiB"
+        )
     print(f"the process after: {_resident():.0f} MiB at most")
 
 

@@ -43,10 +43,17 @@ from lib.surgery import rebuild
 
 SUFFIX = ".cnet"
 MAGIC, VERSION = b"CNET", 1
+_PARTS = [
+    *("name", "shape", "weights", "kept"),
+    *("position_bits", "value_bits", "codebook_bits", "header_bits"),
+]
 _FIXED = struct.Struct("<4sBI8sI")
 
 #: The longest header, deflated and not: some 20,000 tensors.
 MOST_HEADER = 2**20
+
+#: The most classes, or channels, of a network that is known by name.
+MOST_CLASSES = 2**20
 
 #: The largest network that is read unless more is allowed, in bytes as tensors.
 MOST_BYTES = 2**31
@@ -255,12 +262,14 @@ def sizes(archive: Archive) -> pd.DataFrame:
     table = _table(archive.state)
     _code(Meter(), table, archive.state, rows)
     head = _head(archive.network, archive.classes, archive.channels, table)
-    rows.append({"name": "header", "shape": "", "header_bits": 8 * (_FIXED.size + len(head))})
-    return pd.DataFrame(rows).fillna(0).astype({"weights": int, "kept": int})
+    header = dict.fromkeys(_PARTS, 0) | {"name": "header", "shape": ""}
+    rows.append(header | {"header_bits": 8 * (_FIXED.size + len(head))})
+    return pd.DataFrame(rows, columns=_PARTS).fillna({"header_bits": 0})
 
 
 def _head(network: str, classes: int, channels: int, table: list[_Tensor]) -> bytes:
     """The deflated header. Raises ``ValueError`` where no reader would take it."""
+    _check(network, classes, channels)
     header = [network, classes, channels]
     if not network or table != _known(network, classes, channels):
         header.append([_line(tensor) for tensor in table])
@@ -287,13 +296,23 @@ def _parsed(said: bytes) -> tuple[str, int, int, list[_Tensor]]:
     if len(said) > MOST_HEADER:
         raise ValueError(f"it has {len(said):,} bytes, more than the {MOST_HEADER:,} allowed")
     network, classes, channels, *listed = json.loads(said)
-    if not isinstance(network, str) or len(listed) > 1:
+    if len(listed) > 1:
         raise ValueError("its parts are not those of a header")
-    least = 1 if network else 0
-    if not all(type(n) is int and least <= n <= 2**20 for n in (classes, channels)):
-        raise ValueError(f"{network!r} of {classes!r} classes and {channels!r} channels")
+    _check(network, classes, channels)
     table = _listed(listed[0]) if listed else _known(network, classes, channels)
     return network, classes, channels, table
+
+
+def _check(network: str, classes: int, channels: int) -> None:
+    """Raises ``ValueError`` where no network is of such sizes."""
+    if not isinstance(network, str):
+        raise ValueError(f"network is {network!r}; it must be a name, or empty")
+    least = 1 if network else 0
+    if not all(type(n) is int and least <= n <= MOST_CLASSES for n in (classes, channels)):
+        raise ValueError(
+            f"{classes!r} classes and {channels!r} channels; both must be of {least} to "
+            f"{MOST_CLASSES:,}"
+        )
 
 
 def _listed(lines: list) -> list[_Tensor]:
