@@ -1,6 +1,7 @@
 """The compressed file gives back what was put in, bit for bit, in no more than its entropy."""
 
 import errno
+import io
 import json
 import math
 import os
@@ -78,7 +79,7 @@ KINDS = st.sampled_from(["bits", "zeros", "one value", "few", "sparse", "dead", 
 
 
 def tensor(shape, dtype, kind, seed):
-    """Patterns of bits, so that NaN, infinities, −0.0 and subnormal numbers occur in every dtype."""
+    """Patterns of bits, so that NaN, −0.0 and subnormal numbers occur in every dtype."""
     draw = np.random.default_rng(seed)
     width = DTYPES[dtype].itemsize
     size = math.prod(shape)
@@ -228,7 +229,7 @@ def test_the_fixed_part_of_a_lenet5_is_small():
 def test_tensors_of_another_network_make_no_model(state):
     content = archive.encode(state, network="lenet5", classes=2**20, channels=2**20)
     found = archive.decode(content)
-    with pytest.raises(ValueError, match="do not make a lenet5|holds? no layer"):
+    with pytest.raises(ValueError, match="do not make a lenet5"):
         found.model()
 
 
@@ -407,26 +408,17 @@ def test_an_interrupted_write_leaves_the_old_file_whole(tmp_path, monkeypatch, f
     def fail(*_, **__):
         raise failure
 
-    class Full:
+    class Full(io.FileIO):
         """A file on a full disk: half is written."""
 
-        def __init__(self, path):
-            self.file = open(path, "wb")
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            self.file.close()
-
         def write(self, content):
-            self.file.write(content[: len(content) // 2])
+            super().write(content[: len(content) // 2])
             raise failure
 
     if place == "open":
         monkeypatch.setattr(Path, "open", fail)
     elif place == "write":
-        monkeypatch.setattr(Path, "open", lambda path, mode: Full(path))
+        monkeypatch.setattr(Path, "open", Full)
     else:
         monkeypatch.setattr(os, place, fail)
     with pytest.raises(type(failure)):
