@@ -86,16 +86,16 @@ def forged(content: bytes, draw: random.Random) -> bytes:
     packed, stream = content[21 : 21 + length], content[21 + length :]
     parts = draw.choice(("header", "header", "stream", "both", "length", "deflated"))
     if parts in ("header", "both"):
-        packed = _deflated(_forged_header(zlib.decompress(packed, -zlib.MAX_WBITS), draw))
+        packed = deflated(_forged_header(zlib.decompress(packed, -zlib.MAX_WBITS), draw))
     if parts == "deflated":
         packed = draw.choice(
             (
                 b"",
                 damaged(packed, draw),
-                _deflated(b"[" * 10 ** draw.randrange(1, 7)),
-                _deflated(b"[" + b"[]," * 2 ** draw.randrange(10, 20) + b"[]]"),
-                _deflated(b'["",0,0,[' + b"0" * 2 ** draw.randrange(10, 24) + b"]]"),
-                _deflated(bytes(2 ** draw.randrange(10, 24))),
+                deflated(b"[" * 10 ** draw.randrange(1, 7)),
+                deflated(b"[" + b"[]," * 2 ** draw.randrange(10, 20) + b"[]]"),
+                deflated(b'["",0,0,[' + b"0" * 2 ** draw.randrange(10, 24) + b"]]"),
+                deflated(bytes(2 ** draw.randrange(10, 24))),
             )
         )
     if parts in ("stream", "both"):
@@ -103,8 +103,14 @@ def forged(content: bytes, draw: random.Random) -> bytes:
     claimed = len(packed)
     if parts == "length":
         claimed = draw.choice((0, 1, length - 1, length + 1, length + 4, 2**31, 2**32 - 1))
-    rest = content[9:17] + struct.pack("<I", claimed) + packed + stream
-    return content[:5] + struct.pack("<I", zlib.crc32(rest)) + rest
+    return checked(packed, stream, claimed)
+
+
+def checked(packed: bytes, stream: bytes = b"", claimed: int | None = None) -> bytes:
+    """A file of a deflated header and a stream, its checksum right; ``claimed``: n as it says."""
+    length = len(packed) if claimed is None else claimed
+    rest = bytes(8) + struct.pack("<I", length) + packed + stream
+    return b"CNET\x01" + struct.pack("<I", zlib.crc32(rest)) + rest
 
 
 def outcome(content: bytes) -> Outcome:
@@ -131,7 +137,8 @@ def outcomes(change, count: int, seed: int = 0) -> list[Outcome]:
         tracemalloc.stop()
 
 
-def _deflated(said: bytes) -> bytes:
+def deflated(said: bytes) -> bytes:
+    """As a header is."""
     deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     return deflate.compress(said) + deflate.flush()
 
@@ -145,7 +152,7 @@ def _forged_header(said: bytes, draw: random.Random) -> bytes:
     for _ in range(draw.choice((0, 1, 1, 2, 5))):
         _spoil(header, draw)
     if draw.random() < 0.05:
-        lines = [[str(i), draw.choice(("bool", "float64")), [1, 1]] for i in range(1000)]
+        lines = [[str(i), draw.choice(("bool", "float64")), [3, 5]] for i in range(450)]
         header = ["", 0, 0, lines * draw.choice((1, 2))]
     said = json.dumps(header).encode()
     if draw.random() < 0.1:

@@ -418,12 +418,13 @@ def test_an_interrupted_write_leaves_the_old_file_whole(tmp_path, monkeypatch, f
     if place == "open":
         monkeypatch.setattr(Path, "open", fail)
     elif place == "write":
-        monkeypatch.setattr(Path, "open", Full)
+        monkeypatch.setattr(Path, "open", lambda path, mode: Full(path, mode))
     else:
         monkeypatch.setattr(os, place, fail)
-    with pytest.raises(type(failure)):
+    with pytest.raises(type(failure)) as raised:
         archive.write(file, {"a": torch.ones(2)})
     monkeypatch.undo()
+    assert raised.value is failure
     assert file.read_bytes() == before
     assert list(tmp_path.iterdir()) == [file]
 

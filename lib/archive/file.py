@@ -148,6 +148,8 @@ def write(
     ``network``, ``classes`` and ``channels`` are what :func:`lib.networks.build` takes; without
     them every tensor's name and shape is in the file, and whoever reads it brings the
     architecture. ``provenance`` is 8 bytes of the reader's concern alone: of a run's hash, say.
+    Every bit is kept, so −0.0 is a value like any other and costs as much: mask weights by
+    ``torch.where``, since a product with a mask leaves many.
 
     The file is written beside its place and renamed, so an interruption or a full disk leaves an
     older file as it was. Raises ``ValueError`` as :func:`encode`, ``OSError`` where it cannot be
@@ -206,8 +208,9 @@ def encode(
 ) -> bytes:
     """The file's content: see :func:`write`.
 
-    Cost: some 60 ns a weight on one core. Raises ``ValueError`` for a tensor of a dtype that is
-    not in ``DTYPES``, an unknown network, and a provenance that is not of 8 bytes.
+    Cost: one core some 0.1 µs a weight from 10⁷ weights on (2 µs at 10⁶), and the memory of the
+    largest tensor twice. Raises ``ValueError`` for what no reader would take: a tensor that is not
+    a dense one of ``DTYPES``, an unknown network, a provenance that is not of 8 bytes.
     """
     if len(provenance) != 8:
         raise ValueError(f"provenance has {len(provenance)} bytes; it must have 8")
