@@ -148,8 +148,8 @@ def write(
     ``network``, ``classes`` and ``channels`` are what :func:`lib.networks.build` takes; without
     them every tensor's name and shape is in the file, and whoever reads it brings the
     architecture. ``provenance`` is 8 bytes of the reader's concern alone: of a run's hash, say.
-    Every bit is kept, so −0.0 is a value like any other and costs as much: mask weights by
-    ``torch.where``, since a product with a mask leaves many.
+    Every bit is kept, but for the sign of a zero: −0.0, of which a product with a mask leaves many,
+    comes back as 0.0.
 
     The file is written beside its place and renamed, so an interruption or a full disk leaves an
     older file as it was. Raises ``ValueError`` as :func:`encode`, ``OSError`` where it cannot be
@@ -489,6 +489,7 @@ def _code_tensor(
 def _patterns(tensors: list[Tensor], pattern: np.dtype) -> np.ndarray:
     """The bits of the tensors, one after the other, as unsigned integers (n,)."""
     whole = torch.cat([t.contiguous().reshape(-1) for t in tensors])
+    whole[whole == 0] = 0  # −0.0 too
     return whole.view(torch.uint8).numpy().view(pattern)
 
 

@@ -17,7 +17,7 @@ from lib.archive.symbols import code_choice, code_symbols
 STRENGTHS = (8, 64, 512, 4096)
 
 #: The writer tries them on this many entries at most.
-TRIED = 2**21
+TRIED = 2**18
 
 #: Entries in a block at least, and blocks in a layer at most: what is counted within a block
 #: changes no probability in it.

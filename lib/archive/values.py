@@ -1,7 +1,7 @@
 """The nonzero values: a codebook and codes where few are distinct, bytes of each place where not.
 
 Values are handled as bit patterns, unsigned integers, so that what is read is what was written to
-the last bit, NaN and negative zero included.
+the last bit, NaN included.
 """
 
 import math
