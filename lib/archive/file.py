@@ -21,7 +21,6 @@ dtype (biases, normalisation) are coded as one, after them. Nothing is executed 
 import copy
 import json
 import math
-import os
 import struct
 import zlib
 from collections.abc import Callable, Mapping
@@ -34,7 +33,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from lib import networks
+from lib import atomic, networks
 from lib.archive.coder import Broken, Decoder, Encoder, Meter
 from lib.archive.positions import code_flags, code_positions
 from lib.archive.symbols import code_number
@@ -163,17 +162,7 @@ def write(
 
 def save(path: Path | str, content: bytes) -> int:
     """Puts an encoded network in ``path``, whole or not at all, and returns its size in bytes."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    atomic.write(Path(path), content)
     return len(content)
 
 
