@@ -21,7 +21,6 @@ dtype (biases, normalisation) are coded as one, after them. Nothing is executed 
 import copy
 import json
 import math
-import os
 import struct
 import zlib
 from collections.abc import Callable, Mapping
@@ -34,7 +33,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from lib import networks
+from lib import atomic, networks
 from lib.archive.coder import Broken, Decoder, Encoder, Meter
 from lib.archive.positions import code_flags, code_positions
 from lib.archive.symbols import code_number
@@ -129,6 +128,11 @@ class _Tensor:
         return np.dtype(f"u{DTYPES[self.dtype].itemsize}")
 
     @property
+    def kernel(self) -> tuple[int, int]:
+        """Height and width of its kernels: the last two of four dimensions, one by one else."""
+        return self.shape[-2:] if len(self.shape) == 4 else (1, 1)
+
+    @property
     def large(self) -> bool:
         """Whether it is coded by itself."""
         return len(self.shape) > 1
@@ -163,17 +167,7 @@ def write(
 
 def save(path: Path | str, content: bytes) -> int:
     """Puts an encoded network in ``path``, whole or not at all, and returns its size in bytes."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    atomic.write(Path(path), content)
     return len(content)
 
 
@@ -426,7 +420,8 @@ def _matrix_positions(tensor: _Tensor, fed: np.ndarray | None):
 
     def place(coder, count: int, mask: np.ndarray | None = None) -> np.ndarray:
         given = None if mask is None else mask.reshape(height, width)
-        return code_positions(coder, height, width, given, fed=likely).reshape(count)
+        found = code_positions(coder, height, width, given, fed=likely, kernel=tensor.kernel)
+        return found.reshape(count)
 
     return place
 
@@ -463,15 +458,15 @@ def _code_tensor(
         mask = np.ones(tensor.count, bool)
     placed = spent(coder)
     values = None if flat is None else (flat[mask] if zeros else flat)
-    count = int(np.count_nonzero(mask))
-    values, book = code_values(coder, count, tensor.pattern, values)
+    kernels = mask.reshape(-1, *tensor.kernel)
+    values, book = code_values(coder, kernels, tensor.pattern, values)
     if rows is not None:
         rows.append(
             {
                 "name": tensor.name,
                 "shape": "×".join(map(str, tensor.shape)),
                 "weights": tensor.count,
-                "kept": count,
+                "kept": len(values),
                 "position_bits": placed - start,
                 "value_bits": spent(coder) - placed - book,
                 "codebook_bits": book,
