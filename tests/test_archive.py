@@ -481,7 +481,8 @@ def golden():
         "tied": sparse,
         "steps": torch.tensor(10**12),
         "none": torch.empty(0, 3, dtype=torch.int8),
-        "strange": torch.tensor([torch.inf, -0.0, 1e-45], dtype=torch.float64),
+        "kernels": (torch.arange(72).reshape(2, 4, 3, 3) % 7 - 3) / 4,
+        "strange": torch.tensor([torch.inf, torch.nan, 1e-45], dtype=torch.float64),
     }
 
 
