@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 from lib import archive, budget
 from lib.networks import compressible
 from lib.optimizers import METHODS
-from lib.optimizers.file_budget import STEPS, FileADMM, FitFile, least_bytes
+from lib.optimizers.file_budget import STEPS, FileADMM, FitFile, impossible, least_bytes
 from lib.optimizers.method import Method
 from lib.rounding import each, round_to
 from lib.training import Schedule, recalibrate
@@ -345,12 +345,9 @@ class _Job:
         As many weights as fit get one bit more than the others, so that the file is used up.
         """
         state = self.model.state_dict()
-        least = least_bytes(self.model, **self.described)
+        least = least_bytes(self.model, as_written=self.as_before, **self.described)
         if size < least:
-            raise ValueError(
-                f"a file of {size:,} bytes is impossible for this network: with every weight zero "
-                f"it takes {least:,}"
-            )
+            raise ValueError(impossible(size, least))
 
         def size_at(bits: int, more: int = 0) -> int:
             mixed = self.as_before(_mixed(state, bits, more))

@@ -109,12 +109,9 @@ class FileADMM(ADMM):
         layers = len(compressible(model))
         self.positions = torch.full((layers,), FIRST_POSITION)
         self.correction = 1.0
-        least = least_bytes(model, **self.described)
-        if self.file_bytes <= least:
-            raise ValueError(
-                f"a file of {self.file_bytes:,} bytes is impossible for this network: with every "
-                f"weight zero it takes {least:,}; ask for more"
-            )
+        least = least_bytes(model, as_written=self.as_written, **self.described)
+        if self.file_bytes < least:
+            raise ValueError(impossible(self.file_bytes, least))
         self.fixed = 8 * least
         # W as the last projection found it
         self.before = [weight.detach().clone() for weight in compressible(model).values()]
@@ -233,7 +230,7 @@ class FitFile(Method):
 
     @torch.no_grad()
     def start(self, model: nn.Module) -> None:
-        state = model.state_dict()
+        self.model, state = model, model.state_dict()
         most, least = OTHERS
 
         def with_others(significant: int) -> dict[str, Tensor]:
@@ -248,35 +245,47 @@ class FitFile(Method):
 
     def _pruned(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """The network without its smallest weights: the fewest whose loss makes it fit."""
-        matrices = [value for value in state.values() if value.dim() > 1]
-        sizes = torch.cat([value.abs().flatten() for value in matrices])
+        weights = {id(w): w for w in (state[key(name)] for name in compressible(self.model))}
+        sizes = torch.cat([weight.abs().flatten() for weight in weights.values()])
         order = sizes[sizes > 0].sort(descending=True).values
 
         def left(count: int) -> dict[str, Tensor]:
-            bound = order[count]
-            return each(state, lambda v: v * (v.abs() > bound) if v.dim() > 1 else v)
+            bound = order[count] if count < len(order) else -1
+            return each(state, lambda v: v.where(v.abs() > bound, 0) if id(v) in weights else v)
 
         # so many of the largest stay
-        place = bisect_right(range(len(order)), self.file_bytes, key=lambda n: self._size(left(n)))
+        choices = range(len(order) + 1)
+        place = bisect_right(choices, self.file_bytes, key=lambda n: self._size(left(n)))
         if not place:
-            raise ValueError(
-                f"a file of {self.file_bytes:,} bytes is impossible for this network: ask for more"
-            )
-        return left(place - 1)
+            raise ValueError(impossible(self.file_bytes, self._size(left(0))))
+        return left(choices[place - 1])
 
     def _size(self, state: dict[str, Tensor]) -> int:
         return len(archive.encode(state, **self.described))
 
 
-def least_bytes(model: nn.Module, **described) -> int:
+def least_bytes(
+    model: nn.Module,
+    *,
+    as_written: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict,
+    **described,
+) -> int:
     """The file's size with every compressible weight zero, all else rounded: none is smaller."""
     places = {weight.data_ptr() for weight in compressible(model).values()}
     state = rounded(
-        each(model.state_dict(), lambda v: v * 0 if v.data_ptr() in places else v),
+        each(model.state_dict(), lambda v: torch.zeros_like(v) if v.data_ptr() in places else v),
         matrices=CODEBOOK,
         others=min(OTHERS),
     )
-    return len(archive.encode(state, **described))
+    return len(archive.encode(as_written(state), **described))
+
+
+def impossible(size: int, least: int) -> str:
+    """What is said of a file that cannot be that small."""
+    return (
+        f"a file of {size:,} bytes is impossible for this network: with every weight zero it takes "
+        f"{least:,}; ask for that at least"
+    )
 
 
 def key(name: str) -> str:
@@ -321,7 +330,12 @@ def _graph(model: nn.Module, input_shape: tuple[int, ...] | None) -> dict:
         followed = norms(model, input_shape=input_shape)
     except ValueError:
         return {}  # not a network whose graph is known
-    return {name: (feed.source, followed.get(feed.source)) for name, feed in found.items()}
+    layers = compressible(model)
+    return {
+        name: (feed.source, followed.get(feed.source))
+        for name, feed in found.items()
+        if name in layers and feed.source in layers
+    }
 
 
 def _choose(errors: Tensor, counts: list[int], positions: list[float], units: int) -> Tensor:
