@@ -14,18 +14,27 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.parametrize import ParametrizationList
 from tqdm.auto import tqdm
 
 from lib import archive, budget
 from lib.networks import compressible
 from lib.optimizers import METHODS
-from lib.optimizers.file_budget import STEPS, FileADMM, FitFile, impossible, least_bytes
+from lib.optimizers.file_budget import (
+    STEPS,
+    FileADMM,
+    FitFile,
+    impossible,
+    least_bytes,
+    refill,
+)
 from lib.optimizers.method import Method
 from lib.rounding import each, round_to
 from lib.training import Schedule, recalibrate
@@ -46,6 +55,9 @@ PULL, RISE = 35.0, 20.0
 
 #: How many times LC's μ rises.
 LC_RISE = 200.0
+
+#: The share of a budget in bytes that the file takes at least.
+FILLED = 0.97
 
 #: From so many significant bits on, rounding alone makes a file that is small enough for a budget
 #: in bytes; a float32 has 24.
@@ -77,21 +89,45 @@ class Compressed:
         """Writes the file and returns its size in bytes; see :func:`lib.archive.write`."""
         return archive.save(path, self.content)
 
-    def __str__(self) -> str:
+    def tables(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """What is printed: the file's tensors, and the network before and after."""
         share = self.layers[["position_bits", "value_bits", "codebook_bits"]].sum(axis=1)
-        table = pd.DataFrame(
+        kept = 100 * self.layers["kept"] / self.layers["weights"].clip(1)
+        tensors = pd.DataFrame(
             {
                 "tensor": self.layers["name"],
                 "shape": self.layers["shape"],
-                "kept, %": (100 * self.layers["kept"] / self.layers["weights"].clip(1)).round(2),
+                "kept, %": kept.round(2),
                 "bytes": (share / 8).round().astype(int),
             }
         )
         rows = {"before": self.before, "after": self.after}
-        lines = [f"budget: {self.budget}", table.to_string(index=False), ""]
-        lines += [pd.DataFrame(rows).to_string(na_rep="")]
+        whole = pd.DataFrame(rows, dtype=object).dropna(how="all").map(_said)
+        return tensors, whole
+
+    def __str__(self) -> str:
+        tensors, whole = self.tables()
+        lines = [f"budget: {self.budget}", tensors.to_string(index=False), "", whole.to_string()]
         lines += [f"left alone: {name}, {reason}" for name, reason in self.left_alone.items()]
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        tensors, whole = self.tables()
+        lines = [f"left alone: {name}, {reason}" for name, reason in self.left_alone.items()]
+        said = "".join(f"<p>{escape(line)}</p>" for line in [f"budget: {self.budget}", *lines])
+        return whole.to_html() + tensors.to_html(index=False) + said
+
+
+def curve(found: Sequence[Compressed]) -> pd.DataFrame:
+    """Size against accuracy: a row a budget, the dense network first."""
+    dense = {"budget": "none", **found[0].before}
+    return pd.DataFrame([dense, *({"budget": one.budget, **one.after} for one in found)])
+
+
+def _said(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
 
 
 def compress(
@@ -143,6 +179,8 @@ def compress(
             raise ValueError("the list of budgets is empty: give one at least")
         options = dict(method=method, loss=loss, validation=validation, epochs=epochs, lr=lr)
         options |= dict(weight_decay=weight_decay, described=described, quiet=quiet)
+        for one in budget:
+            parse(one, model)  # a wrong one is refused before any is trained
         return [compress(model, data, one, **options) for one in budget]
     job = _Job(model, data, loss, validation, described or {}, quiet)
     kind, amount = parse(budget, model)
@@ -160,11 +198,11 @@ def compress(
 
     if kind != "bytes" or not job.round_to_fit(amount):
         first, second = _stages(job, kind, chosen, amount, schedule)
-        job.train(first, schedule)
-        job.train(second, on)
+        job.train(first, schedule, f"{budget}: {chosen}")
+        job.train(second, on, f"{budget}: training on")
         job.restore_dtypes()
         if kind == "bytes":
-            FitFile(file_bytes=amount, **job.described).start(job.model)
+            job.fit(amount)
     return job.result(str(budget), before)
 
 
@@ -254,18 +292,27 @@ class _Job:
                 raise ValueError("the data hold no batch")
         except TypeError as error:
             raise ValueError("the data have no length: give a DataLoader or a list") from error
+        batch = next(iter(data))
+        if not isinstance(batch, Sequence) or len(batch) < 2 or not _tensors(batch):
+            raise ValueError("a batch of the data must be tensors, (inputs, targets) or with more")
+        if not any(True for _ in model.parameters()):
+            raise ValueError("the model has no parameters to compress")
         self.data, self.loss, self.quiet = data, loss, quiet
         self.validation = data if validation is None else validation
         self.described = described
         self.dtypes = {name: value.dtype for name, value in model.state_dict().items()}
         self.model = copy.deepcopy(model).float()
+        self.came = copy.deepcopy(model.state_dict())
         self.left_alone = _left_alone(self.model)
-        *inputs, _ = next(iter(data))
+        *inputs, _ = batch
         image = len(inputs) == 1 and inputs[0].dim() == 4 and inputs[0].is_floating_point()
         self.image_shape = tuple(inputs[0].shape[1:]) if image else None
 
-    def train(self, method: Method, schedule: Schedule) -> None:
-        """Trains in place; as the workbook's loop, but for data that come in batches."""
+    def train(self, method: Method, schedule: Schedule, said: str) -> None:
+        """Trains in place; as the workbook's loop, but for data that come in batches.
+
+        ``said`` stands before the progress bar.
+        """
         model = self.model
         network = method.start(model) or model
         model.train()
@@ -282,8 +329,8 @@ class _Job:
         ends = {
             steps * (i + 1) // method.periods_per_epoch - 1 for i in range(method.periods_per_epoch)
         }
-        bar = tqdm(total=schedule.epochs * steps, unit="step", disable=self.quiet, mininterval=1.0)
-        with bar:
+        total = schedule.epochs * steps
+        with tqdm(total=total, desc=said, unit="step", disable=self.quiet, mininterval=1.0) as bar:
             for epoch in range(schedule.epochs):
                 network.train()
                 for i, (inputs, targets) in enumerate(self._batches(self.data, torch.float32)):
@@ -310,8 +357,7 @@ class _Job:
                 if method.done:
                     break
         if method.finish():
-            inputs = (inputs for inputs, _ in self._batches(self.data, torch.float32))
-            recalibrate(model, (one[0] for one in inputs))
+            recalibrate(model, (inputs for inputs, _ in self._batches(self.data, torch.float32)))
         model.requires_grad_(True)
 
     @torch.no_grad()
@@ -323,12 +369,16 @@ class _Job:
         classes = True
         for inputs, targets in self._batches(self.validation, dtype):
             outputs = model(*inputs)
-            losses += float(self.loss(outputs.float(), targets)) * len(targets)
-            classes = classes and outputs.dim() == 2 and targets.dim() == 1
-            classes = classes and not targets.is_floating_point()
+            if isinstance(outputs, Tensor):
+                outputs = outputs.float()
+            losses += float(self.loss(outputs, targets)) * len(targets)
+            classes = classes and isinstance(outputs, Tensor) and outputs.dim() == 2
+            classes = classes and targets.dim() == 1 and not targets.is_floating_point()
             if classes:
                 right += int((outputs.argmax(1) == targets).sum())
             seen += len(targets)
+        if not seen:
+            raise ValueError("the validation data hold no batch: give a DataLoader or a list")
         weights = compressible(model).values()
         return {
             "loss": losses / seen,
@@ -365,6 +415,22 @@ class _Job:
             state[name].copy_(value)
         self.restore_dtypes()
         return True
+
+    @torch.no_grad()
+    def fit(self, size: int) -> None:
+        """Rounds the compressed network to a file of ``size`` bytes, and fills that up.
+
+        Near the least that is possible, what was trained may have biases that are longer than they
+        came: then the network as it came is pruned to fit.
+        """
+        asked = {"file_bytes": size, **self.described}
+        try:
+            FitFile(**asked).start(self.model)
+        except ValueError:
+            self.model.load_state_dict(self.came)
+            FitFile(**asked).start(self.model)
+        if len(archive.encode(self.model, **self.described)) < FILLED * size:
+            refill(self.model, self.came, **asked)
 
     def restore_dtypes(self) -> None:
         """The dtypes that the model came with."""
@@ -410,14 +476,22 @@ def _mixed(state: dict[str, Tensor], bits: int, more: int) -> dict[str, Tensor]:
     return each(state, mix)
 
 
+def _tensors(batch: Sequence) -> bool:
+    return all(isinstance(part, Tensor) for part in batch)
+
+
 def _left_alone(model: nn.Module) -> dict[str, str]:
     """Name → why, of parameters with two dimensions or more that no method takes."""
     taken = {weight.data_ptr() for weight in compressible(model).values()}
     found = {}
     for name, parameter in model.named_parameters():
         if parameter.dim() > 1 and parameter.data_ptr() not in taken:
-            owner = type(model.get_submodule(name.rpartition(".")[0])).__name__
-            found[name] = (
-                f"a parameter of {owner}: convolutions, linear layers and embeddings are compressed"
-            )
+            owner = model.get_submodule(name.rpartition(".")[0])
+            if isinstance(owner, ParametrizationList):
+                found[name] = "a weight is computed from it: remove the parametrization to compress"
+            else:
+                found[name] = (
+                    f"a parameter of {type(owner).__name__}: convolutions, linear layers and "
+                    "embeddings are compressed"
+                )
     return found

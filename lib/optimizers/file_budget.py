@@ -6,7 +6,8 @@ what they come to in a file of the network as it is, measured after each project
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from lib.optimizers.method import Method
 from lib.projections.codebook import assign, fit_codebooks
 from lib.projections.knapsack import MAX_BITWIDTH, project_fixed_bitwidth
 from lib.projections.multiple_choice import Option, greedy, undominated
-from lib.rounding import each, rounded
+from lib.rounding import each, round_to, rounded
 from lib.surgery import feeds, norms
 
 #: Costs are counted in halves of a bit, so that a nonzero may cost up to 32 bits.
@@ -245,16 +246,16 @@ class FitFile(Method):
 
     def _pruned(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """The network without its smallest weights: the fewest whose loss makes it fit."""
-        weights = {id(w): w for w in (state[key(name)] for name in compressible(self.model))}
-        sizes = torch.cat([weight.abs().flatten() for weight in weights.values()])
-        order = sizes[sizes > 0].sort(descending=True).values
+        weights = [state[key(name)] for name in compressible(self.model)]
+        places = {id(w): place for w, place in zip(weights, _places(weights), strict=True)}
 
         def left(count: int) -> dict[str, Tensor]:
-            bound = order[count] if count < len(order) else -1
-            return each(state, lambda v: v.where(v.abs() > bound, 0) if id(v) in weights else v)
+            return each(
+                state, lambda v: v.where(places[id(v)] < count, 0) if id(v) in places else v
+            )
 
         # so many of the largest stay
-        choices = range(len(order) + 1)
+        choices = range(sum(int(w.count_nonzero()) for w in weights) + 1)
         place = bisect_right(choices, self.file_bytes, key=lambda n: self._size(left(n)))
         if not place:
             raise ValueError(impossible(self.file_bytes, self._size(left(0))))
@@ -286,6 +287,46 @@ def impossible(size: int, least: int) -> str:
         f"a file of {size:,} bytes is impossible for this network: with every weight zero it takes "
         f"{least:,}; ask for that at least"
     )
+
+
+@torch.no_grad()
+def refill(
+    model: nn.Module, reserve: Mapping[str, Tensor], *, file_bytes: int, **described
+) -> None:
+    """Weights that are zero get their values in ``reserve`` again, the largest first, while they
+    fit in a file of ``file_bytes`` bytes. ``reserve`` is a state dict of the same network.
+    """
+    state = model.state_dict()
+    weights = [state[key(name)] for name in compressible(model)]
+    kept = [reserve[key(name)].to(w) for name, w in zip(compressible(model), weights, strict=True)]
+    gone = [round_to(r, CODEBOOK).where(w == 0, 0) for r, w in zip(kept, weights, strict=True)]
+    places = _places(gone)
+    found = {w.data_ptr(): (g, p) for w, g, p in zip(weights, gone, places, strict=True)}
+
+    def filled(count: int) -> dict[str, Tensor]:
+        def fill(value: Tensor) -> Tensor:
+            values, place = found.get(value.data_ptr(), (value, None))
+            return value if place is None else value + values.where(place < count, 0)
+
+        return each(state, fill)
+
+    choices = range(sum(int(values.count_nonzero()) for values in gone) + 1)
+    place = bisect_right(
+        choices, file_bytes, key=lambda n: len(archive.encode(filled(n), **described))
+    )
+    for name, value in filled(choices[max(0, place - 1)]).items():
+        state[name].copy_(value)
+
+
+def _places(weights: list[Tensor]) -> list[Tensor]:
+    """Each weight's place among all of them, 0 the largest; of equal ones the first comes first."""
+    sizes = torch.cat([weight.abs().flatten() for weight in weights])
+    places = torch.empty_like(sizes, dtype=torch.long)
+    places[sizes.argsort(descending=True, stable=True)] = torch.arange(
+        len(sizes), device=sizes.device
+    )
+    parts = places.split([weight.numel() for weight in weights])
+    return [part.view(weight.shape) for part, weight in zip(parts, weights, strict=True)]
 
 
 def key(name: str) -> str:
@@ -328,13 +369,15 @@ def _graph(model: nn.Module, input_shape: tuple[int, ...] | None) -> dict:
     try:
         found = feeds(model, input_shape=input_shape)
         followed = norms(model, input_shape=input_shape)
-    except ValueError:
+    except (ValueError, ModuleNotFoundError):  # the extra "surgery" may not be installed
         return {}  # not a network whose graph is known
-    layers = compressible(model)
+    owners = Counter(value.data_ptr() for value in model.state_dict().values())
+    # a unit that is dead in one place may be alive in another that shares its weights
+    alone = {name for name, w in compressible(model).items() if owners[w.data_ptr()] == 1}
     return {
         name: (feed.source, followed.get(feed.source))
         for name, feed in found.items()
-        if name in layers and feed.source in layers
+        if name in alone and feed.source in alone
     }
 
 
