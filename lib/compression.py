@@ -59,6 +59,9 @@ LC_RISE = 200.0
 #: The share of a budget in bytes that the file takes at least.
 FILLED = 0.97
 
+#: Significant bits of the weights that fill it up, tried in turn.
+REFILLED = (8, 12, 16, 24)
+
 #: From so many significant bits on, rounding alone makes a file that is small enough for a budget
 #: in bytes; a float32 has 24.
 ROUNDED, EXACT = 4, 24
@@ -301,7 +304,7 @@ class _Job:
         self.validation = data if validation is None else validation
         self.described = described
         self.dtypes = {name: value.dtype for name, value in model.state_dict().items()}
-        self.model = copy.deepcopy(model).float()
+        self.model = copy.deepcopy(model).float().requires_grad_(True)
         self.came = copy.deepcopy(model.state_dict())
         self.left_alone = _left_alone(self.model)
         *inputs, _ = batch
@@ -347,9 +350,10 @@ class _Job:
                     optimizer.step()
                     method.after_step(rate)
                     if i in ends:
-                        if not math.isfinite(float(value.detach())):
+                        last = float(value.detach())
+                        if not math.isfinite(last):
                             raise ValueError(
-                                f"the loss was {float(value)} in epoch {epoch + 1}: lower lr "
+                                f"the loss was {last} in epoch {epoch + 1}: lower lr "
                                 f"({schedule.lr:g} here) or look at the data"
                             )
                         method.after_period()
@@ -395,9 +399,6 @@ class _Job:
         As many weights as fit get one bit more than the others, so that the file is used up.
         """
         state = self.model.state_dict()
-        least = least_bytes(self.model, as_written=self.as_before, **self.described)
-        if size < least:
-            raise ValueError(impossible(size, least))
 
         def size_at(bits: int, more: int = 0) -> int:
             mixed = self.as_before(_mixed(state, bits, more))
@@ -406,6 +407,9 @@ class _Job:
         choices = range(ROUNDED, EXACT + 1)
         place = bisect_right(choices, size, key=size_at)
         if not place:
+            least = least_bytes(self.model, as_written=self.as_before, **self.described)
+            if size < least:
+                raise ValueError(impossible(size, min(least, size_at(ROUNDED))))
             return False
         bits = choices[place - 1]
         values = sum(value.numel() for value in state.values())
@@ -429,14 +433,16 @@ class _Job:
         except ValueError:
             self.model.load_state_dict(self.came)
             FitFile(**asked).start(self.model)
-        if len(archive.encode(self.model, **self.described)) < FILLED * size:
-            refill(self.model, self.came, **asked)
+        for significant in REFILLED:
+            if len(archive.encode(self.model, **self.described)) >= FILLED * size:
+                break
+            refill(self.model, self.came, significant=significant, **asked)
 
     def restore_dtypes(self) -> None:
-        """The dtypes that the model came with."""
+        """The dtypes that the model came with, and zeros without a sign, which a file pays for."""
         for name, tensor in [*self.model.named_parameters(), *self.model.named_buffers()]:
-            if name in self.dtypes:
-                tensor.data = tensor.data.to(self.dtypes[name])
+            if tensor.is_floating_point():
+                tensor.data = tensor.data.to(self.dtypes.get(name, tensor.dtype)) + 0
 
     def result(self, said: str, before: dict) -> Compressed:
         content = archive.encode(self.model, **self.described)

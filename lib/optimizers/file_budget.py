@@ -283,23 +283,27 @@ def least_bytes(
 
 def impossible(size: int, least: int) -> str:
     """What is said of a file that cannot be that small."""
-    return (
-        f"a file of {size:,} bytes is impossible for this network: with every weight zero it takes "
-        f"{least:,}; ask for that at least"
-    )
+    return f"a file of {size:,} bytes is impossible for this network: the least is {least:,}"
 
 
 @torch.no_grad()
 def refill(
-    model: nn.Module, reserve: Mapping[str, Tensor], *, file_bytes: int, **described
+    model: nn.Module,
+    reserve: Mapping[str, Tensor],
+    *,
+    file_bytes: int,
+    significant: int = CODEBOOK,
+    **described,
 ) -> None:
-    """Weights that are zero get their values in ``reserve`` again, the largest first, while they
-    fit in a file of ``file_bytes`` bytes. ``reserve`` is a state dict of the same network.
+    """Gives weights that are zero their values in ``reserve`` again, the largest of them first.
+
+    So many as fit in a file of ``file_bytes`` bytes, each to so many ``significant`` bits.
+    ``reserve`` is a state dict of the same network.
     """
     state = model.state_dict()
     weights = [state[key(name)] for name in compressible(model)]
     kept = [reserve[key(name)].to(w) for name, w in zip(compressible(model), weights, strict=True)]
-    gone = [round_to(r, CODEBOOK).where(w == 0, 0) for r, w in zip(kept, weights, strict=True)]
+    gone = [round_to(r, significant).where(w == 0, 0) for r, w in zip(kept, weights, strict=True)]
     places = _places(gone)
     found = {w.data_ptr(): (g, p) for w, g, p in zip(weights, gone, places, strict=True)}
 
