@@ -1,4 +1,7 @@
-"""The command line: ``python -m lib list | run | export | merge | verify | readme``."""
+"""The command line: ``python -m lib list | run | export | merge | verify | readme | …``.
+
+The commands about files of compressed networks are in :mod:`lib.file_commands`.
+"""
 
 import argparse
 import json
@@ -9,14 +12,14 @@ from datetime import datetime
 from itertools import chain
 from pathlib import Path
 
-from lib import batch, data, experiments, paths, runs, transfer
+from lib import batch, data, experiments, file_commands, paths, runs, transfer
 from lib.data import DataUnavailable
 from lib.experiments import Entry
 from lib.training import Diverged, OutOfTime
 from lib.verify import verify
 
 #: What is reported in one line; anything else is a bug and shows its traceback.
-EXPECTED = (ValueError, DataUnavailable, Diverged, BrokenProcessPool)
+EXPECTED = (ValueError, OSError, DataUnavailable, Diverged, BrokenProcessPool)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -208,6 +211,7 @@ def _parser() -> argparse.ArgumentParser:
     verifying.add_argument("--dataset", choices=datasets, default="mnist")
 
     command("readme", write_readme)
+    file_commands.add(command)
     return parser
 
 

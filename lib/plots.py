@@ -288,7 +288,7 @@ def file_parts(table: pd.DataFrame, *, title: str) -> Figure:
     """
     figure, axis = plt.subplots(figsize=(7.2, 0.55 * len(table) + 1.9))
     left = np.zeros(len(table))
-    hatches = ("", "///", "...", "xxx")
+    hatches = ("", "///", "...", "xxx", "|||")
     for column, hatch in zip(table, hatches, strict=False):
         axis.barh(
             np.arange(len(table)),

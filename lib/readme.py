@@ -138,7 +138,7 @@ def _table_3() -> str:
             "drop, points": _drops(table),
             "dense → compressed": _accuracies(table),
             "entropy rate": table["entropy_rate"].map("{:,.0f}×".format).where(ours, ""),
-            "file, bytes": table["estimated_bytes"].map("{:,.0f}".format).where(ours, ""),
+            "file, bytes": report.shown(table["file_bytes"], "{:,.0f}", unknown=""),
         }
     )
     return _markdown(shown)
@@ -168,7 +168,7 @@ def _table_4() -> str:
             "dense → compressed": _accuracies(ours),
             "drop against control": ours["control_drop"].map("{:.2f}".format),
             "entropy rate": ours["entropy_rate"].map("{:,.1f}×".format),
-            "file, bytes": ours["estimated_bytes"].map("{:,.0f}".format),
+            "file, bytes": report.shown(ours["file_bytes"], "{:,.0f}", unknown=""),
             "epochs": report.printed(ours)["epochs, dense + then"].tolist(),
         }
         parts += [f"Ours, {data.describe(MIRROR)}:", _markdown(_shown_4(ours).assign(**stated))]
@@ -181,7 +181,7 @@ def _shown_4(table: pd.DataFrame) -> pd.DataFrame:
     modes = {"joint": "joint", "prune": "pruning only", "quantize": "quantization only"}
 
     def stated(column: str, form: str) -> list[str]:
-        return ["" if pd.isna(value) else form.format(value) for value in table[column]]
+        return report.shown(table[column], form, unknown="")
 
     return pd.DataFrame(
         {

@@ -1,12 +1,11 @@
 """Run folders in, tables out: the papers' numbers beside ours, drops paired seed by seed."""
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
-from lib import budget, data, experiments, paths, runs
+from lib import archive, budget, data, experiments, paths, runs
 from lib.experiments import Experiment
 from lib.runs import Run
 
@@ -23,7 +22,7 @@ OURS = (
     "dense_accuracy",
     "accuracy",
     "entropy_rate",
-    "estimated_bytes",
+    "file_bytes",
 )
 
 
@@ -75,11 +74,17 @@ def interval(compressed: Sequence[Run], *, against: str = "dense") -> tuple[floa
     return float(low), float(high)
 
 
+def file_bytes(found: Sequence[Run]) -> float:
+    """The mean size of the runs' files; NaN where one is older than the archive."""
+    sizes = [run.result["file_bytes"] for run in found]
+    return float("nan") if None in sizes else float(np.mean(sizes))
+
+
 def table_3(rows: Sequence[Sequence[Run]], *, dataset: str) -> pd.DataFrame:
     """ADMM Table 3: the paper's rows, then ours, a row for each experiment's runs over seeds.
 
     Ours also have the absolute accuracy (%), the drop against the dense network trained on, the
-    entropy rate and the bytes of a file with positions, codebooks and biases.
+    entropy rate and the bytes of the network's file.
     """
     paper = reported("admm_table3").assign(source="reported", data="mnist")
     paper["automated"] = paper["automated"] == "yes"
@@ -153,19 +158,21 @@ def figure_2(histories: Mapping[float, pd.DataFrame]) -> pd.DataFrame:
 
 
 def file_parts(run: Run) -> dict[str, float]:
-    """What a file of the network would hold, in bytes; the parts sum to ``estimated_bytes``.
+    """What the file of the final network holds, in bytes; the parts sum to its size.
 
-    Positions and values as an ideal coder leaves them (zero-order entropy, layer by layer),
-    codebooks and biases (with normalisation) in 32 bits.
+    ``values``, ``positions`` and ``codebooks`` of the layers' weights; ``biases`` are all vectors,
+    normalisation among them; ``frame`` is header, checksum and rounding.
     """
-    layers = run.layers
-    parts = {
-        "values": layers["value_bits"].sum() / 8,
-        "positions": layers["position_bits"].sum() / 8,
-        "codebooks": layers["codebook_bits"].sum() / 8,
+    parts = archive.parts(run.file(run.state()))
+    matrices = parts["shape"].str.contains("×", na=False)
+    layers = parts[matrices]
+    return {
+        "values": layers["values"].sum(),
+        "positions": layers["positions"].sum(),
+        "codebooks": layers["codebook"].sum(),
+        "biases": parts["total"][~matrices & parts["shape"].notna()].sum(),
+        "frame": parts["total"][parts["shape"].isna()].sum(),
     }
-    # estimated_bytes rounds the sum of these three up to whole bytes
-    return parts | {"biases": run.result["estimated_bytes"] - math.ceil(sum(parts.values()))}
 
 
 def printed(table: pd.DataFrame) -> pd.DataFrame:
@@ -180,19 +187,19 @@ def printed(table: pd.DataFrame) -> pd.DataFrame:
         "method": table["method"],
         **({"mode": table["mode"]} if networks else {}),
         "data": table["data"],
-        "nonzero, %": _shown(table["nonzero_percent"], "{:.1f}"),
-        "mean bits": _shown(table["mean_bits"], "{:.2f}"),
-        **({"rate as in the paper": _shown(table["paper_rate"], rate)} if networks else {}),
-        "nominal rate": _shown(table["rate"], rate),
-        "drop, points": _shown(table["drop_points"], "{:.2f}"),
-        "sd": _shown(table["drop_sd"], "{:.2f}"),
-        "n": _shown(table["n"], "{:.0f}"),
+        "nonzero, %": shown(table["nonzero_percent"], "{:.1f}"),
+        "mean bits": shown(table["mean_bits"], "{:.2f}"),
+        **({"rate as in the paper": shown(table["paper_rate"], rate)} if networks else {}),
+        "nominal rate": shown(table["rate"], rate),
+        "drop, points": shown(table["drop_points"], "{:.2f}"),
+        "sd": shown(table["drop_sd"], "{:.2f}"),
+        "n": shown(table["n"], "{:.0f}"),
         **({"epochs, dense + then": _schedules(table)} if networks else {}),
-        "drop against control": _shown(table["control_drop"], "{:.2f}"),
-        "dense, %": _shown(table["dense_accuracy"], "{:.2f}"),
-        "compressed, %": _shown(table["accuracy"], "{:.2f}"),
-        "entropy rate": _shown(table["entropy_rate"], "{:,.0f}×"),
-        "estimated bytes": _shown(table["estimated_bytes"], "{:,.0f}"),
+        "drop against control": shown(table["control_drop"], "{:.2f}"),
+        "dense, %": shown(table["dense_accuracy"], "{:.2f}"),
+        "compressed, %": shown(table["accuracy"], "{:.2f}"),
+        "entropy rate": shown(table["entropy_rate"], "{:,.0f}×"),
+        "file, bytes": shown(table["file_bytes"], "{:,.0f}"),
     }
     return pd.DataFrame(columns).reset_index(drop=True)
 
@@ -283,7 +290,7 @@ def speed(table: pd.DataFrame) -> pd.DataFrame:
         {
             "step": table["step"],
             "images/s": table["images_per_second"].map("{:,.0f}".format),
-            "times the one before": _shown(table["times_before"], "{:.2f}×"),
+            "times the one before": shown(table["times_before"], "{:.2f}×"),
             "times the plain loop": table["times_plain"].map("{:.2f}×".format),
         }
     )
@@ -297,12 +304,13 @@ def none(name: str, dataset: str) -> str:
     )
 
 
-def _shown(column: pd.Series, form: str) -> list[str]:
-    return ["–" if pd.isna(value) else form.format(value) for value in column]
+def shown(column: pd.Series, form: str, *, unknown: str = "–") -> list[str]:
+    """A table's column as it is read: formatted, ``unknown`` where nothing is stated."""
+    return [unknown if pd.isna(value) else form.format(value) for value in column]
 
 
 def _schedules(table: pd.DataFrame) -> list[str]:
-    columns = (_shown(table[name], "{:.0f}") for name in ("dense_epochs", "epochs"))
+    columns = (shown(table[name], "{:.0f}") for name in ("dense_epochs", "epochs"))
     return [
         "–" if dense == "–" else f"{dense} + {then}" for dense, then in zip(*columns, strict=True)
     ]
@@ -336,7 +344,7 @@ def _row(compressed: Sequence[Run], dataset: str) -> dict:
         "dense_accuracy": 100 * mean["dense_accuracy"],
         "accuracy": 100 * mean["accuracy"],
         "entropy_rate": mean["entropy_rate"],
-        "estimated_bytes": mean["estimated_bytes"],
+        "file_bytes": file_bytes(compressed),
     }
 
 

@@ -68,9 +68,10 @@ def head_to_head(dataset: str, network: str) -> pd.DataFrame:
     """All methods to the same budgets: a row for each method and rate, of the runs that are there.
 
     ``asked`` is the nominal rate of the budget, ``rate`` and ``entropy_rate`` are what the weights
-    have. Accuracies are in percent, drops in points, means and sd over seeds. ``epochs`` are those
-    of one compressed network, ``search_epochs`` those of the search that its rates come from, and
-    ``tuning_epochs`` those of the trials of the method's knobs, which serve all its rows.
+    have, ``file_bytes`` is their file's size. Accuracies are in percent, drops in points, means and
+    sd over seeds. ``epochs`` are those of one compressed network, ``search_epochs`` those of the
+    search that its rates come from, and ``tuning_epochs`` those of the trials of the method's
+    knobs, which serve all its rows.
     """
     rows = []
     for (method, rate), experiment in comparison.rows(dataset, network).items():
@@ -89,7 +90,7 @@ def _row(method: str, rate: float, experiment: Experiment, found: Sequence[Run])
         "asked": rate,
         "rate": results["nominal_rate"].mean(),
         "entropy_rate": results["entropy_rate"].mean(),
-        "estimated_bytes": results["estimated_bytes"].mean(),
+        "file_bytes": report.file_bytes(found),
         "accuracy": accuracy.mean(),
         "accuracy_sd": accuracy.std(),
         "drop": lost["drop"],
@@ -266,7 +267,7 @@ def printed(table: pd.DataFrame) -> pd.DataFrame:
             "method": table["method"],
             "nominal rate": [f"{rate:,.0f}×" for rate in table["rate"]],
             "entropy rate": [f"{rate:,.0f}×" for rate in table["entropy_rate"]],
-            "estimated bytes": [f"{size:,.0f}" for size in table["estimated_bytes"]],
+            "file, bytes": report.shown(table["file_bytes"], "{:,.0f}"),
             "accuracy, %": with_spread("accuracy"),
             "drop, points": with_spread("drop"),
             "drop against control": [f"{drop:.2f}" for drop in table["control_drop"]],

@@ -335,7 +335,7 @@ def both(found: Found) -> pd.DataFrame:
                 "reduction": 100 * (1 - run.result["macs"] / run.result["dense_macs"]),
                 "rate": 32 * dense / run.result["nominal_bits"],
                 "own_rate": run.result["nominal_rate"],
-                "estimated_bytes": run.result["estimated_bytes"],
+                "file_bytes": run.result["file_bytes"],
                 "epochs": run.result["epochs"],
             }
         )
@@ -366,7 +366,7 @@ SHOWN = {
     "parameters": ("parameters", "{:,.0f}"),
     "rate": ("rate", "{:,.1f}×"),
     "own_rate": ("rate of what DF left", "{:,.1f}×"),
-    "estimated_bytes": ("estimated bytes", "{:,.0f}"),
+    "file_bytes": ("file, bytes", "{:,.0f}"),
     "B_d": ("B_d, %", "{:.1f}"),
     "B": ("B at the end, %", "{:.1f}"),
     "missed": ("B − B_d", "{:+.1f}"),

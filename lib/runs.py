@@ -14,7 +14,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,9 +25,9 @@ import numpy as np
 import pandas as pd
 import torch
 from filelock import FileLock
-from torch import nn
+from torch import Tensor, nn
 
-from lib import budget, data, networks, paths, weights
+from lib import archive, atomic, budget, data, networks, paths, weights
 from lib.checkpoints import Checkpoint
 from lib.data import Dataset
 from lib.experiments import Experiment, Stage, specification
@@ -95,23 +95,47 @@ class Run:
         apart = self.folder.parent.parent / "weights" / f"{self.id}.safetensors"
         return apart if self.result.get("weights_apart") else self.folder / WEIGHTS
 
-    def model(self) -> nn.Module:
-        """The final network, on the CPU, in evaluation mode. ``Damaged`` without its weights."""
+    def state(self) -> dict[str, Tensor]:
+        """The final network's tensors, on the CPU. ``Damaged`` where they are not at hand."""
         if not self.weights.exists():
             raise Damaged(
                 f"the weights of {self.id} are not at hand: those of over {MOST_BYTES:,} bytes and "
                 f"of controls are not committed; delete {self.folder} to train it again"
             )
-        model = self.dense_model()
-        state = weights.unpack(self.weights)
+        return weights.unpack(self.weights)
+
+    def model(self) -> nn.Module:
+        """The final network, on the CPU, in evaluation mode. ``Damaged`` without its weights."""
+        state, model = self.state(), self.dense_model()
         rebuild(model, state).load_state_dict(state)
         return model.eval()
 
+    @property
+    def architecture(self) -> dict[str, str | int]:
+        """``network``, ``classes`` and ``channels``."""
+        network = self.result["network"]
+        # runs older than these two keys are all of lenet5, with its usual ten classes
+        channels = self.result.get("channels", networks.INPUT_SHAPES[network][0])
+        classes = self.result.get("classes", 10)
+        return {"network": network, "classes": classes, "channels": channels}
+
     def dense_model(self) -> nn.Module:
         """A freshly drawn network, whole, of the kind that was compressed."""
-        # runs older than these two keys are all of lenet5, with its usual ten classes
-        classes, channels = self.result.get("classes", 10), self.result.get("channels")
-        return networks.build(self.result["network"], classes=classes, channels=channels)
+        kind = dict(self.architecture)
+        return networks.build(kind.pop("network"), **kind)
+
+    def file(self, state: Mapping[str, Tensor]) -> bytes:
+        """The archive of the final network, of its :meth:`state`: what ``file_bytes`` counts.
+
+        Its provenance is the first 8 bytes of the SHA-256 of the run's id, a line break and the
+        SHA-256 of its weights file in hexadecimal. Raises ``ValueError`` where the archive, read
+        back, is not ``state`` bit for bit.
+        """
+        digest = hashlib.sha256(f"{self.id}\n{self.result['files'][WEIGHTS]}".encode()).digest()
+        content = archive.encode(state, **self.architecture, provenance=digest[:8])
+        if not _same_bits(archive.decode(content).state, state):
+            raise ValueError(f"the archive of {self.id} does not hold its weights")
+        return content
 
 
 def read(folder: Path) -> Run:
@@ -320,7 +344,7 @@ def _write(experiment, seed, before, model, dataset, rows, device, threads) -> N
         "test_loss": losses[1],
         "control_accuracy": control and control.result["accuracy"],
         **budget.summary(model),
-        "file_bytes": None,
+        "file_bytes": None,  # below, once there are weights to write
         "macs": budget.macs(model, dataset.shape),
         "dense_macs": budget.macs(dense, dataset.shape),
         "epochs": experiment.epochs,
@@ -352,17 +376,43 @@ def _write(experiment, seed, before, model, dataset, rows, device, threads) -> N
     result["files"] = {k: hashlib.sha256(v).hexdigest() for k, v in contents.items()}
     result["weights_apart"] = len(contents[WEIGHTS]) > MOST_BYTES or _is_control(experiment)
     run = Run(folder_of(experiment, seed), result)
+    # of the weights as they are kept: there a zero has no sign
+    result["file_bytes"] = len(run.file(weights.parse(contents[WEIGHTS])))
     if result["weights_apart"]:
         run.weights.parent.mkdir(parents=True, exist_ok=True)
-        partial = run.weights.with_suffix(".partial")
-        partial.write_bytes(contents.pop(WEIGHTS))
-        os.replace(partial, run.weights)
+        atomic.write(run.weights, contents.pop(WEIGHTS))
     contents["result.json"] = _json(result).encode()
     older = run.folder.with_name(f".{run.id}.older")
     if present(run.folder):  # trained again for its weights
         os.rename(run.folder, older)
     install(run.folder, contents)
     shutil.rmtree(older, ignore_errors=True)
+
+
+def _same_bits(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    """Whether two states have the same names in the same order, and tensors alike to the bit.
+
+    But for the sign of a zero, which a file does not keep.
+    """
+
+    def bits(tensor: Tensor) -> tuple:
+        whole = tensor.detach().cpu().reshape(-1) + 0  # −0 + 0 = 0
+        return tensor.dtype, tensor.shape, whole.view(torch.uint8).numpy().tobytes()
+
+    return [*one] == [*other] and all(bits(one[name]) == bits(other[name]) for name in one)
+
+
+def fill_file_bytes(run: Run) -> int:
+    """Measures ``file_bytes`` of a finished run and writes it into its result.json, alone.
+
+    For runs older than the archive, or than its format. Raises ``Damaged`` where the weights are
+    not at hand, and as :meth:`Run.file`.
+    """
+    size = len(run.file(run.state()))
+    if size != run.result["file_bytes"]:
+        result = run.result | {"file_bytes": size}
+        atomic.write(run.folder / "result.json", _json(result).encode())
+    return size
 
 
 def _is_control(experiment: Experiment) -> bool:

@@ -11,6 +11,9 @@ from lib.training import predict
 EXACT = ("nominal_bits", "parameters", "macs", "estimated_bytes")
 CLOSE = ("kept_fraction", "mean_bits", "nominal_rate", "entropy_rate")
 
+#: By what share a file's size may differ: another zlib deflates its header to other lengths.
+FILE_SHARE = 0.01
+
 
 def verify(run: Run, *, device: str = "cpu") -> list[str]:
     """What of ``run`` does not come out again, in words; an empty list where all of it does.
@@ -36,6 +39,10 @@ def verify(run: Run, *, device: str = "cpu") -> list[str]:
         for key in CLOSE
         if abs(found[key] - result[key]) > 1e-9 * abs(result[key])
     ]
+    size = len(run.file(run.state()))
+    # a run older than the archive claims no size
+    if abs(size - (result["file_bytes"] or size)) > FILE_SHARE * size:
+        problems.append(f"file_bytes: {result['file_bytes']} claimed, {size} found")
     if abs(accuracy - claimed) * len(dataset.test) > 2.5:
         problems.append(f"accuracy: {claimed} claimed, {accuracy} found")
     if dataset.fingerprint != result["data_fingerprint"]:

@@ -42,17 +42,24 @@ def unpack(file: Path) -> dict[str, Tensor]:
     size = file.stat().st_size
     if size > MOST_BYTES:
         raise ValueError(f"{file} has {size:,} bytes, more than the {MOST_BYTES:,} allowed")
-    content = file.read_bytes()
     try:
-        shapes = _shapes(content)
-        tensors = load(content)
-        state = {}
-        for name, shape in shapes.items():
-            kinds = ("raw", "mask", "values", "codes", "codebook")
-            parts = {k: tensors[f"{name}|{k}"] for k in kinds if f"{name}|{k}" in tensors}
-            state[name] = _whole(parts, shape)
+        return parse(file.read_bytes())
     except _MALFORMED as error:
         raise ValueError(f"{file} is not a whole weights file: {error}") from error
+
+
+def parse(content: bytes) -> dict[str, Tensor]:
+    """The state whose :func:`pack` is ``content``; a negative zero may have lost its sign.
+
+    Raises one of several errors where it is not: see :func:`unpack`.
+    """
+    shapes = _shapes(content)
+    tensors = load(content)
+    state = {}
+    for name, shape in shapes.items():
+        kinds = ("raw", "mask", "values", "codes", "codebook")
+        parts = {k: tensors[f"{name}|{k}"] for k in kinds if f"{name}|{k}" in tensors}
+        state[name] = _whole(parts, shape)
     return state
 
 

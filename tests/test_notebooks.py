@@ -10,7 +10,16 @@ from collections.abc import Callable
 import nbformat
 import pytest
 
-from lib import experiments, paths, report, report_comparison, report_df, report_lc, runs
+from lib import (
+    experiments,
+    paths,
+    report,
+    report_bytes,
+    report_comparison,
+    report_df,
+    report_lc,
+    runs,
+)
 
 FILES = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
 MOST_BYTES = 1_000_000
@@ -40,6 +49,7 @@ COMMITTED: dict[str, Callable[[], str]] = {
     "df-both": report_df.committed_both,
     "df-table-5": report_df.committed_table_5,
     "df-table-5-beside": report_df.committed_table_5_beside,
+    "coders": report_bytes.committed_coders,
 }
 
 HOME = re.compile(r"/(?:home|Users|root)\b/?|[A-Z]:\\\\?Users|/tmp/", re.IGNORECASE)

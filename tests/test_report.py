@@ -46,7 +46,7 @@ RESULT = {
     "nominal_bits": 1_100,
     "nominal_rate": 32 * 5_000 / 1_100,
     "entropy_rate": 500.0,
-    "estimated_bytes": 4_000,
+    "file_bytes": 4_000,
 }
 
 
@@ -108,6 +108,22 @@ def test_a_drop_is_the_mean_of_paired_differences(compressed):
     assert math.isnan(alone["drop_sd"])
 
 
+def test_a_file_that_was_not_made_leaves_a_blank(compressed):
+    found = compressed((990, 990, 980), (990, 990, 980))
+    assert report.file_bytes(found) == 4_000
+    found[1].result["file_bytes"] = None
+    table = report.table_3([found], dataset="mnist")
+    assert math.isnan(table["file_bytes"].iloc[-1])
+    assert report.printed(table)["file, bytes"].iloc[-1] == "–"
+
+
+def test_the_parts_of_a_file_sum_to_it(trained):
+    parts = report.file_parts(trained)
+    assert sum(parts.values()) == pytest.approx(trained.result["file_bytes"])
+    assert 0 < parts["codebooks"] < parts["values"]
+    assert parts["biases"] == pytest.approx(4 * 580, rel=0.2)
+
+
 def test_an_interval_of_networks_that_fail_alike_is_a_point(compressed):
     assert report.interval(compressed((990, 990, 990))) == (0, 0)
     # every image lost is certain, whatever is drawn
@@ -157,7 +173,7 @@ def test_table_3_has_the_papers_rows_and_ours(compressed):
     assert row["dense_accuracy"] == pytest.approx(99.1)
     assert row["accuracy"] == pytest.approx(98.95)
     assert (row["n"], row["data"]) == (2, "mnist")
-    assert (row["entropy_rate"], row["estimated_bytes"]) == (500, 4_000)
+    assert (row["entropy_rate"], row["file_bytes"]) == (500, 4_000)
 
 
 def test_table_3_without_runs_is_the_papers_alone():

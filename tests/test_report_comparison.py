@@ -10,7 +10,7 @@ import pytest
 from lib import plots_comparison, report, report_comparison
 from lib.experiments import comparison, curve
 
-KNOWN = {"nominal_rate": 500.0, "entropy_rate": 100.0, "estimated_bytes": 10_000}
+KNOWN = {"nominal_rate": 500.0, "entropy_rate": 100.0, "file_bytes": 10_000}
 
 
 def run(accuracy, *, dense=0.98, control=0.99, kept=0.05, amount=0.05, **result):

@@ -36,7 +36,7 @@ def run(accuracy, *, dense=0.90, control=0.92, macs=500, lr=0.1, **result):
             "parameters": 100,
             "nominal_bits": 32 * 50,
             "nominal_rate": 2.0,
-            "estimated_bytes": 1234,
+            "file_bytes": 1234,
             "epochs": 25,
         }
         | result,

@@ -1,5 +1,6 @@
 """Run folders are whole or absent, and a run that was interrupted is the run that was not."""
 
+import hashlib
 import itertools
 import json
 import os
@@ -13,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
-from lib import budget, data, networks, paths, runs, training
+from lib import archive, budget, data, networks, paths, runs, training
 from lib.checkpoints import Checkpoint
 from lib.data import load
 from lib.experiments import Experiment, Stage
@@ -266,6 +267,39 @@ def test_no_gpu_is_said_before_anything_is_trained(results, tiny, monkeypatch):
 
 
 # ------------------------------------------------------------------------ whole or not at all
+
+
+def test_the_file_is_of_the_final_network_and_says_which_run_it_is_of(trained):
+    content = trained.file(trained.state())
+    assert len(content) == trained.result["file_bytes"]
+    found = archive.decode(content)
+    model = found.model()
+    for name, tensor in trained.model().state_dict().items():
+        assert torch.equal(model.state_dict()[name], tensor)
+    weights = hashlib.sha256((trained.folder / runs.WEIGHTS).read_bytes()).hexdigest()
+    said = hashlib.sha256(f"{trained.id}\n{weights}".encode()).digest()
+    assert found.provenance == said[:8]
+
+
+def test_a_file_that_is_read_back_otherwise_is_refused(trained, monkeypatch):
+    state = trained.state()
+    wrong = state | {"fc2.bias": -state["fc2.bias"]}
+    monkeypatch.setattr(archive, "decode", lambda content: archive.Archive(wrong))
+    with pytest.raises(ValueError, match=f"the archive of {trained.id} does not hold its weights"):
+        trained.file(state)
+
+
+def test_file_bytes_are_filled_in_and_nothing_else_changes(trained):
+    file = trained.folder / "result.json"
+    as_written = file.read_text()
+    older = as_written.replace(
+        f'"file_bytes": {trained.result["file_bytes"]}', '"file_bytes": null'
+    )
+    assert older != as_written
+    file.write_text(older)
+    assert runs.fill_file_bytes(runs.read(trained.folder)) == trained.result["file_bytes"]
+    assert file.read_text() == as_written
+    assert {f.name for f in trained.folder.iterdir()} == {*FILES, runs.WEIGHTS, "result.json"}
 
 
 @pytest.mark.parametrize("name", [*FILES, runs.WEIGHTS, "result.json"])

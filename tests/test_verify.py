@@ -39,7 +39,7 @@ def test_a_good_run_is_verified(trained, tiny):
 @pytest.mark.parametrize(
     "key",
     [
-        *("nominal_bits", "parameters", "macs", "estimated_bytes"),
+        *("nominal_bits", "parameters", "macs", "estimated_bytes", "file_bytes"),
         *("kept_fraction", "mean_bits", "nominal_rate", "entropy_rate", "accuracy"),
     ],
 )
@@ -47,6 +47,10 @@ def test_a_claim_that_does_not_come_out_is_reported(trained, key):
     claim = trained.result[key] * 1.02
     (problem,) = verify(rewrite(trained, **{key: claim}))
     assert problem.startswith(f"{key}: {claim} claimed, {trained.result[key]} found")
+
+
+def test_a_run_older_than_the_archive_claims_no_file(trained):
+    assert verify(rewrite(trained, file_bytes=None)) == []
 
 
 def test_two_images_are_forgiven_and_three_are_not(trained):

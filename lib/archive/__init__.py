@@ -1,5 +1,17 @@
 """The compressed network as a file: small, whole or refused, the same weights on any machine."""
 
 from lib.archive.file import SUFFIX, Archive, Unreadable, decode, encode, read, save, sizes, write
+from lib.archive.parts import parts
 
-__all__ = ["SUFFIX", "Archive", "Unreadable", "decode", "encode", "read", "save", "sizes", "write"]
+__all__ = [
+    "SUFFIX",
+    "Archive",
+    "Unreadable",
+    "decode",
+    "encode",
+    "parts",
+    "read",
+    "save",
+    "sizes",
+    "write",
+]

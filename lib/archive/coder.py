@@ -79,9 +79,9 @@ class Decoder:
 
     def symbols(self, weights: np.ndarray, count: int, symbols: None = None) -> np.ndarray:
         if len(weights) == 1:
-            return np.zeros(count, np.int64)
+            return np.zeros(count, np.int32)
         model = constriction.stream.model.Categorical(weights.astype(np.float64), perfect=False)
-        return self._read(model, count).astype(np.int64)
+        return self._read(model, count)
 
     def finish(self) -> None:
         """Raises :class:`Broken` where the stream goes on beyond what was read."""

@@ -1,11 +1,13 @@
 """Where a layer's nonzeros are: a model that adapts to rows and columns, zero once they are dead.
 
-A trained layer's nonzeros crowd in some rows (filters, units) and columns (their inputs). Rows and
-columns without any are named first, a flag each, and left out. What remains is coded in blocks of
-a row, each entry with the probability that the rows and columns gave so far.
+A trained layer's nonzeros crowd in some rows (filters, units), in some columns (their inputs) and,
+in a kernel, beside one another. Rows and columns without any are named first, a flag each, and left
+out. What remains is coded in blocks of a row, each entry with the probability that its row, its
+column and its neighbours gave so far.
 """
 
 from math import sqrt
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,10 +16,13 @@ from lib.archive.symbols import code_choice, code_symbols
 
 #: With how many entries of the layer's mean density a row or column starts: few where rows and
 #: columns differ much, many where they do not. The writer tries each and says which.
-STRENGTHS = (8, 64, 512, 4096)
+STRENGTHS = (8, 64, 512, 4096, 2**17)
+
+#: The same for how many of an entry's two neighbours are nonzero.
+NEIGHBOURS = 32
 
 #: The writer tries them on this many entries at most.
-TRIED = 2**21
+TRIED = 2**18
 
 #: Entries in a block at least, and blocks in a layer at most: what is counted within a block
 #: changes no probability in it.
@@ -27,46 +32,86 @@ MOST_BLOCKS = 2**13
 #: No probability comes nearer to 0 or 1: about twice what the coder's 24 bits can say.
 LEAST_P = 2.0**-22
 
+#: A row of billions of ones would round its density to 1, whose odds are no number.
+MOST_DENSITY = 1 - 2.0**-30
+
 #: The first guess of the density: 1 in 20, worth 20 entries.
 GUESS = (1, 20)
 
 
+class _Layout(NamedTuple):
+    """The live columns in the order in which they are coded: by place in the kernel, then input."""
+
+    order: np.ndarray  # (live,) which column
+    neighbours: np.ndarray | None  # (2, live) places in that order: left, above; ``live``: none
+    starts: list[int]  # where a place in the kernel begins: a block does not reach beyond
+
+
 def code_positions(
-    coder, rows: int, columns: int, mask: np.ndarray | None = None, *, fed: np.ndarray | None = None
+    coder,
+    rows: int,
+    columns: int,
+    mask: np.ndarray | None = None,
+    *,
+    fed: np.ndarray | None = None,
+    kernel: tuple[int, int] = (1, 1),
 ) -> np.ndarray:
     """Codes a mask of (``rows``, ``columns``) bool; reads it where ``mask`` is ``None``.
 
-    Entry (i, j) is a nonzero with odds, per row and per column and of the layer so far,
+    Entry (i, j) is a nonzero with odds
 
-        o = (o_row · o_column)^¾ / √o_layer,  the densities p = (k + s·p_layer) / (n + s),
+        o = (o_row · o_column · o_neighbours)^¾ / o_layer^(5/4),
 
-    k of n entries seen being nonzeros, s one of ``STRENGTHS``. (With exponents 1, 1 and −1 row
-    and column would count as independent witnesses; they are not quite.) Cost O(rows·columns) in
-    vectors of a block. Nothing but the mask is coded: zero-order entropy is the bound where rows
-    and columns are alike, and it costs some (rows + columns)·½log₂(n/s) bits to learn otherwise.
+    of the densities p = (k + s·p_layer) / (n + s) so far, k of n entries seen being nonzeros: in
+    the row, in the column, among entries with as many nonzero neighbours, in the layer. s is one of
+    ``STRENGTHS``. (With exponents 1, 1, 1 and −2 they would count as independent witnesses; they
+    are not quite.) Cost O(rows·columns) in vectors of a block. Nothing but the mask is coded:
+    zero-order entropy is the bound where rows and columns are alike, and it costs some
+    (rows + columns)·½log₂(n/s) bits to learn otherwise.
 
     ``fed`` (columns,) bool says which columns are likely to be alive: those whose input is.
+    ``kernel`` is (height, width) of the kernels of which a row consists; the neighbours of an entry
+    are those to its left and above in its kernel. Where it is one by one there are none.
     """
     some_rows = code_flags(coder, rows, None if mask is None else mask.any(axis=1))
     some_columns = code_flags(coder, columns, None if mask is None else mask.any(axis=0), fed)
-    alive = np.ix_(some_rows, some_columns)
+    if some_rows.sum() <= 1 or some_columns.sum() <= 1:  # then every entry where they meet is one
+        return np.logical_and.outer(some_rows, some_columns)
+    layout = _layout(some_columns, kernel)
+    alive = np.ix_(some_rows.nonzero()[0], layout.order)
     inner = None if mask is None else mask[alive]
-    size = (np.count_nonzero(some_rows), np.count_nonzero(some_columns))
-    turned = size[0] > size[1]  # the longer side in vectors
+    size = (np.count_nonzero(some_rows), len(layout.order))
+    turned = layout.neighbours is None and size[0] > size[1]  # the longer side in vectors
     if turned:
         inner, size = None if inner is None else inner.T, size[::-1]
+        layout = _layout(np.ones(size[1], bool), (1, 1))
 
     chosen = code_choice(
         coder,
         len(STRENGTHS),
-        None if inner is None else lambda meter, s: _try(meter, inner, STRENGTHS[s]),
+        None if inner is None else lambda meter, s: _try(meter, layout, inner, STRENGTHS[s]),
     )
-    found = _code(coder, *size, STRENGTHS[chosen], inner)
+    found = _code(coder, size[0], layout, STRENGTHS[chosen], inner)
     if mask is not None:
         return mask
     whole = np.zeros((rows, columns), bool)
     whole[alive] = found.T if turned else found
     return whole
+
+
+def _layout(some_columns: np.ndarray, kernel: tuple[int, int]) -> _Layout:
+    height, width = kernel
+    live = np.count_nonzero(some_columns)
+    if height * width == 1:
+        return _Layout(some_columns.nonzero()[0], None, [0])
+    # (height, width, inputs): the column of each place and input, and whether it lives
+    column = np.moveaxis(np.arange(len(some_columns)).reshape(-1, height, width), 0, -1)
+    lives = some_columns[column]
+    place = np.where(lives, np.cumsum(lives).reshape(lives.shape) - 1, live)
+    left, above = np.full_like(place, live), np.full_like(place, live)
+    left[:, 1:], above[1:] = place[:, :-1], place[:-1]
+    starts = np.concatenate([[0], np.cumsum(lives.sum(axis=2).reshape(-1))[:-1]])
+    return _Layout(column[lives], np.stack([left[lives], above[lives]]), starts.tolist())
 
 
 def code_flags(
@@ -76,41 +121,62 @@ def code_flags(
     likely = np.ones(count, bool) if likely is None else likely
     found = np.empty(count, bool)
     for part in (likely, ~likely):
-        given = None if flags is None else flags[part]
+        given = None if flags is None else flags[part].astype(np.uint8)
         found[part] = code_symbols(coder, 2, np.count_nonzero(part), given)
     return found
 
 
-def _try(meter: Meter, inner: np.ndarray, strength: int) -> None:
+def _try(meter: Meter, layout: _Layout, inner: np.ndarray, strength: int) -> None:
     rows = min(len(inner), TRIED // max(1, inner.shape[1]) + 1)
-    _code(meter, rows, inner.shape[1], strength, inner[:rows])
+    _code(meter, rows, layout, strength, inner[:rows])
 
 
 def _code(
-    coder, rows: int, columns: int, strength: int, mask: np.ndarray | None = None
+    coder, rows: int, layout: _Layout, strength: int, mask: np.ndarray | None = None
 ) -> np.ndarray:
     """Row by row, block by block."""
-    block = max(LEAST_BLOCK, -(-rows * columns // MOST_BLOCKS))
+    columns = len(layout.order)
+    blocks = _blocks(rows, columns, layout.starts)
     found = np.zeros((rows, columns), bool) if mask is None else mask
-    in_columns = np.zeros(columns)
+    in_columns = np.zeros(columns, np.int32)
+    beside = np.zeros((2, 3), np.int64)  # nonzeros and all, with 0, 1 and 2 nonzero neighbours
     ones, seen = GUESS
     for i in range(rows):
         in_row = 0
-        for start in range(0, columns, block):
-            part = slice(start, min(start + block, columns))
+        row_so_far = np.zeros(columns + 1, np.int8)  # the last one is the neighbour that is none
+        for part in blocks:
             layer = ones / seen
-            row = _odds((in_row + strength * layer) / (start + strength))
+            row = _odds(min((in_row + strength * layer) / (part.start + strength), MOST_DENSITY))
             column = _odds((in_columns[part] + strength * layer) / (i + strength))
-            # o = (o_row·o_column)^¾ / √o_layer, of square roots, which every machine rounds alike
-            both = row * column
-            odds = np.sqrt(both * np.sqrt(both)) / sqrt(_odds(layer))
+            density = _odds(layer)
+            near = density
+            if layout.neighbours is not None:
+                count = row_so_far[layout.neighbours[:, part]].sum(axis=0)
+                p_near = (beside[0] + NEIGHBOURS * layer) / (beside[1] + NEIGHBOURS)
+                near = _odds(np.minimum(p_near, MOST_DENSITY))[count]
+            # o = (o_row·o_column·o_neighbours)^¾ / o_layer^(5/4), of square roots, which every
+            # machine rounds alike
+            all_three = row * column * near
+            odds = np.sqrt(all_three * np.sqrt(all_three)) / (density * sqrt(sqrt(density)))
             p = np.clip(odds / (1 + odds), LEAST_P, 1 - LEAST_P)
             bits = coder.bits(p, None if mask is None else mask[i, part])
-            found[i, part] = bits
-            count = int(np.count_nonzero(bits))
-            in_row, ones, seen = in_row + count, ones + count, seen + len(bits)
+            found[i, part] = row_so_far[part] = bits
+            new = int(np.count_nonzero(bits))
+            in_row, ones, seen = in_row + new, ones + new, seen + len(bits)
+            if layout.neighbours is not None:
+                beside += [np.bincount(count[bits], minlength=3), np.bincount(count, minlength=3)]
         in_columns += found[i]
     return found
+
+
+def _blocks(rows: int, columns: int, starts: list[int]) -> list[slice]:
+    """The parts of a row that are coded at once."""
+    block = max(LEAST_BLOCK, -(-rows * columns // MOST_BLOCKS))
+    return [
+        slice(place, min(place + block, end))
+        for start, end in zip(starts, [*starts[1:], columns], strict=True)
+        for place in range(start, end, block)
+    ]
 
 
 def _odds(p):

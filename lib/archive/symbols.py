@@ -19,21 +19,43 @@ SHARE = 8
 LEAST_BLOCK = 8
 
 
+class Frequencies:
+    """How often each symbol was seen so far, in a sequence that comes in parts."""
+
+    def __init__(self, alphabet: int, prior: int):
+        self.weights = np.full(alphabet, prior, np.int64)
+        self.done = 0
+
+    def code(self, coder, count: int, symbols: np.ndarray | None = None) -> np.ndarray:
+        """Codes the next ``count`` symbols; reads them where ``symbols`` is ``None``."""
+        alphabet = len(self.weights)
+        found = np.empty(count, np.min_scalar_type(alphabet - 1))
+        start = 0
+        while start < count:
+            end = min(count, start + max(LEAST_BLOCK, self.done // SHARE))
+            given = None if symbols is None else symbols[start:end]
+            found[start:end] = coder.symbols(self.weights, end - start, given)
+            self.weights += ONE * np.bincount(found[start:end], minlength=alphabet)
+            self.done += end - start
+            start = end
+        return found
+
+
 def code_symbols(coder, alphabet: int, count: int, symbols: np.ndarray | None = None) -> np.ndarray:
     """Codes ``count`` symbols of 0 … ``alphabet`` − 1; reads them where ``symbols`` is ``None``.
 
-    Within O(alphabet·log count) bits of their zero-order entropy; returns (count,) integers.
+    Within O(alphabet·log count) bits of their zero-order entropy; returns (count,) unsigned
+    integers, of one byte where they fit.
     """
     if alphabet == 1 or count == 0:
-        return np.zeros(count, np.int64)
-    prior = code_choice(
-        coder,
-        len(PRIORS),
-        None
-        if symbols is None
-        else lambda meter, each: _code(meter, alphabet, PRIORS[each], symbols[:TRIED]),
-    )
-    return _code(coder, alphabet, PRIORS[prior], symbols, count)
+        return np.zeros(count, np.uint8)
+
+    def attempt(meter: Meter, way: int) -> None:
+        tried = symbols[:TRIED]
+        Frequencies(alphabet, PRIORS[way]).code(meter, len(tried), tried)
+
+    prior = code_choice(coder, len(PRIORS), None if symbols is None else attempt)
+    return Frequencies(alphabet, PRIORS[prior]).code(coder, count, symbols)
 
 
 def code_number(coder, below: int, number: int | None = None) -> int:
@@ -51,19 +73,3 @@ def code_choice(coder, count: int, attempt: Callable[[Meter, int], None] | None 
             attempt(meter, way)
         best = min(range(count), key=lambda way: meters[way].spent)
     return code_number(coder, count, best)
-
-
-def _code(
-    coder, alphabet: int, prior: int, symbols: np.ndarray | None, count: int | None = None
-) -> np.ndarray:
-    count = len(symbols) if count is None else count
-    found = np.empty(count, np.int64)
-    weights = np.full(alphabet, prior, np.int64)
-    done = 0
-    while done < count:
-        part = slice(done, min(count, done + max(LEAST_BLOCK, done // SHARE)))
-        given = None if symbols is None else np.asarray(symbols[part], np.int64)
-        found[part] = coder.symbols(weights, part.stop - done, given)
-        weights += ONE * np.bincount(found[part], minlength=alphabet)
-        done = part.stop
-    return found

@@ -155,15 +155,15 @@ class FileADMM(ADMM):
 
     def _measure(self) -> None:
         """What positions cost now, what is fixed, and how far the costs were from the file."""
-        file = self._file(self.compressed())
-        table = archive.sizes(archive.Archive(file)).set_index("name")
+        file = archive.Archive(self._file(self.compressed()), **self.described)
+        table = archive.sizes(file).set_index("name")
+        spent = table[[column for column in table if column.endswith("_bits")]]
         layers = table.loc[[key(name) for name in self.names]]
-        kept = torch.tensor(layers["kept"].to_numpy())
-        bits = torch.tensor(layers["position_bits"].to_numpy(), dtype=torch.float32)
+        kept = torch.tensor(layers["kept"].to_numpy(dtype=int))
+        bits = torch.tensor(layers["position_bits"].to_numpy(dtype=float)).float()
         self.positions = torch.where(kept > 0, bits / kept.clamp(1), self.positions)
-        columns = ["position_bits", "value_bits", "codebook_bits"]
-        paid = float(layers[columns].to_numpy().sum())
-        self.fixed = 8 * len(archive.encode(file, **self.described)) - paid
+        paid = float(spent.loc[layers.index].to_numpy(dtype=float).sum())
+        self.fixed = float(spent.to_numpy(dtype=float).sum()) - paid
         # of the weights that the knapsack kept some are gone in the file
         kept = torch.tensor(self._paying())
         said = ((self.bits + self.positions) * kept + VALUE_BITS * 2.0**self.bits).sum()
