@@ -50,8 +50,10 @@ CHOICES = {
 #: Of the epochs, the share that compresses; the rest trains on what is left.
 COMPRESSING = 2 / 3
 
-#: Σ αρ over a run of ADMM, and how many times ρ rises during it: as in LeNet-5's runs on MNIST.
-PULL, RISE = 35.0, 20.0
+#: Σ αρ over a run of ADMM, and how many times ρ rises during it. On images held out of digits, 15
+#: to 20 epochs, a pull of 10 at a rate of 0.1 was better than 35 and 0.02 by 12 points for LeNet-5
+#: in 2.5 kB, and by 49 for ResNet-8 in 8 kB.
+PULL, RISE = 10.0, 20.0
 
 #: How many times LC's μ rises.
 LC_RISE = 200.0
@@ -104,9 +106,10 @@ class Compressed:
                 "bytes": (share / 8).round().astype(int),
             }
         )
+        known = [name for name, value in self.before.items() if value is not None]
         rows = {"before": self.before, "after": self.after}
-        whole = pd.DataFrame(rows, dtype=object).dropna(how="all").map(_said)
-        return tensors, whole
+        said = {when: [_said(row[name]) for name in known] for when, row in rows.items()}
+        return tensors, pd.DataFrame(said, index=known)
 
     def __str__(self) -> str:
         tensors, whole = self.tables()
@@ -127,9 +130,7 @@ def curve(found: Sequence[Compressed]) -> pd.DataFrame:
     return pd.DataFrame([dense, *({"budget": one.budget, **one.after} for one in found)])
 
 
-def _said(value: float | None) -> str:
-    if value is None:
-        return ""
+def _said(value: float) -> str:
     return f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
 
 
@@ -142,7 +143,7 @@ def compress(
     loss: Callable[[Tensor, Tensor], Tensor] = functional.cross_entropy,
     validation: Iterable | None = None,
     epochs: int = 30,
-    lr: float = 0.02,
+    lr: float = 0.1,
     weight_decay: float = 5e-4,
     described: dict[str, object] | None = None,
     quiet: bool = False,
