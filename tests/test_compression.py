@@ -139,8 +139,8 @@ def test_a_file_of_what_was_asked_from_the_least_to_the_dense_one(name, tmp_path
     model, data = made(name)
     before = copy.deepcopy(model.state_dict())
     low, high = least(model, data), len(archive.encode(model))
-    shares = (0.03, 0.1, 0.25, 0.5, 1) if name == "odd" else (0.005, 0.02, 0.06, 0.15, 0.4, 0.7, 1)
-    for size in [low, low + 1, *(low + int(share * (high - low)) for share in shares)]:
+    shares = (0.05, 0.25, 1) if name == "odd" else (0.02, 0.1, 0.25, 0.6, 1)
+    for size in [low, *(low + int(share * (high - low)) for share in shares)]:
         found = smaller(model, data, f"{size} B")
         assert FILLED * size <= len(found.content) <= size
         assert found.write(tmp_path / "net.cnet") == len(found.content) == found.after["bytes"]
@@ -154,7 +154,7 @@ def test_a_file_of_what_was_asked_from_the_least_to_the_dense_one(name, tmp_path
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize("size", [600, 9_000])
+@pytest.mark.parametrize("size", [600])
 def test_a_residual_network(size):
     torch.manual_seed(0)
     model = networks.build("resnet8")
