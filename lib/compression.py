@@ -96,7 +96,7 @@ class Compressed:
 
     def tables(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """What is printed: the file's tensors, and the network before and after."""
-        share = self.layers[["position_bits", "value_bits", "codebook_bits"]].sum(axis=1)
+        share = self.layers.filter(like="_bits").sum(axis=1)
         kept = 100 * self.layers["kept"] / self.layers["weights"].clip(1)
         tensors = pd.DataFrame(
             {

@@ -85,3 +85,22 @@ def coders(table: pd.DataFrame, *, title: str) -> Figure:
     figure.legend(fontsize=9, loc="outside lower center", ncols=len(shown) + 1)
     axis.set_title(title)
     return figure
+
+
+def files(curves: Mapping[str, pd.DataFrame], *, dense: float, title: str) -> Figure:
+    """Error against the file's size: what was asked for in bytes, in nominal bits, and published.
+
+    ``curves`` is name → columns ``file`` (bytes), ``error`` (%) and, where there are several seeds,
+    ``error_sd``; ``dense`` is the dense network's error.
+    """
+    figure, axis = plt.subplots(figsize=(7.4, 4.4))
+    for i, (name, table) in enumerate(curves.items()):
+        spread = table["error_sd"].fillna(0) if "error_sd" in table else None
+        look = {"marker": "os^D"[i], "linestyle": "-" if i == 0 else "none", "color": f"C{i}"}
+        kilobytes = table["file"] / 1000
+        axis.errorbar(kilobytes, table["error"], spread, label=name, capsize=3, **look)
+    axis.axhline(dense, color="0.4", linestyle=":", label="dense")
+    axis.set(xlabel="file, kB", ylabel="test error, %", xscale="log", yscale="log")
+    axis.legend()
+    axis.set_title(title)
+    return figure

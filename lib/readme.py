@@ -14,11 +14,13 @@ from lib import (
     experiments,
     paths,
     plots,
+    plots_bytes,
     plots_comparison,
     plots_df,
     report,
     report_comparison,
     report_df,
+    report_files,
 )
 from lib.experiments import comparison, structured
 from lib.runs import Run
@@ -51,6 +53,7 @@ def draw() -> None:
     _draw_table_4()
     _draw_comparison()
     _draw_df()
+    _draw_files()
     rows = _rows()
     table = report.table_3(rows, dataset="mnist")
     report.save(table[table["source"] == "ours"], "admm-table-3", dataset="mnist")
@@ -306,6 +309,39 @@ def _draw_df() -> None:
         plots.save(lines, f"df-curve-{MIRROR}", dataset=MIRROR)
 
 
+def _files() -> str:
+    found = report_files.finished("mnist")
+    if not found:
+        return "No file of LeNet-5 on MNIST yet."
+    table = report_files.printed(report_files.curve(found))
+    others = report.reported("file_lenet5")
+    said = "; ".join(
+        f"{row.method} {row.bytes:,} bytes at {row.error:.2f} %" for row in others.itertuples()
+    )
+    picture = "![Error against the file's size](results/figures/file-sizes.png)"
+    return f"{_markdown(table)}\n\nPublished ({others['source'].iloc[0]}): {said}.\n\n{picture}"
+
+
+def _draw_files() -> None:
+    found = report_files.finished("mnist")
+    if not found:
+        return
+    table = report_files.curve(found)
+    report.save(table, "file-sizes", dataset="mnist")
+    published = report.reported("file_lenet5").rename(columns={"bytes": "file"})
+    curves = {
+        "asked for in bytes": table,
+        "asked for in nominal bits": report_files.nominal("mnist"),
+        "MIRACLE, as published": published,
+    }
+    with plt.style.context(plots.STYLE):
+        dense = float(table["dense_error"].mean())
+        title = "LeNet-5 on MNIST: error against the file's size"
+        plots.save(
+            plots_bytes.files(curves, dense=dense, title=title), "file-sizes", dataset="mnist"
+        )
+
+
 def _markdown(table: pd.DataFrame) -> str:
     rows = [list(table.columns), ["---"] * len(table.columns), *table.to_numpy().tolist()]
     return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
@@ -319,4 +355,5 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "head-to-head": _head_to_head,
     "earned": _earned,
     "df": _df,
+    "files": _files,
 }

@@ -8,7 +8,7 @@ on a CPU, bit for bit the run that was not interrupted.
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -142,9 +142,14 @@ def train(
                 saved = now
             longest = max(longest, time.monotonic() - began)
     if method.finish():
-        images = dataset.train.images.split(EVALUATION_BATCH)
-        recalibrate(model, (dataset.normalise(part) for part in images))
+        recalibrate(model, training_images(dataset))
     return loop.history
+
+
+def training_images(dataset: Dataset) -> Iterator[Tensor]:
+    """The training split in batches, as the network reads it, neither cropped nor flipped."""
+    for part in dataset.train.images.split(EVALUATION_BATCH):
+        yield dataset.normalise(part)
 
 
 @torch.no_grad()

@@ -296,11 +296,36 @@ def test_values_cost_a_codebook_and_their_entropy(levels):
     values = book[draw.integers(0, levels, 50_000)]
 
     def code(coder, count, data=None):
-        return code_values(coder, count, np.dtype(np.uint32), data)[0]
+        return code_values(coder, np.ones((count, 1, 1), bool), np.dtype(np.uint32), data)[0]
 
     stream, _ = coded(code, values, len(values))
     learnt = 0.5 * levels * math.log2(len(values))
     assert stream < entropy(values) + 32 * levels + 1.2 * learnt + 100
+
+
+def smooth_kernels(shape, seed=0):
+    """Signs and zeros that neighbours in a kernel share, as trained ones do, (…, height, width)."""
+    draw = np.random.default_rng(seed)
+    whole_kernels = draw.normal(size=(2, *shape[:2], 1, 1))
+    sign, place = draw.normal(size=(2, *shape)) + 2 * whole_kernels
+    return torch.from_numpy(np.where(place > 1, np.sign(sign), 0)).float()
+
+
+@pytest.mark.parametrize("shape", [(8, 1, 5, 5), (16, 12, 3, 3), (40, 2, 1, 3), (3, 50, 7, 1)])
+@pytest.mark.parametrize("zeros", [False, True])
+def test_kernels_come_back(shape, zeros):
+    weights = smooth_kernels(shape)
+    comes_back({"a": weights if zeros else torch.where(weights == 0, 0.5, weights)})
+
+
+def test_neighbours_in_a_kernel_tell_positions_and_signs():
+    weights = smooth_kernels((64, 32, 3, 3))
+    shuffled = weights.flatten()[torch.randperm(weights.numel())].reshape(weights.shape)
+    told, untold = (archive.sizes(archive.Archive({"a": w})).iloc[0] for w in (weights, shuffled))
+    for part in ("position_bits", "value_bits"):
+        assert told[part] < 0.95 * untold[part]
+    signs = entropy(weights[weights != 0].numpy())
+    assert signs < untold["value_bits"] < 1.01 * signs
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 1000])
@@ -309,7 +334,7 @@ def test_values_of_every_width_come_back(count, dtype):
     values = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, count, dtype)
 
     def code(coder, count, data=None):
-        return code_values(coder, count, np.dtype(dtype), data)[0]
+        return code_values(coder, np.ones((count, 1, 1), bool), np.dtype(dtype), data)[0]
 
     coded(code, values, count)
 
@@ -456,7 +481,8 @@ def golden():
         "tied": sparse,
         "steps": torch.tensor(10**12),
         "none": torch.empty(0, 3, dtype=torch.int8),
-        "strange": torch.tensor([torch.inf, -0.0, 1e-45], dtype=torch.float64),
+        "kernels": (torch.arange(72).reshape(2, 4, 3, 3) % 7 - 3) / 4,
+        "strange": torch.tensor([torch.inf, torch.nan, 1e-45], dtype=torch.float64),
     }
 
 

@@ -17,6 +17,7 @@ from lib import (
     report_bytes,
     report_comparison,
     report_df,
+    report_files,
     report_lc,
     runs,
 )
@@ -50,6 +51,7 @@ COMMITTED: dict[str, Callable[[], str]] = {
     "df-table-5": report_df.committed_table_5,
     "df-table-5-beside": report_df.committed_table_5_beside,
     "coders": report_bytes.committed_coders,
+    "files": report_files.committed_files,
 }
 
 HOME = re.compile(r"/(?:home|Users|root)\b/?|[A-Z]:\\\\?Users|/tmp/", re.IGNORECASE)

@@ -436,8 +436,7 @@ def test_recalibrated_statistics_are_those_of_the_training_images():
         for weight in networks.compressible(model).values():
             weight.mul_(3)
     before = {name: p.clone() for name, p in model.named_parameters()}
-    parts = data.train.images.split(training.EVALUATION_BATCH)
-    training.recalibrate(model, (data.normalise(part) for part in parts))
+    training.recalibrate(model, training.training_images(data))
     assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
     with torch.no_grad():
         out = model.stem.conv(data.normalise(data.train.images))

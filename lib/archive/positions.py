@@ -16,7 +16,7 @@ from lib.archive.symbols import code_choice, code_symbols
 
 #: With how many entries of the layer's mean density a row or column starts: few where rows and
 #: columns differ much, many where they do not. The writer tries each and says which.
-STRENGTHS = (8, 64, 512, 4096, 2**17)
+STRENGTHS = (8, 128, 2**17)
 
 #: The same for how many of an entry's two neighbours are nonzero.
 NEIGHBOURS = 32

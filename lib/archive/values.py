@@ -65,8 +65,8 @@ def _code_kernels(
 ) -> np.ndarray:
     """Codes of values in kernels, place by place: how often each comes beside which signs.
 
-    A kernel is smooth: a weight tends to have the sign of those to its left and above it. Their sum,
-    −2 … 2, says which of five frequencies count; where they tell little the writer has one alone.
+    A kernel is smooth: a weight tends to have the sign of those to its left and above it. Their
+    sum, −2 … 2, says which of five frequencies count; where it tells little the writer has one.
     """
 
     def attempt(meter, way: int) -> None:

@@ -31,9 +31,6 @@ FIRST_POSITION = 6.0
 #: Bits of a codebook's value in the file, where they are rounded to 8 significant ones.
 VALUE_BITS = 16
 
-#: How many times the file asked for the first one is, where the budget tightens.
-FIRST_FILE = 5.0
-
 #: What the last projection aims at, of the bytes asked for: tuning and rounding change the file.
 AIM = 0.985
 
@@ -64,9 +61,6 @@ class FileADMM(ADMM):
     not known (:func:`lib.surgery.prunable`) keeps them. ``as_written`` makes of a state dict what
     will be written of it, where that has other dtypes.
 
-    With ``ramp`` the first so many periods have larger files, from five times ``file_bytes`` down:
-    a network that is to lose nearly everything loses it by and by.
-
     ``network``, ``classes`` and ``channels`` are the file's (:func:`lib.archive.write`); other
     options are :class:`ADMM`'s. A
     heuristic; a period costs ADMM's and one coding of the network.
@@ -87,7 +81,6 @@ class FileADMM(ADMM):
         start_bits: int = 3,
         periods_per_epoch: int = 1,
         growth: float = 1.0,
-        ramp: int = 0,
         as_written: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict,
     ):
         super().__init__(
@@ -99,10 +92,7 @@ class FileADMM(ADMM):
         )
         self.file_bytes, self.input_shape = file_bytes, input_shape and tuple(input_shape)
         self.described = {"network": network, "classes": classes, "channels": channels}
-        if ramp < 0:
-            raise ValueError(f"ramp = {ramp} periods must be 0 or more")
-        self.ramp, self.as_written = ramp, as_written
-        self.periods = 0
+        self.as_written = as_written
 
     def start(self, model: nn.Module) -> None:
         self.model = model
@@ -120,8 +110,7 @@ class FileADMM(ADMM):
 
     def _project(self) -> None:
         """As ADMM's, at the file's costs."""
-        units = self._units(self._allowed())
-        self.periods += 1
+        units = self._units(self.file_bytes)
         torch._foreach_copy_(self.before, self.w)
         project_fixed_bitwidth(self.before, self._costs(), budget=units, out=self.w)
         target = torch._foreach_add(self.w, self.u)
@@ -138,11 +127,6 @@ class FileADMM(ADMM):
         self.bits = _choose(books.errors, counts, self.positions.tolist(), units)
         for v, t, centres, b in zip(self.v, target, books.centres, self.bits.tolist(), strict=True):
             v.copy_(assign(t, centres[b - 1], free_zero=True))
-
-    def _allowed(self) -> float:
-        """Bytes of the file now: they fall geometrically while the budget tightens."""
-        left = max(0, self.ramp - self.periods) / max(1, self.ramp)
-        return self.file_bytes * FIRST_FILE**left
 
     def _units(self, size: float) -> int:
         """What the knapsacks may spend for a file of ``size`` bytes."""
@@ -204,14 +188,13 @@ class FileADMM(ADMM):
         return sum(c * w.numel() for c, w in zip(self._costs(), self.w, strict=True))
 
     def state_dict(self) -> dict:
-        mine = ("positions", "correction", "fixed", "before", "periods")
+        mine = ("positions", "correction", "fixed", "before")
         return super().state_dict() | {name: getattr(self, name) for name in mine}
 
     def load_state_dict(self, state: dict) -> None:
         super().load_state_dict(state)
         self.positions = state["positions"].cpu()
         self.correction, self.fixed = state["correction"], state["fixed"]
-        self.periods = state["periods"]
         torch._foreach_copy_(self.before, [w.to(self.w[0].device) for w in state["before"]])
 
 

@@ -1,0 +1,66 @@
+"""Files of a size: rows of the curve are means of their runs, and say what was asked for."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from lib import experiments, report, report_files, runs
+from lib.experiments import files
+
+
+def fake(folder, size, error, *, dense=0.01):
+    result = {
+        "accuracy": 1 - error,
+        "dense_accuracy": 1 - dense,
+        "control_accuracy": 1 - dense / 2,
+        "file_bytes": size,
+        "kept_fraction": 0.02,
+        "mean_bits": 1.5,
+        "nominal_rate": 1_000,
+    }
+    return runs.Run(folder, result)
+
+
+def test_a_row_is_the_mean_over_seeds(tmp_path):
+    table = report_files.curve(
+        {
+            3_000: [fake(tmp_path, 2_990, 0.007), fake(tmp_path, 3_000, 0.009)],
+            1_500: [fake(tmp_path, 1_499, 0.015)],
+        }
+    )
+    assert table["asked"].tolist() == [1_500, 3_000]
+    assert table["file"].tolist() == [1_499, 2_995]
+    assert table["error"].tolist() == pytest.approx([1.5, 0.8])
+    assert math.isnan(table["error_sd"][0])
+    assert table["error_sd"][1] == pytest.approx(math.sqrt(0.02))
+    assert table["dense_error"].tolist() == pytest.approx([1, 1])
+    assert table["n"].tolist() == [1, 2]
+    printed = report_files.printed(table)
+    assert printed["error, %"].tolist() == ["1.50", "0.80 ± 0.14"]
+
+
+def test_rows_without_runs_are_left_out(monkeypatch):
+    monkeypatch.setattr(report, "finished", lambda experiment, **_: [])
+    assert report_files.finished("mnist") == {}
+    assert report_files.committed_files() == "No file of LeNet-5 on MNIST yet."
+    assert report_files.nominal("mnist").empty
+
+
+def test_every_size_of_the_catalogue_is_a_budget_in_bytes():
+    for dataset in files.DATASETS:
+        for size, run in files.curve(dataset).items():
+            assert (run.budget, run.budget_in) == (size, "bytes")
+            limits = [dict(stage.options).get("file_bytes") for stage in run.stages]
+            assert limits == [size, None, size]
+            # the control is trained on by the same schedule, on images shifted alike
+            assert run.control.parent == run.parent == files.start(dataset)
+            assert run.control.epochs == run.epochs
+            assert {stage.schedule.crop for stage in run.control.stages} == {files.SHIFT}
+            assert run in [entry.experiment for entry in experiments.catalogue(dataset)]
+
+
+def test_the_published_files():
+    table = report.reported("file_lenet5")
+    expected = pd.DataFrame({"bytes": [3_030, 1_520], "error": [0.69, 0.96]})
+    pd.testing.assert_frame_equal(table[["bytes", "error"]], expected)
