@@ -1,6 +1,7 @@
 """The command line: ``python -m lib list | run | export | merge | verify | readme | …``.
 
-The commands about files of compressed networks are in :mod:`lib.file_commands`.
+The commands about files of compressed networks are in :mod:`lib.file_commands`, the one that makes
+them in :mod:`lib.compress_command`.
 """
 
 import argparse
@@ -12,7 +13,7 @@ from datetime import datetime
 from itertools import chain
 from pathlib import Path
 
-from lib import batch, data, experiments, file_commands, paths, runs, transfer
+from lib import batch, compress_command, data, experiments, file_commands, paths, runs, transfer
 from lib.data import DataUnavailable
 from lib.experiments import Entry
 from lib.training import Diverged, OutOfTime
@@ -212,6 +213,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command("readme", write_readme)
     file_commands.add(command)
+    compress_command.add(command)
     return parser
 
 

@@ -9,14 +9,15 @@ from torch import Tensor
 def round_to(values: Tensor, significant: int) -> Tensor:
     """The nearest floats with ``significant`` leading bits, ties to even; exact, any shape.
 
-    What is not finite stays as it is. Integers and booleans are returned as they are.
+    What is not finite stays as it is, but negative zero becomes zero, which costs a file nothing.
+    Integers and booleans are returned as they are.
     """
     if not values.is_floating_point():
         return values
     wide = values if values.dtype == torch.float64 else values.float()
     mantissa, exponent = torch.frexp(wide)  # 0.5 ≤ |mantissa| < 1
     nearest = torch.ldexp((mantissa * 2**significant).round() / 2**significant, exponent)
-    return torch.where(values.isfinite(), nearest.to(values), values)
+    return torch.where(values.isfinite(), nearest.to(values) + 0, values)  # −0 + 0 = 0
 
 
 def rounded(state: Mapping[str, Tensor], *, matrices: int, others: int) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ on a CPU, bit for bit the run that was not interrupted.
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -153,12 +153,13 @@ def training_images(dataset: Dataset) -> Iterator[Tensor]:
 
 
 @torch.no_grad()
-def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
+def recalibrate(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]]) -> None:
     """Measures BatchNorm's running statistics anew; weights stay, and no label is looked at.
 
     They were gathered from the weights as they were before the last compression. Each mean and
     variance becomes its average over all ``batches`` of inputs, training images as they are, not
-    cropped. A network without BatchNorm is left alone, and no batch is asked for.
+    cropped; a network of several inputs takes a list of them. A network without BatchNorm is left
+    alone, and no batch is asked for.
     """
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     if not norms:
@@ -169,7 +170,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
         norm.train().reset_running_stats()
         norm.momentum = None  # a plain average
     for inputs in batches:
-        model(inputs)
+        model(*inputs) if isinstance(inputs, Sequence) else model(inputs)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     model.train(was_training)

@@ -6,7 +6,8 @@ what they come to in a file of the network as it is, measured after each project
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from lib.optimizers.method import Method
 from lib.projections.codebook import assign, fit_codebooks
 from lib.projections.knapsack import MAX_BITWIDTH, project_fixed_bitwidth
 from lib.projections.multiple_choice import Option, greedy, undominated
-from lib.rounding import each, rounded
+from lib.rounding import each, round_to, rounded
 from lib.surgery import feeds, norms
 
 #: Costs are counted in halves of a bit, so that a nonzero may cost up to 32 bits.
@@ -99,12 +100,9 @@ class FileADMM(ADMM):
         layers = len(compressible(model))
         self.positions = torch.full((layers,), FIRST_POSITION)
         self.correction = 1.0
-        least = least_bytes(model, **self.described)
-        if self.file_bytes <= least:
-            raise ValueError(
-                f"a file of {self.file_bytes:,} bytes is impossible for this network: with every "
-                f"weight zero it takes {least:,}; ask for more"
-            )
+        least = least_bytes(model, as_written=self.as_written, **self.described)
+        if self.file_bytes < least:
+            raise ValueError(impossible(self.file_bytes, least))
         self.fixed = 8 * least
         # W as the last projection found it
         self.before = [weight.detach().clone() for weight in compressible(model).values()]
@@ -216,7 +214,7 @@ class FitFile(Method):
 
     @torch.no_grad()
     def start(self, model: nn.Module) -> None:
-        state = model.state_dict()
+        self.model, state = model, model.state_dict()
         most, least = OTHERS
 
         def with_others(significant: int) -> dict[str, Tensor]:
@@ -231,35 +229,91 @@ class FitFile(Method):
 
     def _pruned(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """The network without its smallest weights: the fewest whose loss makes it fit."""
-        matrices = [value for value in state.values() if value.dim() > 1]
-        sizes = torch.cat([value.abs().flatten() for value in matrices])
-        order = sizes[sizes > 0].sort(descending=True).values
+        weights = [state[key(name)] for name in compressible(self.model)]
+        places = {id(w): place for w, place in zip(weights, _places(weights), strict=True)}
 
         def left(count: int) -> dict[str, Tensor]:
-            bound = order[count]
-            return each(state, lambda v: v * (v.abs() > bound) if v.dim() > 1 else v)
+            return each(
+                state, lambda v: v.where(places[id(v)] < count, 0) if id(v) in places else v
+            )
 
         # so many of the largest stay
-        place = bisect_right(range(len(order)), self.file_bytes, key=lambda n: self._size(left(n)))
+        choices = range(sum(int(w.count_nonzero()) for w in weights) + 1)
+        place = bisect_right(choices, self.file_bytes, key=lambda n: self._size(left(n)))
         if not place:
-            raise ValueError(
-                f"a file of {self.file_bytes:,} bytes is impossible for this network: ask for more"
-            )
-        return left(place - 1)
+            raise ValueError(impossible(self.file_bytes, self._size(left(0))))
+        return left(choices[place - 1])
 
     def _size(self, state: dict[str, Tensor]) -> int:
         return len(archive.encode(state, **self.described))
 
 
-def least_bytes(model: nn.Module, **described) -> int:
+def least_bytes(
+    model: nn.Module,
+    *,
+    as_written: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict,
+    **described,
+) -> int:
     """The file's size with every compressible weight zero, all else rounded: none is smaller."""
     places = {weight.data_ptr() for weight in compressible(model).values()}
     state = rounded(
-        each(model.state_dict(), lambda v: v * 0 if v.data_ptr() in places else v),
+        each(model.state_dict(), lambda v: torch.zeros_like(v) if v.data_ptr() in places else v),
         matrices=CODEBOOK,
         others=min(OTHERS),
     )
-    return len(archive.encode(state, **described))
+    return len(archive.encode(as_written(state), **described))
+
+
+def impossible(size: int, least: int) -> str:
+    """What is said of a file that cannot be that small."""
+    return f"a file of {size:,} bytes is impossible for this network: the least is {least:,}"
+
+
+@torch.no_grad()
+def refill(
+    model: nn.Module,
+    reserve: Mapping[str, Tensor],
+    *,
+    file_bytes: int,
+    significant: int = CODEBOOK,
+    **described,
+) -> None:
+    """Gives weights that are zero their values in ``reserve`` again, the largest of them first.
+
+    So many as fit in a file of ``file_bytes`` bytes, each to so many ``significant`` bits.
+    ``reserve`` is a state dict of the same network.
+    """
+    state = model.state_dict()
+    weights = [state[key(name)] for name in compressible(model)]
+    kept = [reserve[key(name)].to(w) for name, w in zip(compressible(model), weights, strict=True)]
+    gone = [round_to(r, significant).where(w == 0, 0) for r, w in zip(kept, weights, strict=True)]
+    places = _places(gone)
+    found = {w.data_ptr(): (g, p) for w, g, p in zip(weights, gone, places, strict=True)}
+
+    def filled(count: int) -> dict[str, Tensor]:
+        def fill(value: Tensor) -> Tensor:
+            values, place = found.get(value.data_ptr(), (value, None))
+            return value if place is None else value + values.where(place < count, 0)
+
+        return each(state, fill)
+
+    choices = range(sum(int(values.count_nonzero()) for values in gone) + 1)
+    place = bisect_right(
+        choices, file_bytes, key=lambda n: len(archive.encode(filled(n), **described))
+    )
+    for name, value in filled(choices[max(0, place - 1)]).items():
+        state[name].copy_(value)
+
+
+def _places(weights: list[Tensor]) -> list[Tensor]:
+    """Each weight's place among all of them, 0 the largest; of equal ones the first comes first."""
+    sizes = torch.cat([weight.abs().flatten() for weight in weights])
+    places = torch.empty_like(sizes, dtype=torch.long)
+    places[sizes.argsort(descending=True, stable=True)] = torch.arange(
+        len(sizes), device=sizes.device
+    )
+    parts = places.split([weight.numel() for weight in weights])
+    return [part.view(weight.shape) for part, weight in zip(parts, weights, strict=True)]
 
 
 def key(name: str) -> str:
@@ -302,9 +356,16 @@ def _graph(model: nn.Module, input_shape: tuple[int, ...] | None) -> dict:
     try:
         found = feeds(model, input_shape=input_shape)
         followed = norms(model, input_shape=input_shape)
-    except ValueError:
+    except (ValueError, ModuleNotFoundError):  # the extra "surgery" may not be installed
         return {}  # not a network whose graph is known
-    return {name: (feed.source, followed.get(feed.source)) for name, feed in found.items()}
+    owners = Counter(value.data_ptr() for value in model.state_dict().values())
+    # a unit that is dead in one place may be alive in another that shares its weights
+    alone = {name for name, w in compressible(model).items() if owners[w.data_ptr()] == 1}
+    return {
+        name: (feed.source, followed.get(feed.source))
+        for name, feed in found.items()
+        if name in alone and feed.source in alone
+    }
 
 
 def _choose(errors: Tensor, counts: list[int], positions: list[float], units: int) -> Tensor:
