@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -111,6 +111,7 @@ def tensor(shape, dtype, kind, seed):
     return torch.from_numpy(bits.reshape(-1)).view(DTYPES[dtype]).reshape(shape)
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(SHAPES, st.sampled_from(sorted(DTYPES)), KINDS, st.integers(0, 99)), max_size=4
