@@ -14,10 +14,10 @@
 
 The stream codes, in the table's order, each tensor of two dimensions or more as a matrix of its
 first dimension by the others: whether any is zero, the positions of the nonzeros
-(:mod:`lib.archive.positions`), their values (:mod:`lib.archive.values`); of four dimensions the last
-two are kernels, in which neighbours tell of one another. All smaller tensors of one dtype (biases,
-normalisation) are coded as one, after them. What is dead in one tensor is expected to be dead in
-the next: columns by the rows of the matrix before, biases by those of their own. Nothing is
+(:mod:`lib.archive.positions`), their values (:mod:`lib.archive.values`); of four dimensions the
+last two are kernels, in which neighbours tell of one another. All smaller tensors of one dtype
+(biases, normalisation) are coded as one, after them. What is dead in one tensor is expected to be
+dead in the next: columns by the rows of the matrix before, biases by those of their own. Nothing is
 executed or pickled.
 """
 
