@@ -43,22 +43,21 @@ class Meter:
         return symbols
 
 
-class Encoder(Meter):
-    """Writes, and counts as :class:`Meter` does."""
+class Encoder:
+    """Writes."""
 
     def __init__(self):
-        super().__init__()
         self._stream = constriction.stream.queue.RangeEncoder()
 
     def bits(self, p: np.ndarray, bits: np.ndarray) -> np.ndarray:
         self._stream.encode(bits.astype(np.int32), _BIT, p)
-        return super().bits(p, bits)
+        return bits
 
     def symbols(self, weights: np.ndarray, count: int, symbols: np.ndarray) -> np.ndarray:
         if len(weights) > 1:  # one symbol alone needs no code, and constriction refuses to make it
             model = constriction.stream.model.Categorical(weights.astype(np.float64), perfect=False)
             self._stream.encode(symbols.astype(np.int32), model)
-        return super().symbols(weights, count, symbols)
+        return symbols
 
     def content(self) -> bytes:
         """What was written so far, a whole number of words."""

@@ -22,7 +22,7 @@ STRENGTHS = (8, 128, 2**17)
 NEIGHBOURS = 32
 
 #: The writer tries them on this many entries at most.
-TRIED = 2**18
+TRIED = 2**14
 
 #: Entries in a block at least, and blocks in a layer at most: what is counted within a block
 #: changes no probability in it.
@@ -158,7 +158,7 @@ def _code(
             # machine rounds alike
             all_three = row * column * near
             odds = np.sqrt(all_three * np.sqrt(all_three)) / (density * sqrt(sqrt(density)))
-            p = np.clip(odds / (1 + odds), LEAST_P, 1 - LEAST_P)
+            p = np.minimum(np.maximum(odds / (1 + odds), LEAST_P), 1 - LEAST_P)
             bits = coder.bits(p, None if mask is None else mask[i, part])
             found[i, part] = row_so_far[part] = bits
             new = int(np.count_nonzero(bits))

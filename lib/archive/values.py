@@ -109,7 +109,7 @@ def _signs(book: np.ndarray) -> np.ndarray:
 
 
 def spent(coder) -> float:
-    """Bits that the coder counted so far; a decoder does not count."""
+    """Bits that the coder counted so far; the others do not count."""
     return getattr(coder, "spent", 0.0)
 
 
