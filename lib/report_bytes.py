@@ -58,9 +58,9 @@ def layers(model: nn.Module) -> dict[str, pd.DataFrame]:
 def file_parts(model: nn.Module, **named) -> pd.Series:
     """Every byte of the file: its parts, in bytes; they sum to its size.
 
-    ``named`` is what :func:`lib.archive.write` takes, ``network`` and others. ``rest`` is what the
-    coded stream holds of other tensors (biases, normalisation), ``header`` names, shapes, version
-    and checksum, ``end`` what the stream's last words leave unused.
+    ``named`` is what :func:`lib.archive.write` takes, a run's ``architecture``. ``rest`` is what
+    the coded stream holds of other tensors (biases, normalisation), ``header`` names, shapes,
+    version and checksum, ``end`` what the stream's last words leave unused.
     """
     content = archive.encode(model, **named)
     header = 21 + int.from_bytes(content[17:21], "little")
@@ -130,17 +130,6 @@ def committed_runs() -> dict[str, Run]:
     return labelled
 
 
-def named(run: Run) -> dict[str, str | int]:
-    """What the file says of a run's network."""
-    model = run.dense_model()
-    first = next(iter(compressible(model).values()))
-    return {
-        "network": run.result["network"],
-        "classes": run.result.get("classes", 10),
-        "channels": first.shape[1] if first.ndim > 2 else 1,
-    }
-
-
 def measured() -> pd.DataFrame:
     """The committed table of coders, a row a network, bytes; nncodec's NaN where not measured."""
     folder = paths.results("mnist") / "benchmarks"
@@ -180,7 +169,7 @@ def main(folder: str) -> None:
     """Measures all networks, and writes their codes."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     models = {
-        run.id: (label, run.model(), named(run), run.result["accuracy"])
+        run.id: (label, run.model(), run.architecture, run.result["accuracy"])
         for label, run in committed_runs().items()
     }
     model, accuracy = yardsticks_alexnet.build(**ALEXNET)

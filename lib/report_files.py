@@ -39,11 +39,11 @@ def _row(size: int, runs: list[Run]) -> dict[str, float]:
 
 
 def nominal(dataset: str) -> pd.DataFrame:
-    """The rows of Table 3, whose budget was in nominal bits: ``file``, ``error``, ``label``."""
+    """The rows of Table 3, whose budget was in nominal bits: ``label``, ``file`` and errors."""
     found = [report.finished(row) for row in experiments.table_3(dataset)]
     return pd.DataFrame(
         [_row(0, runs) | {"label": report.label(runs[0])} for runs in found if runs],
-        columns=[*_row_names(), "label"],
+        columns=["label", "file", "error", "error_sd"],
     )
 
 
@@ -72,10 +72,3 @@ def committed_files() -> str:
     ours = printed(curve(found)).to_string(index=False)
     others = report.reported("file_lenet5").to_string(index=False)
     return f"{ours}\n\nPublished files of LeNet-5, error in %:\n{others}"
-
-
-def _row_names() -> list[str]:
-    return [
-        *("asked", "file", "error", "error_sd", "dense_error", "control_error"),
-        *("kept", "bits", "nominal_rate", "n"),
-    ]

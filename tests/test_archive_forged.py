@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from lib import archive
 from tests import forge_archive
@@ -97,3 +98,15 @@ def test_a_stream_that_goes_on_is_refused():
         archive.decode(checked(content[21:end], content[end:] + bytes([1, 2, 3, 4]) * 4))
     with pytest.raises(archive.Unreadable, match="not one of whole words"):
         archive.decode(checked(content[21:end], content[end:] + b"x"))
+
+
+def test_large_kernels_are_refused_before_they_are_read():
+    """Places of a kernel are read one by one; honest kernels are far from the bound."""
+    kernels = torch.zeros(2, 1, 200, 200, dtype=torch.uint8)
+    kernels[:, :, ::2] = 1
+    content = archive.encode({"a": kernels})
+    assert kernels.numel() < forge_archive.MOST_BYTES
+    with pytest.raises(archive.Unreadable, match="need"):
+        archive.decode(content, most_bytes=forge_archive.MOST_BYTES)
+    honest = {"a": torch.ones(64, 64, 3, 3)}
+    archive.decode(archive.encode(honest), most_bytes=2 * honest["a"].nbytes)

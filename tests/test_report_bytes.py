@@ -65,7 +65,7 @@ def test_the_committed_table_is_what_the_committed_networks_give(monkeypatch):
         row, model = table.loc[network], run.model()
         for coder, layers in report_bytes.layers(model).items():
             assert row[coder] == math.ceil(layers[list(report_bytes.PARTS)].to_numpy().sum() / 8)
-        parts = report_bytes.file_parts(model, **report_bytes.named(run))
+        parts = report_bytes.file_parts(model, **run.architecture)
         assert np.allclose(row[[f"file_{part}" for part in parts.index]].astype(float), parts)
         assert row["accuracy"] == run.result["accuracy"]
     assert table["nncodec"].notna().all()

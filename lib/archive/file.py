@@ -63,6 +63,10 @@ MOST_BYTES = 2**31
 #: What a tensor takes in memory beside its values, at least.
 OVERHEAD = 2**10
 
+#: What each place of a kernel counts as in each row, in bytes: places are read one after another,
+#: so that a forged kernel of a thousand by a thousand would take as long as a large network.
+PLACE = 2**7
+
 #: What a tensor may be made of.
 DTYPES = {
     str(dtype).removeprefix("torch."): dtype
@@ -120,10 +124,16 @@ class _Tensor:
         return math.prod(self.shape)
 
     @property
-    def memory(self) -> int:
-        """Bytes of it. A dimension of 0 counts as 1: the strides of the others are products too."""
-        own = math.prod(max(1, n) for n in self.shape) if self.same_as is None else 0
-        return OVERHEAD + own * self.pattern.itemsize
+    def claim(self) -> int:
+        """Bytes that it counts as before it is made: its memory, or time to read it in bytes.
+
+        A dimension of 0 counts as 1: the strides of the others are products too.
+        """
+        if self.same_as is not None:
+            return OVERHEAD
+        own = math.prod(max(1, n) for n in self.shape) * self.pattern.itemsize
+        places = math.prod(self.kernel)
+        return OVERHEAD + own + (PLACE * self.shape[0] * places if places > 1 else 0)
 
     @property
     def pattern(self) -> np.dtype:
@@ -177,10 +187,10 @@ def save(path: Path | str, content: bytes) -> int:
 def read(path: Path, *, most_bytes: int = MOST_BYTES) -> Archive:
     """The network in ``path``, exactly as it was written.
 
-    ``most_bytes`` bounds the tensors, each counted with 1 KiB beside its values, before any is
-    made. So it bounds what a forged file can take, too: at most 0.5 µs and 8 bytes for each byte
-    of ``most_bytes``, and 32 MiB for the header. An honest file of a large network takes some
-    20 ns a byte, and 2 bytes.
+    ``most_bytes`` bounds the tensors before any is made, each counted with 1 KiB beside its values
+    and 128 bytes for each place of its kernels in each row. So it bounds what a forged file can
+    take, too: at most 0.5 µs and 8 bytes for each byte of ``most_bytes``, and 32 MiB for the
+    header. An honest file of a large network takes some 20 ns a byte, and 2 bytes.
 
     Raises :class:`Unreadable` (a ``ValueError``) that names the file where it is not whole, or
     holds more than ``most_bytes`` of tensors; ``OSError`` where there is no such file.
@@ -235,7 +245,7 @@ def decode(content: bytes, *, most_bytes: int = MOST_BYTES) -> Archive:
         raise Unreadable(f"it claims a header of {length:,} bytes and has {len(content):,} in all")
     body = _FIXED.size + length
     network, classes, channels, table = _header(content[_FIXED.size : body])
-    claimed = sum(tensor.memory for tensor in table)
+    claimed = sum(tensor.claim for tensor in table)
     if claimed > most_bytes:
         raise Unreadable(
             f"its tensors need {claimed:,} bytes, more than the {most_bytes:,} allowed"

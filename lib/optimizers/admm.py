@@ -99,8 +99,7 @@ class ADMM(Method):
 
     def _project(self) -> None:
         """Lines 7 to 10 of Algorithm 1: project W, then W + Y/ρ onto V, then the dual step."""
-        if self.mode != "quantize":
-            project_fixed_bitwidth(self.w, self.bits, budget=self.budget, out=self.w)
+        self._project_w()
         if self.mode == "prune":
             torch._foreach_copy_(self.v, self.w)
         else:
@@ -112,6 +111,10 @@ class ADMM(Method):
             self.rho.mul_(self.growth)
             torch._foreach_div_(self.u, self.growth)
         torch._foreach_copy_(self.anchor, torch._foreach_sub(self.v, self.u))
+
+    def _project_w(self) -> None:
+        if self.mode != "quantize":
+            project_fixed_bitwidth(self.w, self.bits, budget=self.budget, out=self.w)
 
     def _project_v(self, target: list[Tensor]) -> None:
         free_zero = self.mode == "joint"

@@ -110,20 +110,18 @@ class FileADMM(ADMM):
 
     def _project(self) -> None:
         """As ADMM's, at the file's costs."""
-        units = self._units(self.file_bytes)
-        torch._foreach_copy_(self.before, self.w)
-        project_fixed_bitwidth(self.before, self._costs(), budget=units, out=self.w)
-        target = torch._foreach_add(self.w, self.u)
-        self._project_v(target, units)
-        torch._foreach_copy_(self.u, torch._foreach_sub(target, self.v))
-        self.rho.mul_(self.growth)
-        torch._foreach_div_(self.u, self.growth)
-        torch._foreach_copy_(self.anchor, torch._foreach_sub(self.v, self.u))
+        super()._project()
         self._measure()
 
-    def _project_v(self, target: list[Tensor], units: int) -> None:
+    def _project_w(self) -> None:
+        torch._foreach_copy_(self.before, self.w)
+        units = self._units(self.file_bytes)
+        project_fixed_bitwidth(self.before, self._costs(), budget=units, out=self.w)
+
+    def _project_v(self, target: list[Tensor]) -> None:
         counts = self._paying()
         books = fit_codebooks(target, widest=[max(BITWIDTHS)] * len(counts), free_zero=True)
+        units = self._units(self.file_bytes)
         self.bits = _choose(books.errors, counts, self.positions.tolist(), units)
         for v, t, centres, b in zip(self.v, target, books.centres, self.bits.tolist(), strict=True):
             v.copy_(assign(t, centres[b - 1], free_zero=True))
