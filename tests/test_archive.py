@@ -488,8 +488,9 @@ def golden():
 
 
 def test_a_file_of_version_1_is_still_read():
-    """Should this fail, files in the world are lost: raise the version, and read both.
+    """Should this fail after a release, files in the world are lost: raise the version, read both.
 
+    Before the first release the format may still change, and this file with it.
     The file was made by ``archive.write(GOLDEN, golden(), provenance=b"golden 1")``.
     """
     found = archive.read(GOLDEN)

@@ -2,27 +2,28 @@
 
 A trained layer's nonzeros crowd in some rows (filters, units), in some columns (their inputs) and,
 in a kernel, beside one another. Rows and columns without any are named first, a flag each, and left
-out. What remains is coded in blocks of a row, each entry with the probability that its row, its
-column and its neighbours gave so far.
+out, where that pays. What remains is coded in blocks of a row, each entry with the probability that
+its row, its column and its neighbours gave so far.
 """
 
-from math import sqrt
+from math import log2, sqrt
 from typing import NamedTuple
 
 import numpy as np
 
 from lib.archive.coder import Meter
-from lib.archive.symbols import code_choice, code_symbols
+from lib.archive.symbols import code_choice, code_number, code_symbols
 
 #: With how many entries of the layer's mean density a row or column starts: few where rows and
 #: columns differ much, many where they do not. The writer tries each and says which.
-STRENGTHS = (8, 128, 2**17)
+STRENGTHS = (8, 128, 2**13, 2**17)
 
 #: The same for how many of an entry's two neighbours are nonzero.
 NEIGHBOURS = 32
 
-#: The writer tries them on this many entries at most.
+#: The writer tries them on this many entries, or on this share of a large layer's.
 TRIED = 2**14
+TRIED_SHARE = 2**-6
 
 #: Entries in a block at least, and blocks in a layer at most: what is counted within a block
 #: changes no probability in it.
@@ -73,9 +74,13 @@ def code_positions(
     ``kernel`` is (height, width) of the kernels of which a row consists; the neighbours of an entry
     are those to its left and above in its kernel. Where it is one by one there are none.
     """
-    some_rows = code_flags(coder, rows, None if mask is None else mask.any(axis=1))
-    some_columns = code_flags(coder, columns, None if mask is None else mask.any(axis=0), fed)
-    if some_rows.sum() <= 1 or some_columns.sum() <= 1:  # then every entry where they meet is one
+    ones = None if mask is None else np.count_nonzero(mask)
+    given = [None, None] if mask is None else [mask.any(axis=1), mask.any(axis=0)]
+    some_rows, rows_named = _code_some(coder, rows, columns, ones, given[0])
+    live = np.count_nonzero(some_rows)
+    some_columns, columns_named = _code_some(coder, columns, live, ones, given[1], fed)
+    # of one row, or one column, the names are the entries
+    if (columns_named and live <= 1) or (rows_named and some_columns.sum() <= 1):
         return np.logical_and.outer(some_rows, some_columns)
     layout = _layout(some_columns, kernel)
     alive = np.ix_(some_rows.nonzero()[0], layout.order)
@@ -97,6 +102,39 @@ def code_positions(
     whole = np.zeros((rows, columns), bool)
     whole[alive] = found.T if turned else found
     return whole
+
+
+def _code_some(
+    coder,
+    count: int,
+    across: int,
+    ones: int | None,
+    some: np.ndarray | None,
+    likely: np.ndarray | None = None,
+) -> tuple[np.ndarray, bool]:
+    """Which of ``count`` rows (columns), ``across`` wide, hold a nonzero, and whether that is said.
+
+    Where naming them would not pay all may.
+    """
+    pays = None if some is None else int(_pays(across, ones, some, likely))
+    if code_number(coder, 2, pays):
+        return code_flags(coder, count, some, likely), True
+    return np.ones(count, bool), False
+
+
+def _pays(across: int, ones: int, some: np.ndarray, likely: np.ndarray | None) -> bool:
+    """Whether flags, and the entries that they leave, are less than all, by zero-order entropy."""
+    likely = np.ones(len(some), bool) if likely is None else likely
+    flags = sum(
+        _entropy(np.count_nonzero(part), np.count_nonzero(some[part])) for part in (likely, ~likely)
+    )
+    left, whole = across * np.count_nonzero(some), across * len(some)
+    return (flags + _entropy(left, ones), left) < (_entropy(whole, ones), whole)
+
+
+def _entropy(count: int, ones: int) -> float:
+    """Bits of ``count`` bits, ``ones`` of which are 1: n·log₂ n − k·log₂ k − (n−k)·log₂(n−k)."""
+    return sum(sign * n * log2(n) for sign, n in ((1, count), (-1, ones), (-1, count - ones)) if n)
 
 
 def _layout(some_columns: np.ndarray, kernel: tuple[int, int]) -> _Layout:
@@ -127,7 +165,8 @@ def code_flags(
 
 
 def _try(meter: Meter, layout: _Layout, inner: np.ndarray, strength: int) -> None:
-    rows = min(len(inner), TRIED // max(1, inner.shape[1]) + 1)
+    tried = max(TRIED, int(inner.size * TRIED_SHARE))
+    rows = min(len(inner), tried // max(1, inner.shape[1]) + 1)
     _code(meter, rows, layout, strength, inner[:rows])
 
 

@@ -410,8 +410,7 @@ def _figures(
     first, halves, others, last = priorities
     wanted = REDUCTIONS[dataset][:3]
     for (name, reduction), row in curve(dataset, **length).items():
-        seeds = 3 if name == "hybrid" and reduction == 0.5 and first == 1 else 1
-        seeds = 1 if dataset == "digits" else seeds
+        seeds = 3 if name == "hybrid" and reduction == 0.5 and dataset != "digits" else 1
         urgent = {"hybrid": first, "filters": halves, "ranks": halves}.get(name, others)
         # a CPU runs the first three alone
         if length and reduction not in wanted:
