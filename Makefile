@@ -9,6 +9,9 @@ GPUS    ?= $(shell command -v nvidia-smi > /dev/null && \
 PY    := .venv/bin/python
 READY := .venv/.installed
 
+# How many tests run side by side: as many as there are cores for this process, four at most.
+WORKERS = $(shell $(PY) -c "import joblib; print(min(4, joblib.cpu_count()))")
+
 # Nothing is written to the home directory.
 export IPYTHONDIR          := $(CURDIR)/.venv/home/ipython
 export JUPYTER_CONFIG_DIR  := $(CURDIR)/.venv/home/jupyter/config
@@ -29,7 +32,7 @@ help:
 	@echo "The first call installs into .venv (PYTHON=python3, 3.11 to 3.13)."
 
 # Four runs share a GPU: a LeNet leaves most of one idle. Snakemake's lock files outlive a kill -9,
-# the Snakefile holds a lock that does not, hence --nolock. A job trains several runs: where one
+# the Snakefile holds a lock that does not, hence --nolock. A job may train many runs: where one
 # fails, the others are kept.
 reproduce: $(READY)
 	@echo "Reproducing on $(DATASET)"
@@ -47,10 +50,13 @@ notebooks: $(READY)
 list: $(READY)
 	@$(PY) -m lib list --dataset $(DATASET)
 
-# One thread a process, since the processes are parallel; a notebook stays with one worker.
+# One thread a process, since the processes are parallel; a notebook stays with one worker. What
+# notebooks show is trained before, or they would wait for one another.
 test: lint
+	@echo "Training what the notebooks show, where it is missing"
+	@$(PY) -m lib run --missing --dataset digits --device cpu --threads 1 --jobs $(WORKERS)
 	@echo "Running the tests and the notebooks"
-	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n logical --maxprocesses 4 --dist loadfile \
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(WORKERS) --dist loadfile \
 	    --nbval --nbval-current-env tests notebooks
 
 lint: $(READY)

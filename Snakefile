@@ -63,31 +63,20 @@ def needed_first(id):
     return [need for need in (run["parent"], run["like"], run["control"]) if need in MISSING]
 
 
-def depth(id):
-    """How many runs stand before it, one on another."""
-    return 1 + max(map(depth, needed_first(id)), default=-1)
-
-
 def seconds(id):
     return CATALOGUE[id]["seconds"]["cuda" if GPUS else "cpu"]
 
 
-def batches(ids):
-    """The runs in jobs of SECONDS each, so that Python's start costs little beside them.
-
-    None in a job needs another of it: a job waits for whole jobs only.
-    """
-    jobs = []
-    for id in sorted(ids, key=lambda id: (depth(id), CATALOGUE[id]["priority"])):
-        full = not jobs or sum(map(seconds, jobs[-1])) + seconds(id) > SECONDS
-        if full or depth(jobs[-1][0]) < depth(id):
-            jobs.append([])
-        jobs[-1].append(id)
-    return jobs
+# Short runs are one job on all cores: its processes are used again for run after run, so Python's
+# start costs little beside them. Longer ones, and those for several GPUs, are a job each.
+SHORT = 60
+TOGETHER = GPUS < 2 and 0 < max(map(seconds, MISSING), default=0) <= SHORT
+BATCHES = [MISSING] if TOGETHER else [[id] for id in MISSING]
 
 
-SECONDS = 60
-BATCHES = batches(MISSING)
+def heard(log):
+    """Where a training job's output goes: of many runs together to the terminal, too."""
+    return f"2>&1 | tee {log} >&2" if TOGETHER else f"&> {log}"
 
 
 wildcard_constraints:
@@ -106,7 +95,7 @@ for number, ids in enumerate(BATCHES):
         name:
             f"run_{number}"
         input:
-            [result(need) for id in ids for need in needed_first(id)],
+            [result(need) for id in ids for need in needed_first(id) if need not in ids],
         output:
             [result(id) for id in ids],
         log:
@@ -115,12 +104,15 @@ for number, ids in enumerate(BATCHES):
             ids=ids,
             said=ids[0] + (f" and {len(ids) - 1} more" if len(ids) > 1 else ""),
             device=f"cuda:{number % GPUS}" if GPUS else "cpu",
+            jobs=lambda wildcards, threads: min(4, threads) if GPUS else threads,
+            heard=heard(f"{LOGS}/{ids[0]}.log"),
         priority: -CATALOGUE[ids[0]]["priority"]  # 1 is the most urgent
+        threads: (lambda wildcards: workflow.cores) if TOGETHER else 1
         resources:
-            gpu=1 if GPUS else 0,
+            gpu=(4 if TOGETHER else 1) if GPUS else 0,
         shell:
-            "{sys.executable:q} -m lib run {params.ids} --threads 1 --device {params.device}"
-            " &> {log} && echo 'Trained {params.said}' >&2"
+            "{sys.executable:q} -m lib run {params.ids} --jobs {params.jobs} --threads 1"
+            " --device {params.device} {params.heard} && echo 'Trained {params.said}' >&2"
             " || {{ echo 'FAILED among {params.said}' >&2; exit 1; }}"
 
 

@@ -159,14 +159,16 @@ def test_the_batch_runs_the_notebooks_of_its_data_set(dataset, results):
     said = done.stdout + done.stderr
     books = re.findall(r"output: \S*/([\w-]+)\.ipynb", said)
     assert set(books) == wanted
-    # a run waits for what it needs: two jobs that make the same one would delete each other's
+    # a job waits for what its runs need: two that make the same run would delete each other's
     jobs = re.findall(r"(?:input: (.*)\n +)?output: (\S*/result\.json.*)\n", said)
     result = re.compile(r"([\w.+-]+)/result\.json")
-    waits = {id: result.findall(files) for files, made in jobs for id in result.findall(made)}
+    there = {
+        id: result.findall(files + made) for files, made in jobs for id in result.findall(made)
+    }
     for entry in experiments.catalogue(dataset):
         for experiment, seed in entry.runs:
             needed = {other.id(seed) for other in runs.needs(experiment)}
-            assert needed <= set(waits[experiment.id(seed)])
+            assert needed <= set(there[experiment.id(seed)])
     assert not any(set(result.findall(files)) & set(result.findall(made)) for files, made in jobs)
 
 

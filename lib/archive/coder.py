@@ -29,8 +29,11 @@ class Meter:
         self.spent = 0.0
 
     def bits(self, p: np.ndarray, bits: np.ndarray) -> np.ndarray:
-        """Codes ``bits``, each of which is 1 with its own probability ``p``, both (n,)."""
-        self.spent -= float(np.log2(np.where(bits, p, 1 - p)).sum())
+        """Codes ``bits``, each of which is 1 with its own probability ``p``, both (n,).
+
+        ``p`` (models, n) are the probabilities of several models, and so ``spent`` is (models,).
+        """
+        self.spent = self.spent - np.log2(np.where(bits, p, 1 - p)).sum(axis=-1)
         return bits
 
     def symbols(self, weights: np.ndarray, count: int, symbols: np.ndarray) -> np.ndarray:

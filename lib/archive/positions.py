@@ -6,6 +6,7 @@ out, where that pays. What remains is coded in blocks of a row, each entry with 
 its row, its column and its neighbours gave so far.
 """
 
+from functools import partial
 from math import log2, sqrt
 from typing import NamedTuple
 
@@ -78,6 +79,8 @@ def code_positions(
     given = [None, None] if mask is None else [mask.any(axis=1), mask.any(axis=0)]
     some_rows, rows_named = _code_some(coder, rows, columns, ones, given[0])
     live = np.count_nonzero(some_rows)
+    if not live:
+        return np.zeros((rows, columns), bool)
     some_columns, columns_named = _code_some(coder, columns, live, ones, given[1], fed)
     # of one row, or one column, the names are the entries
     if (columns_named and live <= 1) or (rows_named and some_columns.sum() <= 1):
@@ -91,11 +94,8 @@ def code_positions(
         inner, size = None if inner is None else inner.T, size[::-1]
         layout = _layout(np.ones(size[1], bool), (1, 1))
 
-    chosen = code_choice(
-        coder,
-        len(STRENGTHS),
-        None if inner is None else lambda meter, s: _try(meter, layout, inner, STRENGTHS[s]),
-    )
+    costs = None if inner is None else partial(_costs, layout, inner)
+    chosen = code_choice(coder, len(STRENGTHS), costs)
     found = _code(coder, size[0], layout, STRENGTHS[chosen], inner)
     if mask is not None:
         return mask
@@ -164,16 +164,19 @@ def code_flags(
     return found
 
 
-def _try(meter: Meter, layout: _Layout, inner: np.ndarray, strength: int) -> None:
+def _costs(layout: _Layout, inner: np.ndarray) -> np.ndarray:
+    """Bits of the first rows by each of ``STRENGTHS``, all at once."""
     tried = max(TRIED, int(inner.size * TRIED_SHARE))
     rows = min(len(inner), tried // max(1, inner.shape[1]) + 1)
-    _code(meter, rows, layout, strength, inner[:rows])
+    meter = Meter()
+    _code(meter, rows, layout, np.array(STRENGTHS)[:, None], inner[:rows])
+    return meter.spent
 
 
 def _code(
-    coder, rows: int, layout: _Layout, strength: int, mask: np.ndarray | None = None
+    coder, rows: int, layout: _Layout, strength: int | np.ndarray, mask: np.ndarray | None = None
 ) -> np.ndarray:
-    """Row by row, block by block."""
+    """Row by row, block by block; a :class:`Meter` takes a column of several strengths, too."""
     columns = len(layout.order)
     blocks = _blocks(rows, columns, layout.starts)
     found = np.zeros((rows, columns), bool) if mask is None else mask
@@ -185,7 +188,8 @@ def _code(
         row_so_far = np.zeros(columns + 1, np.int8)  # the last one is the neighbour that is none
         for part in blocks:
             layer = ones / seen
-            row = _odds(min((in_row + strength * layer) / (part.start + strength), MOST_DENSITY))
+            row = (in_row + strength * layer) / (part.start + strength)
+            row = _odds(np.minimum(row, MOST_DENSITY))
             column = _odds((in_columns[part] + strength * layer) / (i + strength))
             density = _odds(layer)
             near = density

@@ -1,6 +1,6 @@
 """Symbols of a small alphabet, by how often each was seen so far; and choices among a few."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -50,11 +50,14 @@ def code_symbols(coder, alphabet: int, count: int, symbols: np.ndarray | None = 
     if alphabet == 1 or count == 0:
         return np.zeros(count, np.uint8)
 
-    def attempt(meter: Meter, way: int) -> None:
+    def costs() -> list[float]:
+        meters = [Meter() for _ in PRIORS]
         tried = symbols[:TRIED]
-        Frequencies(alphabet, PRIORS[way]).code(meter, len(tried), tried)
+        for meter, prior in zip(meters, PRIORS, strict=True):
+            Frequencies(alphabet, prior).code(meter, len(tried), tried)
+        return [meter.spent for meter in meters]
 
-    prior = code_choice(coder, len(PRIORS), None if symbols is None else attempt)
+    prior = code_choice(coder, len(PRIORS), None if symbols is None else costs)
     return Frequencies(alphabet, PRIORS[prior]).code(coder, count, symbols)
 
 
@@ -64,12 +67,10 @@ def code_number(coder, below: int, number: int | None = None) -> int:
     return int(coder.symbols(np.ones(below, np.int64), 1, symbols)[0])
 
 
-def code_choice(coder, count: int, attempt: Callable[[Meter, int], None] | None = None) -> int:
-    """Codes which of ``count`` ways is the shortest: ``attempt(meter, way)`` shows its length."""
+def code_choice(coder, count: int, costs: Callable[[], Sequence[float]] | None = None) -> int:
+    """Codes which of ``count`` ways is the shortest: ``costs()`` are the bits of each."""
     best = None
-    if attempt is not None:
-        meters = [Meter() for _ in range(count)]
-        for way, meter in enumerate(meters):
-            attempt(meter, way)
-        best = min(range(count), key=lambda way: meters[way].spent)
+    if costs is not None:
+        bits = costs()
+        best = min(range(count), key=lambda way: bits[way])
     return code_number(coder, count, best)

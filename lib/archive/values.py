@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 
+from lib.archive.coder import Meter
 from lib.archive.symbols import PRIORS, Frequencies, code_choice, code_number, code_symbols
 
 #: The largest codebook.
@@ -69,10 +70,13 @@ def _code_kernels(
     sum, −2 … 2, says which of five frequencies count; where it tells little the writer has one.
     """
 
-    def attempt(meter, way: int) -> None:
-        _code_places(meter, mask, signs, codes, *WAYS[way])
+    def costs() -> list[float]:
+        meters = [Meter() for _ in WAYS]
+        for meter, way in zip(meters, WAYS, strict=True):
+            _code_places(meter, mask, signs, codes, *way)
+        return [meter.spent for meter in meters]
 
-    way = code_choice(coder, len(WAYS), None if codes is None else attempt)
+    way = code_choice(coder, len(WAYS), None if codes is None else costs)
     return _code_places(coder, mask, signs, codes, *WAYS[way])
 
 

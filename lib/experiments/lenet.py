@@ -12,7 +12,7 @@ LENET5_WEIGHTS = 430_500
 FIGURE_2_RHOS = (0.01, 0.05, 0.1, 0.5)
 EXTREME_RHOS = (0.0005, 10.0)
 
-#: Two thirds of the schedule, or one of MNIST's, show what the figure is about.
+#: A third of MNIST's schedule shows what the figure is about.
 FIGURE_2_EPOCHS = {"mnist": 40, "digits": 20}
 
 #: Projections and dual steps an epoch beside the paper's one: τ' of ½ and ⅛ epoch.

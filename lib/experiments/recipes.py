@@ -66,7 +66,7 @@ def admm_schedule(dataset: str, network: str = "lenet5", epochs: int | None = No
     and learning rate 0.1 (Section 4.1), otherwise as the dense network was trained.
     """
     if network in LENETS and dataset == "digits":
-        epochs = epochs or 30
+        epochs = epochs or 20
         return Schedule(
             epochs=epochs,
             lr=0.03,
@@ -89,7 +89,7 @@ def admm_schedule(dataset: str, network: str = "lenet5", epochs: int | None = No
     if network in LENETS:
         schedule = dense_schedule(dataset, network, epochs or 60)
         return replace(schedule, warmup=schedule.epochs // 12)
-    return dense_schedule(dataset, network, epochs or (15 if dataset == "digits" else 120))
+    return dense_schedule(dataset, network, epochs or (10 if dataset == "digits" else 120))
 
 
 def dense(

@@ -379,7 +379,7 @@ def twice(dataset: str, **length) -> dict[str, Experiment]:
     epochs = {"full": 120, "short": 8}[length.get("length", "full")]
     rate = 35.4
     if dataset == "digits":
-        epochs, rate = 15, 20
+        epochs, rate = 10, 20
     growth = round(20 ** (1 / epochs), 3)
     return {"hybrid": hybrid, "both": both(hybrid, rate=rate, epochs=epochs, growth=growth)}
 

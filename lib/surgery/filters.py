@@ -7,13 +7,13 @@ what a removal passes through is checked.
 """
 
 import copy
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torchvision.models import ResNet, resnet
 
 from lib.networks.resnet import BasicBlock, CifarResNet
 from lib.networks.vgg import VGG16
@@ -25,13 +25,6 @@ if TYPE_CHECKING:
 
 #: The filters of a layer that stay: a bool each, or their indices.
 Keep = Tensor | Sequence[bool] | Sequence[int]
-
-#: The convolutions inside a residual block. The block's last one is joined to others by the sum.
-INNER = {
-    BasicBlock: ("conv1",),
-    resnet.BasicBlock: ("conv1",),
-    resnet.Bottleneck: ("conv1", "conv2"),
-}
 
 #: Operations that leave the channels in their places, and zero where they were zero. The transpose
 #: is a linear layer's, of its weight; the clone comes with flattening channels-last images.
@@ -68,11 +61,12 @@ def prunable(model: nn.Module) -> list[str]:
     A layer that is in factors is not among them: filters leave first. Raises ``ValueError`` for
     another network.
     """
-    if isinstance(model, (CifarResNet, ResNet)):
+    residual, inside = _residual()
+    if isinstance(model, residual):
         return [
             f"{name}.{inner}"
             for name, block in model.named_modules()
-            for inner in INNER.get(type(block), ())
+            for inner in inside.get(type(block), ())
             if isinstance(getattr(block, inner), nn.Conv2d)
         ]
     if isinstance(model, VGG16):
@@ -88,6 +82,18 @@ def prunable(model: nn.Module) -> list[str]:
     raise ValueError(
         f"which filters of a {type(model).__name__} may leave is not known: say so in prunable()"
     )
+
+
+def _residual() -> tuple[tuple[type, ...], dict[type, tuple[str, ...]]]:
+    """Residual networks; and the convolutions inside a block, whose last one the sum joins to others.
+
+    torchvision's are there only if whoever made one imported them, which takes a second.
+    """
+    networks, inside = (CifarResNet,), {BasicBlock: ("conv1",)}
+    if theirs := sys.modules.get("torchvision.models.resnet"):
+        networks += (theirs.ResNet,)
+        inside |= {theirs.BasicBlock: ("conv1",), theirs.Bottleneck: ("conv1", "conv2")}
+    return networks, inside
 
 
 def remove_filters(
