@@ -85,7 +85,7 @@ def prunable(model: nn.Module) -> list[str]:
 
 
 def _residual() -> tuple[tuple[type, ...], dict[type, tuple[str, ...]]]:
-    """Residual networks; and the convolutions inside a block, whose last one the sum joins to others.
+    """Residual networks; and of a block all convolutions but the last, which a sum joins to others.
 
     torchvision's are there only if whoever made one imported them, which takes a second.
     """
