@@ -2,7 +2,7 @@
 
     python -m lib.report_bytes FOLDER
 
-measures the committed networks and one of AlexNet's size (trained first: some ten minutes on one
+measures the committed networks and one of AlexNet's size (trained first: half an hour on one
 core) into ``results/benchmarks/coders.csv``, and writes their codes to FOLDER for
 :mod:`lib.yardsticks_nncodec`, whose table is ``results/benchmarks/nncodec.csv``.
 """
@@ -33,7 +33,7 @@ CODERS = {
 }
 
 #: The network of AlexNet's size: how it is made.
-ALEXNET = {"dataset": "cifar10-jpeg", "steps": 250, "tuning": 100, "keep": 0.05, "bits": 4}
+ALEXNET = {"dataset": "cifar10-jpeg", "steps": 1000, "tuning": 200, "keep": 0.05, "bits": 4}
 
 
 def layers(model: nn.Module) -> dict[str, pd.DataFrame]:

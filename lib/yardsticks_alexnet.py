@@ -1,7 +1,7 @@
 """A network of AlexNet's size to code: briefly trained, 5 % kept, 4 bits. It is never committed.
 
-What matters for a coder is where training puts the nonzeros, not the accuracy, so minutes on one
-core are enough; weights that were only drawn would be spread evenly, and show nothing.
+What matters for a coder is where training puts the nonzeros, not the accuracy, so half an hour on
+one core is enough; weights that were only drawn would be spread evenly, and show nothing.
 """
 
 import torch

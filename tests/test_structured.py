@@ -308,3 +308,10 @@ def test_the_paper_s_macs():
     # 90 classes more, each of 64 weights
     assert structured.dense_macs("cifar100", "resnet56") == 125_485_696 + 64 * 90
     assert structured.dense_weights("digits", "resnet8") == 74_512
+
+
+@pytest.mark.parametrize("network", ["resnet8", "resnet20", "vgg16"])
+def test_dense_macs_are_what_the_counter_says(network):
+    shape = structured.input_shape("cifar10-jpeg", network)
+    counted = budget.macs(networks.build(network, channels=3), shape)
+    assert structured.dense_macs("cifar10-jpeg", network) == counted

@@ -15,8 +15,8 @@ EXTREME_RHOS = (0.0005, 10.0)
 #: A third of MNIST's schedule shows what the figure is about.
 FIGURE_2_EPOCHS = {"mnist": 40, "digits": 20}
 
-#: Projections and dual steps an epoch beside the paper's one: τ' of ½ and ⅛ epoch.
-PERIODS = (2, 8)
+#: Projections and dual steps an epoch beside the paper's one: τ' of ½ and ¼ epoch.
+PERIODS = (2, 4)
 
 #: A ρ that rises twentyfold over the run, by this factor an epoch: a small one lets W learn, a
 #: large one makes it meet V. Ours; the paper's is constant. Chosen among constant and rising ones

@@ -1,5 +1,7 @@
 """How the weights of a new network are drawn."""
 
+from collections.abc import Iterator
+
 from torch import nn
 
 
@@ -11,11 +13,10 @@ def he_(model: nn.Module) -> None:
     (akamaster/pytorch_resnet_cifar10); torchvision scales by the fan-out.
     He et al., "Delving Deep into Rectifiers" (ICCV 2015), eq. 10.
     """
-    for module in model.modules():
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
-            nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+    for module in _drawn(model):
+        nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 def glorot_(model: nn.Module) -> None:
@@ -25,8 +26,14 @@ def glorot_(model: nn.Module) -> None:
     Glorot, Bengio, "Understanding the difficulty of training deep feedforward neural networks"
     (AISTATS 2010), eq. 16.
     """
+    for module in _drawn(model):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def _drawn(model: nn.Module) -> Iterator[nn.Conv2d | nn.Linear]:
+    """The layers that have values: on the meta device there are none, and PyTorch takes seconds."""
     for module in model.modules():
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
-            nn.init.xavier_uniform_(module.weight)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+        if isinstance(module, (nn.Conv2d, nn.Linear)) and not module.weight.is_meta:
+            yield module
