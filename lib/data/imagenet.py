@@ -32,6 +32,9 @@ STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 #: Where ImageNet is to be had.
 SOURCE = "https://image-net.org/download-images (ILSVRC2012, task 1 and 2; it needs an account)"
 
+#: What images are called; other files are passed over.
+SUFFIXES = (".jpeg", ".jpg", ".png")
+
 #: The last bytes of a whole file; one that ends otherwise is decoded to see whether it is whole.
 ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 
@@ -143,9 +146,7 @@ def _images(folder: str) -> list[tuple[str, int]]:
 
 
 def _is_image(name: str) -> bool:
-    from torchvision.datasets.folder import IMG_EXTENSIONS
-
-    return name.lower().endswith(IMG_EXTENSIONS)
+    return name.lower().endswith(SUFFIXES)
 
 
 def _refuse_other_classes(root: Path, found: dict[str, Listed], form: Form) -> None:

@@ -8,7 +8,6 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -80,11 +79,18 @@ class Streamed:
         """The images and classes of a step: they are there already."""
         return images, labels
 
+    def _transform(self, *, random: bool) -> Callable[[Image.Image], Image.Image]:
+        from torchvision.transforms import v2  # half a second, which not every command has
+
+        if random:
+            return v2.Compose([v2.RandomResizedCrop(self.crop), v2.RandomHorizontalFlip()])
+        return v2.Compose([v2.Resize(self.resize), v2.CenterCrop(self.crop)])
+
     def _read(self, order: Tensor, size: int, *, seed: int | None):
         """uint8 (batch, 3, crop, crop), channels last, and int64 (batch,), in ``order``."""
         device, parts = self.labels.device, order.split(size)
         loader = DataLoader(
-            _Reader(self.root, self.files, self.resize, self.crop, seed),
+            _Reader(self, self._transform(random=seed is not None), seed),
             batch_size=None,  # the sampler's parts are batches
             sampler=parts,
             num_workers=workers(len(order)),
@@ -124,10 +130,8 @@ def workers(images: int) -> int:
 class _Reader:
     """Reads batches, in a worker: what is drawn for them depends on ``seed``, if it is given."""
 
-    root: Path
-    files: np.ndarray
-    resize: int
-    crop: int
+    split: Streamed
+    transform: Callable[[Image.Image], Image.Image]
     seed: int | None
 
     def __getitem__(self, part: Tensor) -> Tensor | str:
@@ -135,7 +139,7 @@ class _Reader:
 
         An error that a worker raises would come with the worker's traceback in its message.
         """
-        images = np.empty((len(part), self.crop, self.crop, 3), np.uint8)
+        images = np.empty((len(part), self.split.crop, self.split.crop, 3), np.uint8)
         try:
             # without workers it is the network's generator that the transforms draw from
             with torch.random.fork_rng(devices=[]):
@@ -146,18 +150,10 @@ class _Reader:
         return torch.from_numpy(images)
 
     def _image(self, place: int) -> np.ndarray:
-        file = self.root / os.fsdecode(self.files[place])
+        file = self.split.root / os.fsdecode(self.split.files[place])
         with opened(file) as picture:
             picture = picture.convert("RGB")
         if self.seed is not None:
             drawn = hashlib.sha256(f"{self.seed}/{place}".encode()).digest()[:7]
             torch.default_generator.manual_seed(int.from_bytes(drawn, "big"))
-        return np.asarray(self._transform(picture))
-
-    @cached_property
-    def _transform(self) -> Callable[[Image.Image], Image.Image]:
-        from torchvision.transforms import v2
-
-        if self.seed is None:
-            return v2.Compose([v2.Resize(self.resize), v2.CenterCrop(self.crop)])
-        return v2.Compose([v2.RandomResizedCrop(self.crop), v2.RandomHorizontalFlip()])
+        return np.asarray(self.transform(picture))
