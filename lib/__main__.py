@@ -1,4 +1,4 @@
-"""The command line: ``python -m lib list | run | export | merge | verify | readme | …``.
+"""The command line: ``python -m lib list | run | fetch | export | merge | verify | readme | …``.
 
 The commands about files of compressed networks are in :mod:`lib.file_commands`, the one that makes
 them in :mod:`lib.compress_command`.
@@ -91,6 +91,18 @@ def run(options: argparse.Namespace) -> int:
     if unfinished:
         print(f"{unfinished} runs left at the time limit; the same command goes on with them")
     return 1 if failed else 0
+
+
+def fetch(options: argparse.Namespace) -> int:
+    """Downloads, unpacks or generates a data set beforehand, for nodes without internet."""
+    dataset = data.load(options.dataset)
+    shape = "×".join(map(str, dataset.shape))
+    print(
+        f"{options.dataset} in {paths.data()}: {data.describe(options.dataset)}; "
+        f"{len(dataset.train):,} and {len(dataset.test):,} images of {shape} in "
+        f"{dataset.classes:,} classes, fingerprint {dataset.fingerprint[:12]}"
+    )
+    return 0
 
 
 def export(options: argparse.Namespace) -> int:
@@ -198,6 +210,9 @@ def _parser() -> argparse.ArgumentParser:
     running.add_argument("--jobs", type=_positive, default=1, help="how many side by side")
     running.add_argument("--device", default="auto", help="default: a GPU where there is one")
     running.add_argument("--threads", type=_positive, default=runs.CPU_THREADS, help="a CPU run's")
+
+    fetching = command("fetch", fetch)
+    fetching.add_argument("dataset", help=f"{', '.join(data.NAMES)}, or a folder of images")
 
     exporting = command("export", export)
     exporting.add_argument("to", type=Path, metavar="FOLDER")

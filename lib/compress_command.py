@@ -1,17 +1,19 @@
 """The command ``compress``: a network of the workbook's within a budget, written as a file."""
 
 import argparse
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lib import archive, budget, data, experiments, networks, runs
 from lib.archive import convert
 from lib.compression import compress, parse
-from lib.data import Dataset
+from lib.data import Dataset, Split, Streamed
 from lib.experiments import recipes
 from lib.surgery import rebuild
 
@@ -60,10 +62,10 @@ def run(options: argparse.Namespace) -> int:
     torch.manual_seed(options.seed)
     found = compress(
         model,
-        DataLoader(_normalised(dataset, dataset.train), batch_size=BATCH, shuffle=True),
+        _batches(dataset, dataset.train, shuffle=True),
         options.budget,
         method=options.method,
-        validation=DataLoader(_normalised(dataset, dataset.test), batch_size=BATCH),
+        validation=_batches(dataset, dataset.test),
         epochs=options.epochs,
         described=described,
         quiet=options.quiet,
@@ -94,5 +96,29 @@ def _loaded(model: nn.Module, file: Path) -> nn.Module:
     return model
 
 
-def _normalised(dataset: Dataset, split) -> TensorDataset:
-    return TensorDataset(dataset.normalise(split.images), split.labels)
+def _batches(dataset: Dataset, split: Split | Streamed, *, shuffle: bool = False) -> Iterable:
+    """Batches of images, as the network reads them, and classes; anew at every pass."""
+    if isinstance(split, Streamed):
+        return _Streaming(dataset, split, shuffle)
+    held = TensorDataset(dataset.normalise(split.images), split.labels)
+    return DataLoader(held, batch_size=BATCH, shuffle=shuffle)
+
+
+@dataclass(frozen=True)
+class _Streaming:
+    """What a ``DataLoader`` is to :func:`lib.compress`, for images that are not held."""
+
+    dataset: Dataset
+    split: Streamed
+    shuffle: bool
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.split) / BATCH)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        if self.shuffle:
+            order, seed = torch.randperm(len(self.split)), int(torch.randint(2**48, ()))
+            batches = self.split.steps(order, batch=BATCH, seed=seed)
+        else:
+            batches = self.split.batches(BATCH)
+        return ((self.dataset.normalise(images), labels) for images, labels in batches)

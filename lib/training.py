@@ -1,8 +1,9 @@
 """The one training loop: data on the device, schedule, evaluation, checkpoints. It knows no method.
 
-Inside an epoch nothing waits for the device. Every epoch draws its order (and whatever a network
-draws at random) from the run's seed, the stage and the epoch alone, so a run that was resumed is,
-on a CPU, bit for bit the run that was not interrupted.
+Data held on the device are gathered there by each step, streamed ones come to it in batches: a
+split knows which. Inside an epoch nothing waits for the device. Every epoch draws its order (and
+whatever a network draws at random) from the run's seed, the stage and the epoch alone, so a run
+that was resumed is, on a CPU, bit for bit the run that was not interrupted.
 """
 
 import hashlib
@@ -17,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm.auto import tqdm
 
-from lib.augmentation import crop_and_flip, draw
+from lib.augmentation import draw
 from lib.cuda_graph import CudaGraph
-from lib.data import Dataset, Split
+from lib.data import Dataset, Split, Streamed
 from lib.networks import compressible
 from lib.optimizers.method import Method
 
@@ -148,8 +149,8 @@ def train(
 
 def training_images(dataset: Dataset) -> Iterator[Tensor]:
     """The training split in batches, as the network reads it, neither cropped nor flipped."""
-    for part in dataset.train.images.split(EVALUATION_BATCH):
-        yield dataset.normalise(part)
+    for images, _ in dataset.train.batches(EVALUATION_BATCH):
+        yield dataset.normalise(images)
 
 
 @torch.no_grad()
@@ -177,13 +178,12 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]]) 
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, dataset: Dataset, split: Split) -> tuple[float, float]:
+def evaluate(model: nn.Module, dataset: Dataset, split: Split | Streamed) -> tuple[float, float]:
     """Mean cross-entropy and accuracy (a fraction) of ``model`` on ``split``."""
     was_training = model.training
     model.eval()
     totals = torch.zeros(2, dtype=torch.float64, device=split.labels.device)
-    batches = (split.images.split(EVALUATION_BATCH), split.labels.split(EVALUATION_BATCH))
-    for images, labels in zip(*batches, strict=True):
+    for images, labels in split.batches(EVALUATION_BATCH):
         logits = model(dataset.normalise(images))
         totals[0] += functional.cross_entropy(logits, labels, reduction="sum")
         totals[1] += (logits.argmax(1) == labels).sum()
@@ -193,12 +193,12 @@ def evaluate(model: nn.Module, dataset: Dataset, split: Split) -> tuple[float, f
 
 
 @torch.no_grad()
-def predict(model: nn.Module, dataset: Dataset, split: Split) -> Tensor:
+def predict(model: nn.Module, dataset: Dataset, split: Split | Streamed) -> Tensor:
     """The class that ``model`` gives each image of ``split``, (images,) int64."""
     was_training = model.training
     model.eval()
-    batches = split.images.split(EVALUATION_BATCH)
-    classes = torch.cat([model(dataset.normalise(images)).argmax(1) for images in batches])
+    batches = split.batches(EVALUATION_BATCH)
+    classes = torch.cat([model(dataset.normalise(images)).argmax(1) for images, _ in batches])
     model.train(was_training)
     return classes
 
@@ -256,20 +256,21 @@ class _Loop:
     def run_epoch(self, bar: tqdm) -> dict[str, float]:
         """One pass over the training split."""
         began = time.monotonic()
-        order = [part.to(self.device, non_blocking=True) for part in self._order()]
+        steps = self.dataset.train.steps(
+            *self._order(), batch=self.schedule.batch, seed=self._derived(self.epoch)
+        )
         rates = self.rates[self.epoch * self.steps :]
         step = self._step if self.graph is None else partial(self.graph, self._step)
         self.network.train()
         self.totals.zero_()
-        batches = zip(*(part.split(self.schedule.batch) for part in order), strict=True)
-        for i, batch in enumerate(batches):
+        for i, inputs in enumerate(steps):
             self.lr.copy_(rates[i])
-            step(*batch)
+            step(*inputs)
             if i in self.period_ends:
                 self._refuse_divergence()
                 self.method.after_period()
             bar.update(1)
-        loss, accuracy = (self.totals / len(order[0])).tolist()
+        loss, accuracy = (self.totals / len(self.dataset.train)).tolist()
         return {
             "epoch": self.epoch + 1,
             "lr": float(rates[self.steps - 1]),
@@ -278,13 +279,10 @@ class _Loop:
             "seconds": time.monotonic() - began,
         }
 
-    def _step(self, index: Tensor, *drawn: Tensor) -> None:
-        """One optimizer step on the images of ``index``; nothing here waits for the device."""
-        images = self.dataset.train.images[index]
-        if drawn:
-            images = crop_and_flip(images, *drawn, padding=self.schedule.crop)
+    def _step(self, *inputs: Tensor) -> None:
+        """One optimizer step on what the split gives for it; nothing here waits for the device."""
+        images, labels = self.dataset.train.take(*inputs, padding=self.schedule.crop)
         images = self.dataset.normalise(images)
-        labels = self.dataset.train.labels[index]
         half = self.schedule.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             logits = self.network(images)
@@ -296,7 +294,7 @@ class _Loop:
             nn.utils.clip_grad_norm_(self.momenta, self.schedule.clip)
         self.optimizer.step()
         self.method.after_step(self.lr)
-        self.totals[0] += loss.detach() * len(index)
+        self.totals[0] += loss.detach() * len(labels)
         self.totals[1] += (logits.detach().argmax(1) == labels).sum()
 
     def _refuse_divergence(self) -> None:
@@ -346,7 +344,7 @@ class _Loop:
 @torch.no_grad()
 def _trace(model: nn.Module, dataset: Dataset, method: Method) -> dict[str, float]:
     """The training loss of the weights, and of the weights as they would be compressed."""
-    traced = Split(dataset.train.images[:TRACED], dataset.train.labels[:TRACED])
+    traced = dataset.train[:TRACED]
     row = {"loss": evaluate(model, dataset, traced)[0]}
     compressed = method.compressed()
     if compressed is None:

@@ -232,11 +232,9 @@ def trained(network, schedule, method, device=CPU):
     return values, history
 
 
-@pytest.mark.parametrize(("network", "schedule", "method"), CASES)
-def test_a_replayed_loop_is_the_eager_one_bit_for_bit(
-    network, schedule, method, streams, monkeypatch
-):
-    wanted = trained(network, schedule, method)
+@pytest.fixture
+def graphed(streams):
+    """The loop with a graph on the CPU."""
 
     class Graphed(training._Loop):
         def __init__(self, *args, **kwargs):
@@ -244,11 +242,63 @@ def test_a_replayed_loop_is_the_eager_one_bit_for_bit(
             self.graph = CudaGraph(CPU)
             streams.state = [*self.model.state_dict().values(), *self.momenta.values(), self.totals]
 
-    monkeypatch.setattr(training, "_Loop", Graphed)
+    return Graphed
+
+
+@pytest.mark.parametrize(("network", "schedule", "method"), CASES)
+def test_a_replayed_loop_is_the_eager_one_bit_for_bit(
+    network, schedule, method, streams, graphed, monkeypatch
+):
+    wanted = trained(network, schedule, method)
+    monkeypatch.setattr(training, "_Loop", graphed)
     found = trained(network, schedule, method)
     assert streams.recorders[0].replays == 2 * 6 - WARM_UP
     assert found[1] == wanted[1]
     assert all(torch.equal(found[0][name], value) for name, value in wanted[0].items())
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """99 streamed images of three classes: six full batches an epoch and one of three."""
+    data.sample.generate(tmp_path / "drawn", train=99, val=6)
+    form = replace(data.imagenet.FORMS["imagenet-sample"], train=99, val=6, resize=36, crop=32)
+    return data.imagenet.read("imagenet-sample", tmp_path / "drawn", form)
+
+
+def trained_on(pictures, device=CPU):
+    """ADMM on streamed images: weights and history."""
+    torch.manual_seed(0)
+    model = networks.build("resnet8", classes=3, channels=3).to(device)
+    method = ADMM(budget=100_000)
+    history = train(model, pictures.to(device), SCHEDULE, method, seed=0, quiet=True)
+    for row in history:
+        del row["seconds"]
+    return model.state_dict(), history
+
+
+def test_streamed_images_are_replayed_bit_for_bit(pictures, streams, graphed, monkeypatch):
+    wanted = trained_on(pictures)
+    monkeypatch.setattr(training, "_Loop", graphed)
+    found = trained_on(pictures)
+    assert streams.recorders[0].replays == 2 * 6 - WARM_UP
+    assert found[1] == wanted[1]
+    assert all(torch.equal(found[0][name], value) for name, value in wanted[0].items())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_streamed_images_on_a_gpu(pictures, workers, monkeypatch):
+    monkeypatch.setenv("WORKBOOK_WORKERS", workers)
+    device = torch.device("cuda")
+    there, here = pictures.to(device), pictures
+    order = torch.arange(len(here.train))
+    steps = zip(*(d.train.steps(order, batch=16, seed=1) for d in (there, here)), strict=True)
+    for (images, labels), (wanted, classes) in steps:
+        assert torch.equal(images.cpu(), wanted)
+        assert torch.equal(labels.cpu(), classes)
+    wanted = trained_on(pictures)[1]
+    found = trained_on(pictures, device)[1]
+    assert found[0]["train_loss"] == pytest.approx(wanted[0]["train_loss"], rel=5e-2)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

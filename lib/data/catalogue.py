@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from lib import paths
-from lib.data import cifar, digits, folder, mnist
+from lib.data import cifar, digits, folder, imagenet, mnist, sample
 from lib.data.dataset import Dataset, DataUnavailable, hold_out
 
 #: What each data set is, in the words of a table's caption.
@@ -13,6 +13,8 @@ _TITLES = {
     "cifar10": "CIFAR-10",
     "cifar100": "CIFAR-100",
     "cifar10-jpeg": "JPEG mirror of CIFAR-10, not its pixels",
+    "imagenet": "ImageNet (ILSVRC2012)",
+    "imagenet-sample": "drawn pictures of 3 classes in ImageNet's form: the path, not the result",
 }
 
 NAMES = tuple(_TITLES)
@@ -24,11 +26,13 @@ HELD_OUT = {
     "cifar10": 5_000,
     "cifar100": 5_000,
     "cifar10-jpeg": 5_000,
+    "imagenet": 50_000,
+    "imagenet-sample": 30,
 }
 
 
 def load(name: str, *, size: int | None = None, held_out: bool = False) -> Dataset:
-    """The data set ``name`` on the CPU.
+    """The data set ``name`` on the CPU; of ImageNet the list of its images, which are streamed.
 
     ``name`` is one of ``NAMES``, or the path of a folder of images with a ``/`` in it
     (:mod:`lib.data.folder`); one that does not begin with ``/`` is taken from the data folder.
@@ -36,8 +40,8 @@ def load(name: str, *, size: int | None = None, held_out: bool = False) -> Datas
     resized, and have to be of that size.
 
     With ``held_out`` the test split is not there at all: a fixed stratified part of the training
-    split takes its place, ``HELD_OUT`` images or a tenth of a folder's, so that knobs are tuned
-    without test accuracy.
+    split takes its place, ``HELD_OUT`` images (of ImageNet 50 a class) or a tenth of a folder's, so
+    that knobs are tuned without test accuracy.
 
     Raises ``ValueError`` for an unknown name and for another size, ``DataUnavailable`` when the
     data set is missing and cannot be downloaded, or is damaged.
@@ -48,7 +52,7 @@ def load(name: str, *, size: int | None = None, held_out: bool = False) -> Datas
             f"by a path with a / in it, such as './{name}'"
         )
     dataset = _read(name, size)
-    height, width = dataset.train.images.shape[2:]
+    height, width = dataset.shape[1:]
     if size is not None and (height, width) != (size, size):
         raise ValueError(f"size = {size}: the images of {name} are {width}×{height}; leave it out")
     if not held_out:
@@ -59,7 +63,7 @@ def load(name: str, *, size: int | None = None, held_out: bool = False) -> Datas
             f"{name} has too few training images ({len(dataset.train):,} of {dataset.classes} "
             "classes) to hold a tenth of each class out: ten a class are needed"
         )
-    train, test = hold_out(dataset.train, count)
+    train, test = hold_out(dataset.train, count, equally=name in imagenet.FORMS)
     return replace(dataset, train=train, test=test)
 
 
@@ -74,7 +78,7 @@ def at_hand(name: str) -> bool:
         "cifar100": ("cifar-100-python", "cifar-100-python.tar.gz"),
         "cifar10-jpeg": ("CIFAR-10-images",),
     }
-    return name == "digits" or any(
+    return name in ("digits", "imagenet-sample") or any(
         (paths.data() / place).exists() for place in places.get(name, (name,))
     )
 
@@ -98,4 +102,9 @@ def _read(name: str, size: int | None) -> Dataset:
         return digits.read() if size is None else digits.read(size)
     if name == "mnist":
         return mnist.read()
+    if name in imagenet.FORMS:
+        root = paths.data() / name
+        if name == "imagenet-sample" and not root.exists():
+            sample.generate(root)
+        return imagenet.read(name, root, imagenet.FORMS[name])
     return cifar.read_jpeg() if name == "cifar10-jpeg" else cifar.read(name)

@@ -1,11 +1,18 @@
 """What a data set is: two splits, how pixels are normalised, and its fingerprint."""
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from lib.augmentation import crop_and_flip
+
+if TYPE_CHECKING:
+    from lib.data.streamed import Streamed
 
 
 class DataUnavailable(Exception):
@@ -14,7 +21,11 @@ class DataUnavailable(Exception):
 
 @dataclass(frozen=True)
 class Split:
-    """Images and their classes: uint8 (n, channels, height, width) and int64 (n,)."""
+    """Images and their classes: uint8 (n, channels, height, width) and int64 (n,).
+
+    :class:`lib.data.streamed.Streamed` is a split too, whose images are read when they are used:
+    what is asked of both is here, but for ``images``.
+    """
 
     images: Tensor
     labels: Tensor
@@ -23,8 +34,38 @@ class Split:
         """The same split on ``device``."""
         return Split(self.images.to(device), self.labels.to(device))
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        return tuple(self.images.shape[1:])
+
     def __len__(self) -> int:
         return len(self.labels)
+
+    def __getitem__(self, which: Tensor | np.ndarray | slice) -> "Split":
+        """The split of these images alone, in that order."""
+        return Split(self.images[which], self.labels[which])
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """All images in their order, as they are evaluated, and their classes."""
+        return zip(self.images.split(size), self.labels.split(size), strict=True)
+
+    def steps(self, *order: Tensor, batch: int, seed: int) -> Iterator[tuple[Tensor, ...]]:
+        """What :meth:`take` needs for each step of an epoch, on the device.
+
+        ``order`` is the images' order and, where they are cropped and flipped, what was drawn for
+        it (:func:`lib.augmentation.draw`). A split that draws something itself does so from
+        ``seed``: this one draws nothing.
+        """
+        there = [part.to(self.labels.device, non_blocking=True) for part in order]
+        return zip(*(part.split(batch) for part in there), strict=True)
+
+    def take(self, index: Tensor, *drawn: Tensor, padding: int) -> tuple[Tensor, Tensor]:
+        """The images and classes of a step, which may be recorded as a CUDA graph."""
+        images = self.images[index]
+        if drawn:
+            images = crop_and_flip(images, *drawn, padding=padding)
+        return images, self.labels[index]
 
 
 @dataclass(frozen=True)
@@ -36,8 +77,8 @@ class Dataset:
     """
 
     name: str
-    train: Split
-    test: Split
+    train: "Split | Streamed"
+    test: "Split | Streamed"
     mean: tuple[float, ...]
     std: tuple[float, ...]
     classes: int
@@ -46,7 +87,7 @@ class Dataset:
     def __post_init__(self):
         # (channels, 1, 1) on the device once: made at every step, they would be copied there, and
         # the step would wait for it.
-        device = self.train.images.device
+        device = self.train.labels.device
         statistics = [
             torch.tensor(values, device=device).view(-1, 1, 1) for values in (self.mean, self.std)
         ]
@@ -55,7 +96,7 @@ class Dataset:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width of an image."""
-        return tuple(self.train.images.shape[1:])
+        return self.train.shape
 
     def to(self, device: torch.device) -> "Dataset":
         """The same data set on ``device``."""
@@ -83,18 +124,36 @@ def fingerprint(train: Split, test: Split) -> str:
     return digest.hexdigest()
 
 
-def hold_out(split: Split, count: int) -> tuple[Split, Split]:
+def hold_out(
+    split: "Split | Streamed", count: int, *, equally: bool = False
+) -> "tuple[Split, Split] | tuple[Streamed, Streamed]":
     """``split`` without ``count`` of its images, and these: always the same, stratified.
 
-    Raises ``ValueError`` where a class has fewer than two images, or ``count`` is less than the
-    number of classes.
+    A class gives as large a share as any other, or ``equally`` as many images. Raises
+    ``ValueError`` where a class has fewer than two images, or ``count`` is less than the number of
+    classes.
     """
     from sklearn.model_selection import train_test_split
 
-    keep, hold = train_test_split(
-        np.arange(len(split)), test_size=count, stratify=split.labels.numpy(), random_state=0
-    )
-    return tuple(Split(split.images[index], split.labels[index]) for index in (keep, hold))
+    labels = split.labels.numpy()
+    if equally:
+        keep, hold = _equal(labels, count)
+    else:
+        keep, hold = train_test_split(
+            np.arange(len(split)), test_size=count, stratify=labels, random_state=0
+        )
+    return split[keep], split[hold]
+
+
+def _equal(labels: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The places that are kept, and as many of each class as ``count`` allows, both drawn once."""
+    drawn = np.random.default_rng(0).permutation(len(labels))
+    by_class = drawn[np.argsort(labels[drawn], kind="stable")]
+    sizes = np.bincount(labels)
+    turn = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)  # in its class
+    held = np.zeros(len(labels), bool)
+    held[by_class[turn < count // len(sizes)]] = True
+    return np.flatnonzero(~held), np.flatnonzero(held)
 
 
 def one_line(error: Exception) -> str:

@@ -141,7 +141,7 @@ def _in_turns(classes: dict[str, list[Path]]) -> tuple[list[Path], Tensor]:
 
 def _kind(file: Path) -> tuple[str, tuple[int, int, int]]:
     """The mode that the images are converted to, and their (channels, height, width)."""
-    with _opened(file) as picture:
+    with opened(file) as picture:
         mode = "L" if picture.mode in ("1", "L") else "RGB"
         width, height = picture.size
     if max(width, height) > LARGEST:
@@ -170,7 +170,7 @@ def _decoded(files: list[Path], mode: str, shape: tuple[int, int, int], bar: tqd
     channels, height, width = shape
     images = np.empty((len(files), *shape), np.uint8)
     for image, file in zip(images, files, strict=True):
-        with _opened(file) as picture:
+        with opened(file) as picture:
             if picture.size != (width, height):
                 raise DataUnavailable(
                     f"{file} is {picture.size[0]}×{picture.size[1]}, the images before it "
@@ -185,7 +185,7 @@ def _decoded(files: list[Path], mode: str, shape: tuple[int, int, int], bar: tqd
 
 
 @contextlib.contextmanager
-def _opened(file: Path) -> Iterator[Image.Image]:
+def opened(file: Path) -> Iterator[Image.Image]:
     """The picture, of which only the header is read yet; what cannot be read is named."""
     try:
         with Image.open(file, formats=FORMATS) as picture:
