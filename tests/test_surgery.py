@@ -464,7 +464,9 @@ def test_filters_that_cannot_be_kept(name, keep, message):
         nn.Sigmoid(),  # 0 becomes ½
         nn.PixelShuffle(2),  # mixes channels
         nn.GroupNorm(2, 8),
-        nn.Conv2d(8, 8, 3, groups=8),
+        nn.Conv2d(8, 8, 3, groups=2),
+        nn.Conv2d(8, 16, 3, groups=8),
+        nn.Hardtanh(1, 2),  # 0 becomes 1
         nn.PReLU(8),
         nn.Softmax(1),
         nn.Linear(6, 6),  # of the width
@@ -472,7 +474,7 @@ def test_filters_that_cannot_be_kept(name, keep, message):
     ids=lambda module: type(module).__name__,
 )
 def test_operations_that_the_graph_does_not_follow(between):
-    channels = 2 if isinstance(between, nn.PixelShuffle) else 8
+    channels = 2 if isinstance(between, nn.PixelShuffle) else getattr(between, "out_channels", 8)
     model = nn.Sequential(nn.Conv2d(3, 8, 3), between, nn.Conv2d(channels, 4, 1), nn.Flatten())
     with pytest.raises(ValueError, match="filters of '0' cannot be removed"):
         surgery.remove_filters(model, {"0": range(4)}, input_shape=(3, 8, 8))

@@ -75,7 +75,8 @@ class DF(Method):
     The gradient is exact, of masks through the singular values too. The mask scales BatchNorm's
     output, shift and all. M stays in [0, 1] and γ in [0, 0.99·σ₁]. Filters are counted by φ_s, not
     by the plain sigmoid of eq. 12, which counts 0.73 of one at M = 1; ranks by eq. 13 of the masked
-    weights. Grouped convolutions keep their filters and stay whole.
+    weights. Grouped convolutions stay whole; a depthwise one has the mask of the layer before it,
+    others keep their filters.
 
     A step costs one of training, and the thresholding: products of each layer's matrix with an
     m × m one, forward and backward, and an eigendecomposition, m = C_out.
@@ -146,6 +147,9 @@ class DF(Method):
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         model.requires_grad_(False)
         self.norms = norms(model, input_shape=self.input_shape) if masked else {}
+        self.followers: dict[str, list[str]] = {}  # depthwise layers that have a layer's filters
+        for follower, name in self.costs.depthwise.items():
+            self.followers.setdefault(name, []).append(follower)
         like = next(model.parameters())
         place = {"device": like.device, "dtype": like.dtype}
         # M = 1 and γ = 0, Algorithm 1
@@ -175,7 +179,7 @@ class DF(Method):
         """The layers whose matrices have the same number of rows, together."""
         matrices: dict[int, dict[str, Tensor]] = {}
         for name, layer in self.costs.layers.items():
-            if layer.groups == 1:
+            if layer.factors():
                 weight = self.model.get_submodule(name).weight.detach()
                 matrix = matricize(weight, scheme=self.scheme)
                 matrices.setdefault(len(matrix), {})[name] = matrix
@@ -217,25 +221,30 @@ class DF(Method):
                 # ψ⁻¹(φ_s·ψ(W)), eq. 9
                 rows = mask.unsqueeze(1) * layer.weight.flatten(1)
                 found[f"{name}.weight"] = rows.view_as(layer.weight)
-            found |= self._shifts(name, layer, mask)
+            found |= self._shifts(name, mask)
         self.spent = self._share(masks, ranks)
         return found
 
-    def _shifts(self, name: str, layer: nn.Module, mask: Tensor) -> dict[str, Tensor]:
-        """The bias and BatchNorm's shift, such that φ·BN(Wx + b) is what follows a filter."""
+    def _shifts(self, name: str, mask: Tensor) -> dict[str, Tensor]:
+        """Biases and BatchNorms' shifts, such that φ·BN(Wx + b) is what follows a filter.
+
+        Past a depthwise layer too, which computes with φ times what it read.
+        """
         found = {}
-        if layer.bias is not None:
-            found[f"{name}.bias"] = mask * layer.bias
-        if name in self.norms:
-            norm = self.model.get_submodule(self.norms[name])
+        for layer in (name, *self.followers.get(name, ())):
+            bias = self.model.get_submodule(layer).bias
+            if bias is not None:
+                found[f"{layer}.bias"] = mask * bias
+        for layer in self.norms.get(name, ()):
+            norm = self.model.get_submodule(layer)
             if self.statistics == "batch":
                 # BN(φx) = BN(x)
-                found[f"{self.norms[name]}.weight"] = mask * norm.weight
-                found[f"{self.norms[name]}.bias"] = mask * norm.bias
-                return found
+                found[f"{layer}.weight"] = mask * norm.weight
+                found[f"{layer}.bias"] = mask * norm.bias
+                continue
             # BN(x) = g(x − m)/s + β; g(φx − m)/s + β' = φ·BN(x) for β' = gm/s + φ(β − gm/s)
             moved = norm.weight * norm.running_mean / (norm.running_var + norm.eps).sqrt()
-            found[f"{self.norms[name]}.bias"] = moved + mask * (norm.bias - moved)
+            found[f"{layer}.bias"] = moved + mask * (norm.bias - moved)
         return found
 
     def _share(self, masks: Mapping[str, Tensor], ranks: Mapping[str, Tensor]) -> Tensor:

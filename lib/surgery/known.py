@@ -1,0 +1,114 @@
+"""Which filters may leave a network: said of each kind of network here, not guessed from its graph.
+
+A filter that a sum joins to those of other layers stays.
+"""
+
+import sys
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from torch import nn
+
+from lib.networks.resnet import BasicBlock, CifarResNet
+from lib.networks.vgg import VGG16
+
+
+class Part(NamedTuple):
+    """One of the parts that a network is a chain of: each reads what the one before returns."""
+
+    layers: list[str]  # convolutions and linear layers in order, also grouped, also in factors
+    summed: bool  # whether what it reads is added to what its last layer returns
+
+
+def prunable(model: nn.Module) -> list[str]:
+    """The layers whose filters may leave one by one, in the network's order.
+
+    - residual networks, ours and torchvision's: each block's convolutions but the last, whose
+      filters a sum joins to those of other blocks;
+    - torchvision's MobileNetV2 and MNASNet: the convolutions that expand a block's channels; those
+      that end a block, or stand alone, where neither it nor what follows has a shortcut;
+    - VGG-16: every convolution;
+    - torchvision's AlexNet, and a sequence of layers, as the LeNets: every convolution and linear
+      layer but the classifier.
+
+    Depthwise convolutions are not among them: their channels are the filters of the layer before,
+    and leave with those. Nor are other grouped convolutions, and layers in factors: filters leave
+    first. Raises ``ValueError`` for another network.
+    """
+    residual, inside = _residual()
+    if isinstance(model, residual):
+        return [
+            f"{name}.{inner}"
+            for name, block in model.named_modules()
+            for inner in inside.get(type(block), ())
+            if isinstance(getattr(block, inner), nn.Conv2d)
+        ]
+    if isinstance(model, VGG16):
+        return [
+            f"{stage}.{name}"
+            for stage, children in model.named_children()
+            for name, layer in children.named_children()
+            if isinstance(layer, nn.Conv2d)
+        ]
+    if not isinstance(model, (nn.Sequential, *_chains())):
+        raise ValueError(
+            f"which filters of a {type(model).__name__} may leave is not known: say so in "
+            "prunable()"
+        )
+    parts = list(_parts(model, _inverted()))
+    found = []
+    for part, following in zip(parts, [*parts[1:], None], strict=True):
+        # what the last one returns is the network's output
+        joined = following is None or part.summed or following.summed
+        found += part.layers[:-1] if joined else part.layers
+    return [name for name in found if _is_one(model.get_submodule(name))]
+
+
+def _residual() -> tuple[tuple[type, ...], dict[type, tuple[str, ...]]]:
+    """Residual networks; and of a block all convolutions but the last, which a sum joins to others.
+
+    torchvision's are there only if whoever made one imported them, which takes a second.
+    """
+    networks, inside = (CifarResNet,), {BasicBlock: ("conv1",)}
+    if theirs := sys.modules.get("torchvision.models.resnet"):
+        networks += (theirs.ResNet,)
+        inside |= {theirs.BasicBlock: ("conv1",), theirs.Bottleneck: ("conv1", "conv2")}
+    return networks, inside
+
+
+def _chains() -> tuple[type, ...]:
+    """torchvision's networks, if it is there, whose modules are called in the order they have."""
+    kinds = {"mobilenetv2": "MobileNetV2", "mnasnet": "MNASNet", "alexnet": "AlexNet"}
+    modules = {file: sys.modules.get(f"torchvision.models.{file}") for file in kinds}
+    return tuple(getattr(module, kinds[file]) for file, module in modules.items() if module)
+
+
+def _inverted() -> dict[type, str]:
+    """Inverted residuals, and the attribute that says whether one has a shortcut."""
+    found = {}
+    if theirs := sys.modules.get("torchvision.models.mobilenetv2"):
+        found[theirs.InvertedResidual] = "use_res_connect"
+    if theirs := sys.modules.get("torchvision.models.mnasnet"):
+        found[theirs._InvertedResidual] = "apply_residual"
+    return found
+
+
+def _parts(module: nn.Module, blocks: dict[type, str], prefix: str = "") -> Iterator[Part]:
+    for name, child in module.named_children():
+        path = f"{prefix}{name}"
+        if type(child) in blocks:
+            inside = [n for part in _parts(child, blocks, f"{path}.") for n in part.layers]
+            yield Part(inside, getattr(child, blocks[type(child)]))
+        elif type(child).forward is nn.Sequential.forward and not _in_factors(child):
+            yield from _parts(child, blocks, f"{path}.")
+        elif any(isinstance(m, (nn.Conv2d, nn.Linear)) for m in child.modules()):
+            yield Part([path], False)
+
+
+def _in_factors(module: nn.Sequential) -> bool:
+    """Whether it stands for a layer: two layers of one kind, with nothing between."""
+    return [type(child) for child in module] in ([nn.Conv2d] * 2, [nn.Linear] * 2)
+
+
+def _is_one(module: nn.Module) -> bool:
+    return isinstance(module, (nn.Conv2d, nn.Linear)) and getattr(module, "groups", 1) == 1
