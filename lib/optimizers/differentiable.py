@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lib.optimizers.method import Method
-from lib.projections.spectrum import frozen_gram, matricize, svt, tensorize
+from lib.projections.spectrum import Shrunk, frozen_gram, matricize, svt, tensorize
 from lib.surgery import (
     become,
     choose_filters,
@@ -32,6 +32,10 @@ from lib.surgery import (
 
 #: A threshold stays below σ₁: a layer of rank 0 would let nothing through.
 LARGEST_THRESHOLD = 0.99
+
+#: From so many rows on a matrix with fewer columns is decomposed by its columns. Smaller ones are
+#: faster in one stack with the wide ones of as many rows.
+TALL = 256
 
 MODES = ("hybrid", "filters", "ranks")
 
@@ -79,7 +83,8 @@ class DF(Method):
     others keep their filters.
 
     A step costs one of training, and the thresholding: products of each layer's matrix with an
-    m × m one, forward and backward, and an eigendecomposition, m = C_out.
+    m × m one, forward and backward, and an eigendecomposition, m = C_out, or C_in·k² where that is
+    smaller and C_out at least 256.
 
     Raises ``ValueError`` for options out of range, and from ``start`` for a budget that no choice
     can meet, and for a network whose filters cannot be followed; both name the layer.
@@ -176,13 +181,18 @@ class DF(Method):
         return Surrogate(model, self)
 
     def _stacks(self) -> list["Stack"]:
-        """The layers whose matrices have the same number of rows, together."""
-        matrices: dict[int, dict[str, Tensor]] = {}
+        """The layers whose matrices have the same number of rows, together; of tall ones columns.
+
+        What is decomposed is as large as that number.
+        """
+        matrices: dict[tuple[bool, int], dict[str, Tensor]] = {}
         for name, layer in self.costs.layers.items():
             if layer.factors():
                 weight = self.model.get_submodule(name).weight.detach()
                 matrix = matricize(weight, scheme=self.scheme)
-                matrices.setdefault(len(matrix), {})[name] = matrix
+                tall = TALL <= len(matrix) > matrix.shape[1]
+                place = (tall, matrix.shape[1] if tall else len(matrix))
+                matrices.setdefault(place, {})[name] = matrix
         return [Stack(group) for group in matrices.values()]
 
     def masks(self) -> dict[str, Tensor]:
@@ -203,7 +213,7 @@ class DF(Method):
             rows = stack.rows(masks, self.scheme)
             gamma = torch.stack([self.gamma[name] for name in stack.layers])
             try:
-                shrunk = svt(stack.matrix, gamma * stack.largest, rows=rows, gram=stack.gram)
+                shrunk = stack.svt(gamma * stack.largest, rows)
             except ValueError:
                 self._refuse_nan()
                 raise
@@ -211,7 +221,7 @@ class DF(Method):
             # Σ tanh(τ·relu(σ − γ)), τ = C/σ₁: eq. 13
             soft = torch.tanh(self.steepness * torch.relu(spectrum - gamma.unsqueeze(-1))).sum(-1)
             for i, (name, shape) in enumerate(stack.layers.items()):
-                matrix = shrunk.matrix[i, :, : shape[1]]
+                matrix = shrunk.matrix[i, : shape[0], : shape[1]]
                 weight = self.model.get_submodule(name).weight
                 found[f"{name}.weight"] = tensorize(matrix, shape=weight.shape, scheme=self.scheme)
                 ranks[name] = soft[i]
@@ -426,32 +436,48 @@ class Surrogate(nn.Module):
 
 
 class Stack:
-    """Matrices of as many rows, stacked; narrower ones filled up with columns of zeros."""
+    """Matrices of as many rows, or tall ones of as many columns; filled up with zeros to one size.
+
+    Zeros change no singular value. Matrices that are tall and small are filled up to be square.
+    """
 
     def __init__(self, matrices: Mapping[str, Tensor]):
         self.layers = {name: tuple(matrix.shape) for name, matrix in matrices.items()}
-        rows = len(next(iter(matrices.values())))
-        columns = max(rows, *(matrix.shape[1] for matrix in matrices.values()))  # never tall
+        rows, columns = (max(sides) for sides in zip(*self.layers.values(), strict=True))
+        self.tall = TALL <= rows > columns
+        columns = columns if self.tall else max(rows, columns)
         self.matrix = torch.stack(
-            [nn.functional.pad(m, (0, columns - m.shape[1])) for m in matrices.values()]
+            [
+                nn.functional.pad(m, (0, columns - m.shape[1], 0, rows - m.shape[0]))
+                for m in matrices.values()
+            ]
         )  # (layers, rows, columns)
-        self.gram = frozen_gram(self.matrix)
+        self.gram = frozen_gram(self.matrix.mT if self.tall else self.matrix)
         # σ₁; of a layer of zeros 1, so that it has a threshold
-        largest = torch.linalg.matrix_norm(self.matrix.double(), ord=2).to(self.matrix)
+        largest = torch.linalg.eigvalsh(self.gram)[:, -1].clamp_min(0).sqrt().to(self.matrix)
         self.largest = largest.where(largest > 0, 1)
+
+    def svt(self, threshold: Tensor, rows: Tensor | None) -> Shrunk:
+        """:func:`lib.projections.spectrum.svt` of the matrices, times ``rows``."""
+        if not self.tall:
+            return svt(self.matrix, threshold, rows=rows, gram=self.gram)
+        if rows is not None:
+            return svt(self.matrix, threshold, rows=rows)  # WᵀM²W is another for every mask
+        shrunk = svt(self.matrix.mT, threshold, gram=self.gram)
+        return Shrunk(shrunk.matrix.mT, shrunk.spectrum)
 
     def rows(self, masks: Mapping[str, Tensor], scheme: int) -> Tensor | None:
         """What multiplies each row, (layers, rows); None where no layer of the stack has a mask."""
         if not self.layers.keys() & masks.keys():
             return None
-        ones = self.matrix.new_ones(self.matrix.shape[1])
+        rows = torch.ones_like(self.matrix[..., 0])
         return torch.stack(
             [
                 # in scheme 2 a filter is as many rows as its kernel is wide
-                masks[name].repeat_interleave(len(ones) // len(masks[name]))
+                torch.cat([masks[name].repeat_interleave(height // len(masks[name])), one[height:]])
                 if name in masks
-                else ones
-                for name in self.layers
+                else one
+                for one, (name, (height, _)) in zip(rows, self.layers.items(), strict=True)
             ]
         )
 

@@ -127,9 +127,9 @@ def norms(model: nn.Module, *, input_shape: tuple[int, ...]) -> dict[str, tuple[
 def group_magnitude(model: nn.Module, *, input_shape: tuple[int, ...]) -> dict[str, Tensor]:
     """Prunable layer → how important each of its filters is, (filters,) float32.
 
-    Torch-Pruning's: the norm of everything that leaves with a filter, over the layer's mean. Fang,
-    Ma, Song, Mi, Wang, "DepGraph: Towards Any Structural Pruning" (CVPR 2023), Section 3.3.
-    Raises as ``remove_filters``.
+    Torch-Pruning's: the norm of everything that leaves with a filter, over the layer's mean; of
+    kernels of depthwise convolutions it takes no account. Fang, Ma, Song, Mi, Wang, "DepGraph:
+    Towards Any Structural Pruning" (CVPR 2023), Section 3.3. Raises as ``remove_filters``.
     """
     from torch_pruning.pruner.importance import GroupMagnitudeImportance
 
