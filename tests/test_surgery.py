@@ -467,6 +467,8 @@ def test_filters_that_cannot_be_kept(name, keep, message):
         nn.Conv2d(8, 8, 3, groups=2),
         nn.Conv2d(8, 16, 3, groups=8),
         nn.Hardtanh(1, 2),  # 0 becomes 1
+        nn.ConstantPad2d(1, 1.0),
+        nn.ConstantPad3d((0, 0, 0, 0, 1, -1), 0.0),  # channels move
         nn.PReLU(8),
         nn.Softmax(1),
         nn.Linear(6, 6),  # of the width

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.padding import _ConstantPadNd
 
 from lib.projections.knapsack import integers
 from lib.surgery.known import prunable
 
 if TYPE_CHECKING:
+    from torch.autograd.graph import Node
     from torch_pruning import DependencyGraph
     from torch_pruning.dependency import Group
 
@@ -213,7 +215,7 @@ def _group(graph: "DependencyGraph", name: str, filters: list[int]) -> "Group":
             or _is_norm(module)
             or _is_depthwise(module)
             or (reads and getattr(module, "groups", 1) == 1)
-            or _keeps_zeros(node.grad_fn)
+            or _keeps_zeros(node.grad_fn, graph.model)
         ):
             raise ValueError(
                 f"filters of {name!r} cannot be removed: {node.name} follows, which may mix "
@@ -222,11 +224,15 @@ def _group(graph: "DependencyGraph", name: str, filters: list[int]) -> "Group":
     return group
 
 
-def _keeps_zeros(operation: object) -> bool:
+def _keeps_zeros(operation: "Node", model: nn.Module) -> bool:
     """Whether it leaves the channels in their places, and zero where they were zero."""
     kind = type(operation).__name__
-    if kind == "HardtanhBackward0":
+    if kind == "HardtanhBackward0":  # ReLU6
         return operation._saved_min_val <= 0 <= operation._saved_max_val
+    if kind == "ConstantPadNdBackward0":  # of height and width; the value is not noted
+        images = len(operation._input_metadata[0].shape) == 4
+        values = {m.value for m in model.modules() if isinstance(m, _ConstantPadNd)}
+        return images and len(operation._saved_pad) <= 4 and values <= {0}
     return kind in KNOWN
 
 

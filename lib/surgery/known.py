@@ -4,13 +4,23 @@ A filter that a sum joins to those of other layers stays.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from torch import nn
 
 from lib.networks.resnet import BasicBlock, CifarResNet
 from lib.networks.vgg import VGG16
+
+#: Networks whose modules are called in the order they have, each with what the one before returns.
+#: File → their classes; and the classes of their blocks, each with the attribute that says whether
+#: what it reads is added to what it returns. torchvision's are there only if whoever made one
+#: imported them, which takes a second.
+CHAINS = {
+    "torchvision.models.alexnet": (("AlexNet",), {}),
+    "torchvision.models.mobilenetv2": (("MobileNetV2",), {"InvertedResidual": "use_res_connect"}),
+    "torchvision.models.mnasnet": (("MNASNet",), {"_InvertedResidual": "apply_residual"}),
+}
 
 
 class Part(NamedTuple):
@@ -50,12 +60,13 @@ def prunable(model: nn.Module) -> list[str]:
             for name, layer in children.named_children()
             if isinstance(layer, nn.Conv2d)
         ]
-    if not isinstance(model, (nn.Sequential, *_chains())):
+    chains, blocks = _chains()
+    if not isinstance(model, (nn.Sequential, *chains)):
         raise ValueError(
             f"which filters of a {type(model).__name__} may leave is not known: say so in "
             "prunable()"
         )
-    parts = list(_parts(model, _inverted()))
+    parts = list(_parts(model, blocks))
     found = []
     for part, following in zip(parts, [*parts[1:], None], strict=True):
         # what the last one returns is the network's output
@@ -76,29 +87,25 @@ def _residual() -> tuple[tuple[type, ...], dict[type, tuple[str, ...]]]:
     return networks, inside
 
 
-def _chains() -> tuple[type, ...]:
-    """torchvision's networks, if it is there, whose modules are called in the order they have."""
-    kinds = {"mobilenetv2": "MobileNetV2", "mnasnet": "MNASNet", "alexnet": "AlexNet"}
-    modules = {file: sys.modules.get(f"torchvision.models.{file}") for file in kinds}
-    return tuple(getattr(module, kinds[file]) for file, module in modules.items() if module)
+def _chains() -> tuple[tuple[type, ...], dict[type, str | None]]:
+    """The classes in ``CHAINS`` that were imported: of networks, and of blocks."""
+    networks, blocks = [], {}
+    for file, (names, inside) in CHAINS.items():
+        if module := sys.modules.get(file):
+            networks += [getattr(module, name) for name in names]
+            blocks |= {getattr(module, name): attribute for name, attribute in inside.items()}
+    return tuple(networks), blocks
 
 
-def _inverted() -> dict[type, str]:
-    """Inverted residuals, and the attribute that says whether one has a shortcut."""
-    found = {}
-    if theirs := sys.modules.get("torchvision.models.mobilenetv2"):
-        found[theirs.InvertedResidual] = "use_res_connect"
-    if theirs := sys.modules.get("torchvision.models.mnasnet"):
-        found[theirs._InvertedResidual] = "apply_residual"
-    return found
-
-
-def _parts(module: nn.Module, blocks: dict[type, str], prefix: str = "") -> Iterator[Part]:
+def _parts(
+    module: nn.Module, blocks: Mapping[type, str | None], prefix: str = ""
+) -> Iterator[Part]:
     for name, child in module.named_children():
         path = f"{prefix}{name}"
         if type(child) in blocks:
             inside = [n for part in _parts(child, blocks, f"{path}.") for n in part.layers]
-            yield Part(inside, getattr(child, blocks[type(child)]))
+            attribute = blocks[type(child)]
+            yield Part(inside, attribute is not None and getattr(child, attribute))
         elif type(child).forward is nn.Sequential.forward and not _in_factors(child):
             yield from _parts(child, blocks, f"{path}.")
         elif any(isinstance(m, (nn.Conv2d, nn.Linear)) for m in child.modules()):
