@@ -275,7 +275,11 @@ def test_weights_of_another_network_are_refused(tmp_path):
         ("fc.weight", torch.ones(1000, 7), "is 1000×7, not 1000×1024"),
         ("fc.bias", torch.tensor(1.0), "is a number, not 1000"),
         ("stem.bn.weight", torch.ones(32, dtype=torch.int64), "is 32 of integers, not 32"),
-        ("stem.bn.weight", torch.ones(32).to_sparse(), "in the layout torch.sparse_coo, not 32"),
+        (
+            "stem.bn.weight",
+            torch.ones(32).to_sparse(),
+            "is 32 in the layout torch.sparse_coo, not 32",
+        ),
     ],
     ids=["channels", "inputs", "number", "integers", "sparse"],
 )
