@@ -176,10 +176,13 @@ def executed(model, images):
 
 
 def test_names():
-    assert list(COUNTS) == list(networks.BUILDERS)
+    # ImageNet's have tests of their own
+    assert [*COUNTS, *networks.imagenet.NETWORKS] == list(networks.BUILDERS)
     assert set(networks.BUILDERS) == set(networks.INPUT_SHAPES)
-    others = dict.fromkeys(("resnet8", "resnet8-b"), (1, 16, 16)) | dict.fromkeys(
-        ("lenet5", "lenet300", "lenet300-tanh"), (1, 28, 28)
+    others = (
+        dict.fromkeys(networks.imagenet.NETWORKS, (3, 224, 224))
+        | dict.fromkeys(("resnet8", "resnet8-b"), (1, 16, 16))
+        | dict.fromkeys(("lenet5", "lenet300", "lenet300-tanh"), (1, 28, 28))
     )
     for name, shape in networks.INPUT_SHAPES.items():
         assert shape == others.get(name, (3, 32, 32))

@@ -5,11 +5,13 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from lib.networks import imagenet
 from lib.networks.lenet import lenet5, lenet300
 from lib.networks.resnet import CifarResNet, resnet50
 from lib.networks.vgg import VGG16
 
-#: Called with ``classes`` and ``channels``. "-b" are the ResNets with projections for shortcuts.
+#: Called with ``classes`` and ``channels``. "-b" are the ResNets with projections for shortcuts;
+#: "resnet50" has the stem for small images, "resnet50-imagenet" the paper's.
 BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "lenet5": lenet5,
     "lenet300": lenet300,
@@ -21,6 +23,7 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {
     },
     "resnet50": resnet50,
     "vgg16": VGG16,
+    **imagenet.NETWORKS,
 }
 
 #: Channels, height and width of what each network reads.
@@ -28,6 +31,7 @@ INPUT_SHAPES = dict.fromkeys(BUILDERS, (3, 32, 32)) | {
     **dict.fromkeys(("lenet5", "lenet300", "lenet300-tanh"), (1, 28, 28)),
     "resnet8": (1, 16, 16),
     "resnet8-b": (1, 16, 16),
+    **dict.fromkeys(imagenet.NETWORKS, (3, 224, 224)),
 }
 
 

@@ -1,0 +1,228 @@
+"""ImageNet networks with the weights that the papers started from: ``load(name)``.
+
+========================= ============================================= =========== ==============
+network                   weights                                       top-1 in %  pixels
+========================= ============================================= =========== ==============
+``alexnet``               torchvision's ``IMAGENET1K_V1``               56.52       ImageNet's
+``resnet18-imagenet``     torchvision's ``IMAGENET1K_V1``               69.76       ImageNet's
+``resnet50-imagenet``     torchvision's ``IMAGENET1K_V1``               76.13       ImageNet's
+``mobilenetv2``           torchvision's ``IMAGENET1K_V1``               71.88       ImageNet's
+``mnasnet``               torchvision's ``IMAGENET1K_V1``               73.46       ImageNet's
+``mobilenetv1``           ``imagenet_pretrained_mbnet.pt`` of the ADMM  70.9        from −1 to 1
+                          paper's first author, Google's in PyTorch
+``proxylessnas-mobile``   ``proxyless_mobile.pth`` of its authors       74.59       ImageNet's
+========================= ============================================= =========== ==============
+
+The accuracies are those that torchvision and the ADMM paper state. How pixels must be normalised is
+in ``STATISTICS``; the classes are in ImageNet's usual order, of the folders' names.
+"""
+
+import contextlib
+import hashlib
+import os
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from lib import networks, paths
+from lib.data.dataset import DataUnavailable, one_line
+from lib.networks.authors import WITH_BACKGROUND, tensor_names
+
+#: torchvision's names of the weights; ``DEFAULT`` would be others, trained for longer.
+TORCHVISION = {
+    "alexnet": "AlexNet_Weights.IMAGENET1K_V1",
+    "resnet18-imagenet": "ResNet18_Weights.IMAGENET1K_V1",
+    "resnet50-imagenet": "ResNet50_Weights.IMAGENET1K_V1",
+    "mobilenetv2": "MobileNet_V2_Weights.IMAGENET1K_V1",
+    "mnasnet": "MNASNet1_0_Weights.IMAGENET1K_V1",
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a file of weights is, and what it must hold."""
+
+    url: str
+    digest: str  # the start of its SHA-256, or its object name in git
+
+    @property
+    def file(self) -> Path:
+        """Where the file is kept."""
+        return paths.data() / "weights" / self.url.rpartition("/")[2]
+
+
+#: The other networks' files. Each URL names a commit, and that commit the file's object in git.
+AUTHORS = {
+    "mobilenetv1": Source(
+        "https://raw.githubusercontent.com/hyang1990/energy_constrained_compression/"
+        "22a8810b0fde6b55afdce308286bd4b63b36ca99/imagenet_pretrained_mbnet.pt",
+        "eff42608bc48cef91b5843c9c541b06631a6bf47",
+    ),
+    "proxylessnas-mobile": Source(
+        "https://raw.githubusercontent.com/han-cai/files/"
+        "a7c9bcd525e17404968bc55aa43772bf7e51909e/proxylessnas/proxyless_mobile.pth",
+        "1d3c5de6f8c075aa17544e6479df613d442fc5ae",
+    ),
+}
+
+NAMES = (*TORCHVISION, *AUTHORS)
+
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+#: Mean and deviation per channel that the weights expect, of pixels scaled to [0, 1].
+STATISTICS = dict.fromkeys(NAMES, _IMAGENET) | {"mobilenetv1": ((0.5,) * 3, (0.5,) * 3)}
+
+ENDINGS = (".safetensors", ".pth", ".pt", ".pth.tar")
+
+#: What is raised for a file that holds no state dict.
+_MALFORMED = (
+    *(SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError),
+    *(AttributeError, LookupError, RuntimeError, TypeError, ValueError, OSError),
+)
+
+
+def load(name: str, *, file: Path | str | None = None, classes: int = 1000) -> nn.Module:
+    """The network ``name`` with trained weights, on the CPU, in evaluation mode.
+
+    The weights are downloaded once, into ``weights`` in the data folder, and their hash is checked
+    whenever they are read; or they are those in ``file``: a state dict as safetensors or PyTorch's
+    (``.pth``, ``.pt``, ``.pth.tar``), on its own or as ``state_dict`` in a checkpoint. A prefix
+    ``module.`` is taken off. Layers have this workbook's names, which are torchvision's where the
+    network is torchvision's; or, for MobileNetV1 and ProxylessNAS, those of the authors' files.
+    Nothing is unpickled but tensors and plain containers, nothing drawn from a random generator.
+
+    Raises ``ValueError`` for a name without weights, and for a ``file`` that is not there, cannot
+    be read, tells another number of ``classes`` apart, or has other tensors, of which it names the
+    first; ``DataUnavailable`` where the weights cannot be downloaded or are damaged.
+    """
+    if name not in NAMES:
+        raise ValueError(f"no trained weights of {name!r}: choose one of {', '.join(NAMES)}")
+    given = Path(_downloaded(name) if file is None else file)
+    state = _read(given)
+    with torch.device("meta"):
+        model = networks.build(name, classes=classes)
+    model.load_state_dict(_fitted(name, model, state, given), assign=True)
+    return model.eval()
+
+
+def source(name: str) -> Source:
+    """Where the weights of ``name`` come from. ``KeyError`` for another name."""
+    if name in AUTHORS:
+        return AUTHORS[name]
+    from torchvision.models import get_weight
+
+    url = get_weight(TORCHVISION[name]).url
+    return Source(url, torch.hub.HASH_REGEX.search(url).group(1))
+
+
+def _downloaded(name: str) -> Path:
+    """The file of the weights: downloaded where it is missing, whole or not at all, and checked."""
+    found = source(name)
+    if found.file.exists():
+        if not _is_right(found.file, found.digest):
+            raise DataUnavailable(
+                f"{found.file} is not the file that {found.url} names (its hash is another): "
+                "delete it to download it again"
+            )
+        return found.file
+    partial = found.file.with_name(f".{found.file.name}.{os.getpid()}.partial")
+    try:
+        found.file.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(found.url, str(partial))
+        if not _is_right(partial, found.digest):
+            raise ValueError("its hash is not the one expected")
+        os.replace(partial, found.file)
+    except (OSError, RuntimeError, ValueError, HTTPException) as error:
+        raise DataUnavailable(
+            f"the weights of {name} are not in {found.file} and could not be downloaded "
+            f"({one_line(error)}): connect to the internet, or put {found.url} into "
+            f"{found.file.parent}"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+    return found.file
+
+
+def _is_right(file: Path, digest: str) -> bool:
+    """Whether ``digest`` is the name of ``file`` in git (40 digits), or its SHA-256 begins so."""
+    in_git = len(digest) == 40
+    hashed = hashlib.sha1(usedforsecurity=False) if in_git else hashlib.sha256()
+    if in_git:
+        hashed.update(f"blob {file.stat().st_size}\0".encode())
+    with file.open("rb") as stream:
+        while block := stream.read(2**20):
+            hashed.update(block)
+    return hashed.hexdigest().startswith(digest)
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    """The state dict in ``file``."""
+    if not file.name.endswith(ENDINGS):
+        raise ValueError(f"{file}: its name must end in one of {', '.join(ENDINGS)}")
+    if not file.is_file():
+        raise ValueError(f"there is no file {file}")
+    try:
+        if file.suffix == ".safetensors":
+            state = load_file(file)
+        else:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+    except _MALFORMED as error:
+        raise ValueError(f"{file} cannot be read: {one_line(error)}") from error
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), Mapping):
+        state = state["state_dict"]
+    if not isinstance(state, Mapping) or not all(isinstance(t, Tensor) for t in state.values()):
+        raise ValueError(f"{file} holds no state dict: names and tensors, nothing else")
+    if state and all(name.startswith("module.") for name in state):
+        return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    return dict(state)
+
+
+def _fitted(
+    name: str, model: nn.Module, state: Mapping[str, Tensor], file: Path
+) -> dict[str, Tensor]:
+    """The tensors of ``state`` as ``model``, on the meta device, names and holds them."""
+    own = model.state_dict()
+    ours, theirs = {key: key for key in own}, tensor_names(name)
+    pairs = max(ours, theirs, key=lambda form: len(form.keys() & state.keys()))
+    for key in pairs:
+        # the count of batches is not in old files, and nothing here reads it
+        if key not in state and not key.endswith("num_batches_tracked"):
+            raise ValueError(f"{file} is no {name}: the tensor {key!r} is missing")
+    for key in state:
+        if key not in pairs:
+            raise ValueError(f"{file} is no {name}: the tensor {key!r} is not one of its")
+    *_, last = networks.compressible(model)
+    fitted = {}
+    for key, as_ours in pairs.items():
+        like = own[as_ours]
+        tensor = state.get(key, torch.zeros((), dtype=like.dtype))
+        output = as_ours.rpartition(".")[0] == last
+        if output and tensor.dim() and tensor.shape[1:] == like.shape[1:]:
+            if pairs is theirs and len(tensor) == WITH_BACKGROUND.get(name):
+                tensor = tensor[1:]
+            if len(tensor) != len(like):
+                raise ValueError(
+                    f"{file} tells {len(tensor):,} classes apart; {len(like):,} are asked for"
+                )
+        if _kind(tensor) != _kind(like):
+            raise ValueError(f"{file} is no {name}: {key!r} is {_kind(tensor)}, not {_kind(like)}")
+        # a copy in any case: tensors of a file may share memory
+        fitted[as_ours] = tensor.to(like.dtype, copy=True, memory_format=torch.contiguous_format)
+    return fitted
+
+
+def _kind(tensor: Tensor) -> str:
+    """What must agree: the shape, and whether it holds floats, of whatever precision."""
+    shape = "×".join(map(str, tensor.shape)) or "a number"
+    if tensor.layout != torch.strided:
+        return f"{shape} in the layout {tensor.layout}"
+    return shape if tensor.is_floating_point() else f"{shape} of integers"
