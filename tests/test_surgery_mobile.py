@@ -10,7 +10,7 @@ from torch.nn import functional
 from torchvision import models
 
 import lib
-from lib import budget, surgery
+from lib import budget, networks, surgery
 from lib.optimizers import FilterPruning, LearnedRanks, RankSelection
 from lib.optimizers.differentiable import DF
 from lib.optimizers.file_budget import _graph, silence
@@ -34,6 +34,8 @@ BUILDERS = {
     "mobilenet": lambda: models.mobilenet_v2(num_classes=5, width_mult=0.25),
     "wider": lambda: models.mobilenet_v2(num_classes=3, width_mult=0.35),
     "mnasnet": lambda: models.mnasnet0_5(num_classes=3),
+    "mobilenetv1": lambda: networks.build("mobilenetv1", classes=3),
+    "proxylessnas": lambda: networks.build("proxylessnas-mobile", classes=3),
     "resnet18": Narrow,
     "alexnet": lambda: models.alexnet(num_classes=10),
 }
@@ -105,6 +107,12 @@ def test_what_is_prunable():
     assert found[:3] == ["layers.0", "layers.6", "layers.8.0.layers.0"]
     assert found[-3:] == ["layers.13.0.layers.0", "layers.13.0.layers.6", "layers.14"]
     assert len(found) == 20
+    found = surgery.prunable(BUILDERS["mobilenetv1"]())
+    assert found == ["stem.conv", *(f"blocks.{i}.pointwise.conv" for i in range(13))]
+    found = surgery.prunable(BUILDERS["proxylessnas"]())
+    assert found[:3] == ["stem.conv", "stages.0.0.project.conv", "stages.1.0.expand.conv"]
+    assert found[-2:] == ["stages.6.0.project.conv", "mix.conv"]
+    assert len(found) == 19 + 4
     stages = [f"layer{i}.{j}.conv1" for i in (1, 2, 3, 4) for j in (0, 1)]
     assert surgery.prunable(BUILDERS["resnet18"]()) == stages
     with torch.device("meta"):
@@ -256,7 +264,7 @@ def decide(method, keep):
 
 @pytest.mark.parametrize(
     ("name", "statistics"),
-    [("wider", "running"), ("wider", "batch"), ("mnasnet", "running"), ("resnet18", "batch")],
+    [("wider", "running"), ("wider", "batch"), ("mobilenetv1", "running"), ("resnet18", "batch")],
 )
 def test_hard_masks_compute_what_the_built_network_does(name, statistics):
     """Both normalisations of an inverted residual have their shifts masked."""

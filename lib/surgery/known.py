@@ -17,6 +17,10 @@ from lib.networks.vgg import VGG16
 #: what it reads is added to what it returns. torchvision's are there only if whoever made one
 #: imported them, which takes a second.
 CHAINS = {
+    "lib.networks.mobile": (
+        ("MobileNetV1", "ProxylessNAS"),
+        {"Unit": None, "Separable": None, "InvertedResidual": "same"},
+    ),
     "torchvision.models.alexnet": (("AlexNet",), {}),
     "torchvision.models.mobilenetv2": (("MobileNetV2",), {"InvertedResidual": "use_res_connect"}),
     "torchvision.models.mnasnet": (("MNASNet",), {"_InvertedResidual": "apply_residual"}),
@@ -35,8 +39,9 @@ def prunable(model: nn.Module) -> list[str]:
 
     - residual networks, ours and torchvision's: each block's convolutions but the last, whose
       filters a sum joins to those of other blocks;
-    - torchvision's MobileNetV2 and MNASNet: the convolutions that expand a block's channels; those
-      that end a block, or stand alone, where neither it nor what follows has a shortcut;
+    - MobileNetV1, ProxylessNAS, torchvision's MobileNetV2 and MNASNet: the convolutions that expand
+      a block's channels; those that end a block, or stand alone, where neither it nor what follows
+      has a shortcut;
     - VGG-16: every convolution;
     - torchvision's AlexNet, and a sequence of layers, as the LeNets: every convolution and linear
       layer but the classifier.
