@@ -138,6 +138,29 @@ def test_who_follows_whom():
     assert feeds["classifier.1"] == ("features.10", 36)
 
 
+def test_sequences_of_sequences_and_of_what_is_not_known():
+    """A module that may add what it reads: what is before it stays, and what it returns."""
+
+    class Added(nn.Sequential):
+        def forward(self, x):
+            return x + super().forward(x)
+
+    model = nn.Sequential(
+        nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 1)),
+        nn.ReLU(),
+        Added(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU()),
+        nn.Conv2d(8, 4, 1),
+        nn.Sequential(nn.Flatten(), nn.Linear(144, 10), nn.Dropout(), nn.Linear(10, 3)),
+        nn.Softmax(1),
+    )
+    assert surgery.prunable(model) == ["0.0", "3", "4.1"]
+    assert surgery.feeds(model, input_shape=(3, 8, 8)) == {
+        "0.2": ("0.0", 1),
+        "4.1": ("3", 36),
+        "4.3": ("4.1", 1),
+    }
+
+
 # Removed filters
 
 

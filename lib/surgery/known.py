@@ -31,7 +31,7 @@ class Part(NamedTuple):
     """One of the parts that a network is a chain of: each reads what the one before returns."""
 
     layers: list[str]  # convolutions and linear layers in order, also grouped, also in factors
-    summed: bool  # whether what it reads is added to what its last layer returns
+    joined: bool  # whether what it reads is added to what its last layer returns, or may be
 
 
 def prunable(model: nn.Module) -> list[str]:
@@ -43,8 +43,8 @@ def prunable(model: nn.Module) -> list[str]:
       a block's channels; those that end a block, or stand alone, where neither it nor what follows
       has a shortcut;
     - VGG-16: every convolution;
-    - torchvision's AlexNet, and a sequence of layers, as the LeNets: every convolution and linear
-      layer but the classifier.
+    - torchvision's AlexNet, and sequences, as the LeNets: every convolution and linear layer but
+      the classifier, and but one that another kind of module with layers follows.
 
     Depthwise convolutions are not among them: their channels are the filters of the layer before,
     and leave with those. Nor are other grouped convolutions, and layers in factors: filters leave
@@ -75,7 +75,7 @@ def prunable(model: nn.Module) -> list[str]:
     found = []
     for part, following in zip(parts, [*parts[1:], None], strict=True):
         # what the last one returns is the network's output
-        joined = following is None or part.summed or following.summed
+        joined = following is None or part.joined or following.joined
         found += part.layers[:-1] if joined else part.layers
     return [name for name in found if _is_one(model.get_submodule(name))]
 
@@ -114,7 +114,7 @@ def _parts(
         elif type(child).forward is nn.Sequential.forward and not _in_factors(child):
             yield from _parts(child, blocks, f"{path}.")
         elif any(isinstance(m, (nn.Conv2d, nn.Linear)) for m in child.modules()):
-            yield Part([path], False)
+            yield Part([path], type(child) not in (nn.Conv2d, nn.Linear, nn.Sequential))
 
 
 def _in_factors(module: nn.Sequential) -> bool:
