@@ -166,7 +166,7 @@ def test_weights_that_are_shared_or_computed_are_not_silenced():
     shared = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.Linear(8, 2))
     shared[2].weight = shared[0].weight
     graph = _graph(nn.Sequential(nn.Flatten(), shared), (1, 2, 4))
-    assert not {"1.0", "1.2"} & {source for source, _ in graph.values()}
+    assert not {"1.0", "1.2"} & {unit.source for unit in graph.values()}
     normed = nn.utils.parametrizations.weight_norm(nn.Linear(8, 8))
     model = nn.Sequential(nn.Flatten(), normed, nn.ReLU(), nn.Linear(8, 2))
     state = each(model.state_dict(), torch.Tensor.clone)

@@ -464,7 +464,11 @@ def test_filters_that_cannot_be_kept(name, keep, message):
         nn.Sigmoid(),  # 0 becomes ½
         nn.PixelShuffle(2),  # mixes channels
         nn.GroupNorm(2, 8),
-        nn.Conv2d(8, 8, 3, groups=8),
+        nn.Conv2d(8, 8, 3, groups=2),
+        nn.Conv2d(8, 16, 3, groups=8),
+        nn.Hardtanh(1, 2),  # 0 becomes 1
+        nn.ConstantPad2d(1, 1.0),
+        nn.ConstantPad3d((0, 0, 0, 0, 1, -1), 0.0),  # channels move
         nn.PReLU(8),
         nn.Softmax(1),
         nn.Linear(6, 6),  # of the width
@@ -472,7 +476,7 @@ def test_filters_that_cannot_be_kept(name, keep, message):
     ids=lambda module: type(module).__name__,
 )
 def test_operations_that_the_graph_does_not_follow(between):
-    channels = 2 if isinstance(between, nn.PixelShuffle) else 8
+    channels = 2 if isinstance(between, nn.PixelShuffle) else getattr(between, "out_channels", 8)
     model = nn.Sequential(nn.Conv2d(3, 8, 3), between, nn.Conv2d(channels, 4, 1), nn.Flatten())
     with pytest.raises(ValueError, match="filters of '0' cannot be removed"):
         surgery.remove_filters(model, {"0": range(4)}, input_shape=(3, 8, 8))
@@ -519,11 +523,13 @@ def test_other_errors_name_the_layer():
         surgery.factor(model, {"fc1": 3}, input_shape=(1, 28, 28))
 
 
-def test_only_the_removal_of_filters_needs_torch_pruning():
+def test_only_the_removal_of_filters_needs_torch_pruning_and_nothing_waits_for_torchvision():
     script = """
 import sys
 sys.modules["torch_pruning"] = None  # which makes its import fail
 from lib import networks, surgery
+if "torchvision" in sys.modules:  # it takes a second
+    sys.exit(2)
 model = networks.build("lenet5")
 surgery.factor(model, {"fc1": 3}, input_shape=(1, 28, 28))
 surgery.predicted_macs(model, ranks={"fc1": 3}, input_shape=(1, 28, 28))

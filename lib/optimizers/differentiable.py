@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lib.optimizers.method import Method
-from lib.projections.spectrum import frozen_gram, matricize, svt, tensorize
+from lib.projections.spectrum import Shrunk, frozen_gram, matricize, svt, tensorize
 from lib.surgery import (
     become,
     choose_filters,
@@ -32,6 +32,10 @@ from lib.surgery import (
 
 #: A threshold stays below σ₁: a layer of rank 0 would let nothing through.
 LARGEST_THRESHOLD = 0.99
+
+#: From so many rows on a matrix with fewer columns is decomposed by its columns. Smaller ones are
+#: faster in one stack with the wide ones of as many rows.
+TALL = 256
 
 MODES = ("hybrid", "filters", "ranks")
 
@@ -75,10 +79,12 @@ class DF(Method):
     The gradient is exact, of masks through the singular values too. The mask scales BatchNorm's
     output, shift and all. M stays in [0, 1] and γ in [0, 0.99·σ₁]. Filters are counted by φ_s, not
     by the plain sigmoid of eq. 12, which counts 0.73 of one at M = 1; ranks by eq. 13 of the masked
-    weights. Grouped convolutions keep their filters and stay whole.
+    weights. Grouped convolutions stay whole; a depthwise one has the mask of the layer before it,
+    others keep their filters.
 
     A step costs one of training, and the thresholding: products of each layer's matrix with an
-    m × m one, forward and backward, and an eigendecomposition, m = C_out.
+    m × m one, forward and backward, and an eigendecomposition, m = C_out, or C_in·k² where that is
+    smaller and C_out at least 256.
 
     Raises ``ValueError`` for options out of range, and from ``start`` for a budget that no choice
     can meet, and for a network whose filters cannot be followed; both name the layer.
@@ -146,6 +152,9 @@ class DF(Method):
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         model.requires_grad_(False)
         self.norms = norms(model, input_shape=self.input_shape) if masked else {}
+        self.followers: dict[str, list[str]] = {}  # depthwise layers that have a layer's filters
+        for follower, name in self.costs.depthwise.items():
+            self.followers.setdefault(name, []).append(follower)
         like = next(model.parameters())
         place = {"device": like.device, "dtype": like.dtype}
         # M = 1 and γ = 0, Algorithm 1
@@ -172,13 +181,18 @@ class DF(Method):
         return Surrogate(model, self)
 
     def _stacks(self) -> list["Stack"]:
-        """The layers whose matrices have the same number of rows, together."""
-        matrices: dict[int, dict[str, Tensor]] = {}
+        """The layers whose matrices have the same number of rows, together; of tall ones columns.
+
+        What is decomposed is as large as that number.
+        """
+        matrices: dict[tuple[bool, int], dict[str, Tensor]] = {}
         for name, layer in self.costs.layers.items():
-            if layer.groups == 1:
+            if layer.factors():
                 weight = self.model.get_submodule(name).weight.detach()
                 matrix = matricize(weight, scheme=self.scheme)
-                matrices.setdefault(len(matrix), {})[name] = matrix
+                tall = TALL <= len(matrix) > matrix.shape[1]
+                place = (tall, matrix.shape[1] if tall else len(matrix))
+                matrices.setdefault(place, {})[name] = matrix
         return [Stack(group) for group in matrices.values()]
 
     def masks(self) -> dict[str, Tensor]:
@@ -199,7 +213,7 @@ class DF(Method):
             rows = stack.rows(masks, self.scheme)
             gamma = torch.stack([self.gamma[name] for name in stack.layers])
             try:
-                shrunk = svt(stack.matrix, gamma * stack.largest, rows=rows, gram=stack.gram)
+                shrunk = stack.svt(gamma * stack.largest, rows)
             except ValueError:
                 self._refuse_nan()
                 raise
@@ -207,7 +221,7 @@ class DF(Method):
             # Σ tanh(τ·relu(σ − γ)), τ = C/σ₁: eq. 13
             soft = torch.tanh(self.steepness * torch.relu(spectrum - gamma.unsqueeze(-1))).sum(-1)
             for i, (name, shape) in enumerate(stack.layers.items()):
-                matrix = shrunk.matrix[i, :, : shape[1]]
+                matrix = shrunk.matrix[i, : shape[0], : shape[1]]
                 weight = self.model.get_submodule(name).weight
                 found[f"{name}.weight"] = tensorize(matrix, shape=weight.shape, scheme=self.scheme)
                 ranks[name] = soft[i]
@@ -217,25 +231,30 @@ class DF(Method):
                 # ψ⁻¹(φ_s·ψ(W)), eq. 9
                 rows = mask.unsqueeze(1) * layer.weight.flatten(1)
                 found[f"{name}.weight"] = rows.view_as(layer.weight)
-            found |= self._shifts(name, layer, mask)
+            found |= self._shifts(name, mask)
         self.spent = self._share(masks, ranks)
         return found
 
-    def _shifts(self, name: str, layer: nn.Module, mask: Tensor) -> dict[str, Tensor]:
-        """The bias and BatchNorm's shift, such that φ·BN(Wx + b) is what follows a filter."""
+    def _shifts(self, name: str, mask: Tensor) -> dict[str, Tensor]:
+        """Biases and BatchNorms' shifts, such that φ·BN(Wx + b) is what follows a filter.
+
+        Past a depthwise layer too, which computes with φ times what it read.
+        """
         found = {}
-        if layer.bias is not None:
-            found[f"{name}.bias"] = mask * layer.bias
-        if name in self.norms:
-            norm = self.model.get_submodule(self.norms[name])
+        for layer in (name, *self.followers.get(name, ())):
+            bias = self.model.get_submodule(layer).bias
+            if bias is not None:
+                found[f"{layer}.bias"] = mask * bias
+        for layer in self.norms.get(name, ()):
+            norm = self.model.get_submodule(layer)
             if self.statistics == "batch":
                 # BN(φx) = BN(x)
-                found[f"{self.norms[name]}.weight"] = mask * norm.weight
-                found[f"{self.norms[name]}.bias"] = mask * norm.bias
-                return found
+                found[f"{layer}.weight"] = mask * norm.weight
+                found[f"{layer}.bias"] = mask * norm.bias
+                continue
             # BN(x) = g(x − m)/s + β; g(φx − m)/s + β' = φ·BN(x) for β' = gm/s + φ(β − gm/s)
             moved = norm.weight * norm.running_mean / (norm.running_var + norm.eps).sqrt()
-            found[f"{self.norms[name]}.bias"] = moved + mask * (norm.bias - moved)
+            found[f"{layer}.bias"] = moved + mask * (norm.bias - moved)
         return found
 
     def _share(self, masks: Mapping[str, Tensor], ranks: Mapping[str, Tensor]) -> Tensor:
@@ -417,32 +436,48 @@ class Surrogate(nn.Module):
 
 
 class Stack:
-    """Matrices of as many rows, stacked; narrower ones filled up with columns of zeros."""
+    """Matrices of as many rows, or tall ones of as many columns; filled up with zeros to one size.
+
+    Zeros change no singular value. Matrices that are tall and small are filled up to be square.
+    """
 
     def __init__(self, matrices: Mapping[str, Tensor]):
         self.layers = {name: tuple(matrix.shape) for name, matrix in matrices.items()}
-        rows = len(next(iter(matrices.values())))
-        columns = max(rows, *(matrix.shape[1] for matrix in matrices.values()))  # never tall
+        rows, columns = (max(sides) for sides in zip(*self.layers.values(), strict=True))
+        self.tall = TALL <= rows > columns
+        columns = columns if self.tall else max(rows, columns)
         self.matrix = torch.stack(
-            [nn.functional.pad(m, (0, columns - m.shape[1])) for m in matrices.values()]
+            [
+                nn.functional.pad(m, (0, columns - m.shape[1], 0, rows - m.shape[0]))
+                for m in matrices.values()
+            ]
         )  # (layers, rows, columns)
-        self.gram = frozen_gram(self.matrix)
+        self.gram = frozen_gram(self.matrix.mT if self.tall else self.matrix)
         # σ₁; of a layer of zeros 1, so that it has a threshold
-        largest = torch.linalg.matrix_norm(self.matrix.double(), ord=2).to(self.matrix)
+        largest = torch.linalg.eigvalsh(self.gram)[:, -1].clamp_min(0).sqrt().to(self.matrix)
         self.largest = largest.where(largest > 0, 1)
+
+    def svt(self, threshold: Tensor, rows: Tensor | None) -> Shrunk:
+        """:func:`lib.projections.spectrum.svt` of the matrices, times ``rows``."""
+        if not self.tall:
+            return svt(self.matrix, threshold, rows=rows, gram=self.gram)
+        if rows is not None:
+            return svt(self.matrix, threshold, rows=rows)  # WᵀM²W is another for every mask
+        shrunk = svt(self.matrix.mT, threshold, gram=self.gram)
+        return Shrunk(shrunk.matrix.mT, shrunk.spectrum)
 
     def rows(self, masks: Mapping[str, Tensor], scheme: int) -> Tensor | None:
         """What multiplies each row, (layers, rows); None where no layer of the stack has a mask."""
         if not self.layers.keys() & masks.keys():
             return None
-        ones = self.matrix.new_ones(self.matrix.shape[1])
+        rows = torch.ones_like(self.matrix[..., 0])
         return torch.stack(
             [
                 # in scheme 2 a filter is as many rows as its kernel is wide
-                masks[name].repeat_interleave(len(ones) // len(masks[name]))
+                torch.cat([masks[name].repeat_interleave(height // len(masks[name])), one[height:]])
                 if name in masks
-                else ones
-                for name in self.layers
+                else one
+                for one, (name, (height, _)) in zip(rows, self.layers.items(), strict=True)
             ]
         )
 

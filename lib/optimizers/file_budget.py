@@ -8,6 +8,7 @@ what they come to in a file of the network as it is, measured after each project
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ from lib.projections.codebook import assign, fit_codebooks
 from lib.projections.knapsack import MAX_BITWIDTH, project_fixed_bitwidth
 from lib.projections.multiple_choice import Option, greedy, undominated
 from lib.rounding import each, round_to, rounded
-from lib.surgery import feeds, norms
+from lib.surgery import depthwise, feeds, norms
 
 #: Costs are counted in halves of a bit, so that a nonzero may cost up to 32 bits.
 UNIT = 2
@@ -324,7 +325,15 @@ def _put(state: dict[str, Tensor], weights: dict[str, Tensor]) -> None:
         state[key(name)].copy_(weight)
 
 
-def silence(state: dict[str, Tensor], graph: dict) -> None:
+class Unit(NamedTuple):
+    """What the inputs of a layer pass: a value of ``_graph``."""
+
+    source: str  # the layer whose filters they are
+    depthwise: tuple[str, ...]
+    norms: tuple[str, ...]
+
+
+def silence(state: dict[str, Tensor], graph: Mapping[str, Unit]) -> None:
     """Zeroes what cannot matter, in place: units that nothing reaches, or that reach nothing.
 
     A unit without inputs may still send its bias on; that is lost, and training on makes up for it.
@@ -332,38 +341,42 @@ def silence(state: dict[str, Tensor], graph: dict) -> None:
     changed = True
     while changed:
         changed = False
-        for name, (source, norm) in graph.items():
-            rows = state[f"{source}.weight"].flatten(1)
+        for name, (source, between, followed) in graph.items():
+            rows = [state[f"{layer}.weight"].flatten(1) for layer in (source, *between)]
             columns = state[f"{name}.weight"].flatten(1)
-            columns = columns.view(len(columns), len(rows), -1)  # (outputs, units, places)
-            reached, reaching = (rows != 0).any(1), (columns != 0).any(2).any(0)
-            dead = ~(reached & reaching)
-            changed = changed or bool(((reached | reaching) & dead).any())
-            state[f"{source}.weight"][dead] = 0
+            columns = columns.view(len(columns), len(rows[0]), -1)  # (outputs, units, places)
+            nonzero = [(row != 0).any(1) for row in rows] + [(columns != 0).any(2).any(0)]
+            alive = torch.stack(nonzero)  # (layers that units pass, units)
+            dead = ~alive.all(0)
+            changed = changed or bool((alive.any(0) & dead).any())
+            for layer in (source, *between):
+                state[f"{layer}.weight"][dead] = 0
             columns[:, dead] = 0
-            for owner in filter(None, (source, norm)):
-                for part in ("weight", "bias") if owner == norm else ("bias",):
+            for owner in (source, *between, *followed):
+                for part in ("weight", "bias") if owner in followed else ("bias",):
                     if f"{owner}.{part}" in state:
                         state[f"{owner}.{part}"][dead] = 0
 
 
-def _graph(model: nn.Module, input_shape: tuple[int, ...] | None) -> dict:
-    """Layer → (the layer whose units alone it reads, their BatchNorm or ``None``)."""
+def _graph(model: nn.Module, input_shape: tuple[int, ...] | None) -> dict[str, Unit]:
+    """Layer → the units that it reads, where it reads those of one layer alone."""
     if input_shape is None:
         return {}
+    place = {"input_shape": input_shape}
     try:
-        found = feeds(model, input_shape=input_shape)
-        followed = norms(model, input_shape=input_shape)
+        found, through = feeds(model, **place), depthwise(model, **place)
+        followed = norms(model, **place)
     except (ValueError, ModuleNotFoundError):  # the extra "surgery" may not be installed
         return {}  # not a network whose graph is known
     owners = Counter(value.data_ptr() for value in model.state_dict().values())
     # a unit that is dead in one place may be alive in another that shares its weights
     alone = {name for name, w in compressible(model).items() if owners[w.data_ptr()] == 1}
-    return {
-        name: (feed.source, followed.get(feed.source))
-        for name, feed in found.items()
-        if name in alone and feed.source in alone
-    }
+    units = {}
+    for name, feed in found.items():
+        between = tuple(layer for layer, source in through.items() if source == feed.source)
+        if alone.issuperset((name, feed.source, *between)):
+            units[name] = Unit(feed.source, between, followed.get(feed.source, ()))
+    return units
 
 
 def _choose(errors: Tensor, counts: list[int], positions: list[float], units: int) -> Tensor:

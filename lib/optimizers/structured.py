@@ -126,8 +126,8 @@ class LearnedRanks(LearningCompression):
     prices a rank instead: the price that meets the budget is found in each C step.
 
     ``periods_per_epoch`` is how many C steps there are in an epoch, if ``epochs_per_step`` is 1;
-    ``options`` are those of ``LearningCompression``. Raises ``ValueError`` for a budget that no
-    ranks can meet, and for grouped convolutions.
+    ``options`` are those of ``LearningCompression``. Grouped convolutions stay whole. Raises
+    ``ValueError`` for a budget that no ranks can meet.
     """
 
     def __init__(
@@ -150,7 +150,9 @@ class LearnedRanks(LearningCompression):
         found = costs(self.model, filters=False, input_shape=self.input_shape)
         least(found, self.budget, filters={}, factored=True)
         layers = found.layers.values()
-        prices = [layer.macs(rank=1) for layer in layers]
+        self.factored = {name for name, layer in found.layers.items() if layer.factors()}
+        # a rank that costs as much as the whole of a layer is never chosen
+        prices = [layer.macs(rank=1) if layer.factors() else layer.macs() for layer in layers]
         whole = [layer.macs() for layer in layers]
         return [{"budget": self.budget, "prices": prices, "whole": whole, "least": 1}]
 
@@ -160,6 +162,7 @@ class LearnedRanks(LearningCompression):
         ranks = {
             name: int(torch.linalg.matrix_rank(matricize(theta).double(), rtol=1e-5))
             for name, theta in zip(self.names, self.theta, strict=True)
+            if name in self.factored
         }
         become(self.model, factor(self.model, ranks, input_shape=self.input_shape))
         return True

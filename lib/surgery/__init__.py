@@ -13,12 +13,13 @@ from lib.surgery.factors import factor
 from lib.surgery.filters import (
     Feed,
     Keep,
+    depthwise,
     feeds,
     group_magnitude,
     norms,
-    prunable,
     remove_filters,
 )
+from lib.surgery.known import prunable
 from lib.surgery.landing import Score, choose_filters, choose_ranks, least
 from lib.surgery.rebuild import become, ranks, rebuild, shrink_like
 
@@ -32,6 +33,7 @@ __all__ = [
     "choose_filters",
     "choose_ranks",
     "costs",
+    "depthwise",
     "factor",
     "feeds",
     "group_magnitude",

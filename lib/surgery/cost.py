@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lib.networks import compressible
 from lib.projections.knapsack import integers
-from lib.surgery.filters import Feed, check_names, feeds
+from lib.surgery.filters import Feed, check_names, depthwise, feeds
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Layer:
     ) -> int | Tensor:
         """MACs of one image with so many inputs and filters left (None: all), in factors of a rank.
 
-            whole       A·k²·c_in·c_out
+            whole       A·k²·c_in·c_out       c_in of one group: 1 of a depthwise convolution
             scheme 1    A·r·(k²·c_in + c_out)
             scheme 2    A·r·k·(s·c_in + c_out)
 
@@ -59,6 +59,15 @@ class Layer:
         # the k × 1 convolution strides over rows alone: it returns every column it reads
         return height * rank * (self.width * k1 * c_in + width * k2 * c_out)
 
+    def factors(self, *, inputs: int | None = None, filters: int | None = None) -> bool:
+        """Whether it may be two. A depthwise layer may not, nor what is left of it in one channel.
+
+        Nor may other grouped convolutions.
+        """
+        c_in = self.inputs if inputs is None else inputs
+        c_out = self.filters if filters is None else filters
+        return self.groups == 1 and max(c_in, c_out) > 1
+
     def most(
         self, *, inputs: int | None = None, filters: int | None = None, scheme: int = 1
     ) -> int:
@@ -76,10 +85,13 @@ class Costs:
 
     layers: Mapping[str, Layer]
     feeds: Mapping[str, Feed]
+    depthwise: Mapping[str, str]
 
     def left(self, name: str, filters: Mapping[str, int | Tensor]) -> dict[str, int | Tensor]:
         """A layer's inputs and filters for :meth:`Layer.macs`, with so many ``filters`` left."""
-        found = {"filters": filters[name]} if name in filters else {}
+        # a depthwise layer has as many channels as the layer before has filters
+        own = self.depthwise.get(name, name)
+        found = {"filters": filters[own]} if own in filters else {}
         source, per_filter = self.feeds.get(name, (None, 1))
         if source in filters:
             found["inputs"] = filters[source] * per_filter
@@ -97,21 +109,23 @@ class Costs:
         for name, layer in self.layers.items():
             left = self.left(name, filters)
             found[name] = layer.macs(**left)
-            if ranks.get(name) is not None:
+            if ranks.get(name) is not None and layer.factors(**left):
                 factors = layer.macs(rank=ranks[name], scheme=scheme, **left)
                 found[name] = min(found[name], factors)
         return found
 
 
 def costs(model: nn.Module, *, filters: bool = True, input_shape: tuple[int, ...]) -> Costs:
-    """What is asked once to count many choices: :func:`layers`, and :func:`feeds` if ``filters``.
+    """What is asked once to count many choices: the layers, and if ``filters`` who follows whom.
 
-    Raises as the two do; without ``filters`` none is said to leave, and the extra is not needed.
+    Raises as :func:`layers` and :func:`feeds`; without ``filters`` none is said to leave, and the
+    extra is not needed.
     """
-    return Costs(
-        layers(model, input_shape=input_shape),
-        feeds(model, input_shape=input_shape) if filters else {},
-    )
+    found = layers(model, input_shape=input_shape)
+    if not filters:
+        return Costs(found, {}, {})
+    place = {"input_shape": input_shape}
+    return Costs(found, feeds(model, **place), depthwise(model, **place))
 
 
 def layers(model: nn.Module, *, input_shape: tuple[int, ...]) -> dict[str, Layer]:
@@ -152,7 +166,7 @@ def predicted_macs(
     """Layer name → MACs of one image in the network that ``shrink`` would build.
 
     Exact: their sum is ``budget.macs`` of the built network. A layer that costs as much in factors
-    as whole, or more, stays whole.
+    as whole, or more, stays whole, and so does one of a single channel in and out.
 
     Parameters
     ----------
@@ -160,7 +174,7 @@ def predicted_macs(
     ranks : layer name → its rank; those left out, and None, stay whole.
     input_shape : (channels, height, width) of an image.
 
-    Two forward passes, one without ``filters``; the extra ``surgery`` is needed with them alone.
+    Three forward passes, one without ``filters``; the extra ``surgery`` is needed with them alone.
     To ask about many choices, call ``costs`` once and ``Costs.built`` for each.
 
     Raises ``ValueError`` that names the layer: unknown, not prunable, a number out of range.

@@ -34,7 +34,8 @@ def factor(
     shrunk: the outputs are those of the network with this weight, to rounding. Stride, padding and
     dilation are the first one's in scheme 1, split between the two in scheme 2; the bias is the
     second one's. They stand in an ``nn.Sequential`` under the layer's name. A layer stays as it is,
-    rank and all, where two cost as many MACs as one or more.
+    rank and all, where two cost as many MACs as one or more, and where it has one channel in and
+    out, as what is left of a depthwise one may.
 
     Parameters
     ----------
@@ -57,7 +58,7 @@ def factor(
         if rank is None:
             continue
         rank = check_rank(cost, rank, scheme=scheme)
-        if cost.macs(rank=rank, scheme=scheme) < cost.macs():
+        if cost.factors() and cost.macs(rank=rank, scheme=scheme) < cost.macs():
             parent, _, leaf = name.rpartition(".")
             two = _two(name, smaller.get_submodule(name), rank, scheme)
             setattr(smaller.get_submodule(parent), leaf, two)

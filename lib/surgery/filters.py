@@ -2,24 +2,24 @@
 
 Fang, Ma, Song, Mi, Wang, "DepGraph: Towards Any Structural Pruning" (CVPR 2023). The graph takes an
 operation it does not know for an element-wise one: on a zero-padding shortcut it overlooks that the
-channels move, and removes the wrong ones without a word. So what may be removed is listed here, and
-what a removal passes through is checked.
+channels move, and removes the wrong ones without a word. So what may be removed is listed
+(``lib.surgery.known``), and what a removal passes through is checked here.
 """
 
 import copy
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.padding import _ConstantPadNd
 
-from lib.networks.resnet import BasicBlock, CifarResNet
-from lib.networks.vgg import VGG16
 from lib.projections.knapsack import integers
+from lib.surgery.known import prunable
 
 if TYPE_CHECKING:
+    from torch.autograd.graph import Node
     from torch_pruning import DependencyGraph
     from torch_pruning.dependency import Group
 
@@ -48,52 +48,6 @@ class Feed(NamedTuple):
 
     source: str
     per_filter: int  # 1; after flattening the places that a filter was computed at
-
-
-def prunable(model: nn.Module) -> list[str]:
-    """The layers whose filters may leave one by one, in the network's order.
-
-    - residual networks: each block's convolutions but the last, whose filters a sum joins to those
-      of other blocks;
-    - VGG-16: every convolution;
-    - a sequence of layers, as the LeNets: every convolution and linear layer but the classifier.
-
-    A layer that is in factors is not among them: filters leave first. Raises ``ValueError`` for
-    another network.
-    """
-    residual, inside = _residual()
-    if isinstance(model, residual):
-        return [
-            f"{name}.{inner}"
-            for name, block in model.named_modules()
-            for inner in inside.get(type(block), ())
-            if isinstance(getattr(block, inner), nn.Conv2d)
-        ]
-    if isinstance(model, VGG16):
-        return [
-            f"{stage}.{name}"
-            for stage, children in model.named_children()
-            for name, layer in children.named_children()
-            if isinstance(layer, nn.Conv2d)
-        ]
-    if isinstance(model, nn.Sequential):
-        *before, _ = model.named_children()
-        return [name for name, layer in before if isinstance(layer, (nn.Conv2d, nn.Linear))]
-    raise ValueError(
-        f"which filters of a {type(model).__name__} may leave is not known: say so in prunable()"
-    )
-
-
-def _residual() -> tuple[tuple[type, ...], dict[type, tuple[str, ...]]]:
-    """Residual networks; and of a block all convolutions but the last, which a sum joins to others.
-
-    torchvision's are there only if whoever made one imported them, which takes a second.
-    """
-    networks, inside = (CifarResNet,), {BasicBlock: ("conv1",)}
-    if theirs := sys.modules.get("torchvision.models.resnet"):
-        networks += (theirs.ResNet,)
-        inside |= {theirs.BasicBlock: ("conv1",), theirs.Bottleneck: ("conv1", "conv2")}
-    return networks, inside
 
 
 def remove_filters(
@@ -135,53 +89,49 @@ def remove_filters(
 
 
 def feeds(model: nn.Module, *, input_shape: tuple[int, ...]) -> dict[str, Feed]:
-    """Layer name → the prunable layer whose filters are its inputs.
+    """Layer name → the prunable layer whose filters are its inputs, also past depthwise ones.
 
-    Layers that read something else, images or sums, are left out. One forward pass.
-    Raises as ``remove_filters``.
+    Layers that read something else, images or sums, are left out, and depthwise convolutions
+    (:func:`depthwise`). One forward pass. Raises as ``remove_filters``.
     """
-    copied = copy.deepcopy(model)
-    names = {layer: name for name, layer in copied.named_modules()}
-    graph = _graph(copied, input_shape)
     found = {}
-    for source in prunable(model):
-        filters = copied.get_submodule(source).weight.shape[0]
-        for dependency, inputs in _group(graph, source, list(range(filters))):
-            if graph.is_in_channel_pruning_fn(dependency.handler) and isinstance(
-                dependency.target.module, (nn.Conv2d, nn.Linear)
-            ):
-                name = names[dependency.target.module]
-                found[name] = Feed(source, len(inputs) // filters)
+    for source, filters, follower, module, inputs in _followers(model, input_shape):
+        if isinstance(module, (nn.Conv2d, nn.Linear)) and not _is_depthwise(module):
+            found[follower] = Feed(source, inputs // filters)
     return found
 
 
-def norms(model: nn.Module, *, input_shape: tuple[int, ...]) -> dict[str, str]:
-    """Prunable layer → the BatchNorm that takes its filters; layers without one are left out.
+def depthwise(model: nn.Module, *, input_shape: tuple[int, ...]) -> dict[str, str]:
+    """Depthwise convolution → the prunable layer whose filters are its channels, and leave as one.
 
-    One forward pass. Raises as ``remove_filters``, and for a layer with several.
+    One forward pass. Raises as ``remove_filters``.
     """
-    copied = copy.deepcopy(model)
-    names = {layer: name for name, layer in copied.named_modules()}
-    graph = _graph(copied, input_shape)
-    found = {}
-    for source in prunable(model):
-        group = _group(graph, source, [0])
-        followers = {names[d.target.module] for d, _ in group if _is_norm(d.target.module)}
-        if len(followers) > 1:
-            raise ValueError(
-                f"filters of {source!r} go to several normalisations: {', '.join(followers)}"
-            )
-        if followers:
-            (found[source],) = followers
+    return {
+        follower: source
+        for source, _, follower, module, _ in _followers(model, input_shape)
+        if _is_depthwise(module)
+    }
+
+
+def norms(model: nn.Module, *, input_shape: tuple[int, ...]) -> dict[str, tuple[str, ...]]:
+    """Prunable layer → the BatchNorms that take its filters, those past depthwise layers too.
+
+    In the network's order; layers without one are left out. One forward pass. Raises as
+    ``remove_filters``.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for source, _, follower, module, _ in _followers(model, input_shape):
+        if _is_norm(module):
+            found[source] = (*found.get(source, ()), follower)
     return found
 
 
 def group_magnitude(model: nn.Module, *, input_shape: tuple[int, ...]) -> dict[str, Tensor]:
     """Prunable layer → how important each of its filters is, (filters,) float32.
 
-    Torch-Pruning's: the norm of everything that leaves with a filter, over the layer's mean. Fang,
-    Ma, Song, Mi, Wang, "DepGraph: Towards Any Structural Pruning" (CVPR 2023), Section 3.3.
-    Raises as ``remove_filters``.
+    Torch-Pruning's: the norm of everything that leaves with a filter, over the layer's mean; of
+    kernels of depthwise convolutions it takes no account. Fang, Ma, Song, Mi, Wang, "DepGraph:
+    Towards Any Structural Pruning" (CVPR 2023), Section 3.3. Raises as ``remove_filters``.
     """
     from torch_pruning.pruner.importance import GroupMagnitudeImportance
 
@@ -235,6 +185,22 @@ def _graph(model: nn.Module, input_shape: tuple[int, ...]) -> "DependencyGraph":
         return torch_pruning.DependencyGraph().build_dependency(model, (image,), verbose=False)
 
 
+def _followers(
+    model: nn.Module, input_shape: tuple[int, ...]
+) -> Iterator[tuple[str, int, str, nn.Module, int]]:
+    """Prunable layer, its filters; a module that follows, its name, and how many inputs it has."""
+    copied = copy.deepcopy(model)
+    names = {module: name for name, module in copied.named_modules()}
+    graph = _graph(copied, input_shape)
+    for source in prunable(copied):
+        layer = copied.get_submodule(source)
+        filters = len(layer.weight)
+        for dependency, channels in _group(graph, source, list(range(filters))):
+            module = dependency.target.module
+            if module is not layer and module in names:
+                yield source, filters, names[module], module, len(channels)
+
+
 def _group(graph: "DependencyGraph", name: str, filters: list[int]) -> "Group":
     """Everything that leaves with ``filters``, none of it joined to other filters."""
     layer = graph.model.get_submodule(name)
@@ -247,8 +213,9 @@ def _group(graph: "DependencyGraph", name: str, filters: list[int]) -> "Group":
         if not (
             module is layer
             or _is_norm(module)
+            or _is_depthwise(module)
             or (reads and getattr(module, "groups", 1) == 1)
-            or type(node.grad_fn).__name__ in KNOWN
+            or _keeps_zeros(node.grad_fn, graph.model)
         ):
             raise ValueError(
                 f"filters of {name!r} cannot be removed: {node.name} follows, which may mix "
@@ -257,5 +224,25 @@ def _group(graph: "DependencyGraph", name: str, filters: list[int]) -> "Group":
     return group
 
 
+def _keeps_zeros(operation: "Node", model: nn.Module) -> bool:
+    """Whether it leaves the channels in their places, and zero where they were zero."""
+    kind = type(operation).__name__
+    if kind == "HardtanhBackward0":  # ReLU6
+        return operation._saved_min_val <= 0 <= operation._saved_max_val
+    if kind == "ConstantPadNdBackward0":  # of height and width; the value is not noted
+        images = len(operation._input_metadata[0].shape) == 4
+        values = {m.value for m in model.modules() if isinstance(m, _ConstantPadNd)}
+        return images and len(operation._saved_pad) <= 4 and values <= {0}
+    return kind in KNOWN
+
+
 def _is_norm(module: nn.Module) -> bool:
     return isinstance(module, _BatchNorm)
+
+
+def _is_depthwise(module: nn.Module) -> bool:
+    """Whether each of its channels is made of one: as many groups as inputs and as outputs."""
+    return (
+        isinstance(module, nn.Conv2d)
+        and module.groups == module.in_channels == module.out_channels > 1
+    )

@@ -54,16 +54,16 @@ def choose_filters(
     best = {name: int(score.argmax()) for name, score in scores.items()}
     later = [(name, i) for name, i in order if i != best[name]]
 
-    def spent(counts: dict[str, int], rank: int | None) -> int:
-        ranks = dict.fromkeys(found.layers, rank) if rank else {}
+    def spent(counts: dict[str, int], ranks: dict[str, int]) -> int:
         return sum(found.built(counts, ranks, scheme=scheme).values())
 
-    chosen = _fill(later, dict.fromkeys(scores, 1), lambda counts: spent(counts, None), budget)
+    chosen = _fill(later, dict.fromkeys(scores, 1), lambda counts: spent(counts, {}), budget)
     if threshold is not None:
         wanted = [(name, i) for name, i in later if scores[name][i] > threshold]
         # more than are wanted only where they fit whole, fewer only where rank 1 is too much
         if factored and len(wanted) > len(chosen):
-            rank_1 = _fill(wanted, dict.fromkeys(scores, 1), lambda c: spent(c, 1), budget)
+            ones = dict.fromkeys(found.layers, 1)
+            rank_1 = _fill(wanted, dict.fromkeys(scores, 1), lambda c: spent(c, ones), budget)
             chosen = rank_1 if len(rank_1) > len(chosen) else chosen
     keep = {name: torch.zeros(len(score), dtype=torch.bool) for name, score in scores.items()}
     for name, i in [*best.items(), *chosen]:
@@ -82,14 +82,14 @@ def choose_ranks(
     """Layer → its rank, from 1 on; None for one that stays whole.
 
     Ranks grow in the order of ``score`` until one does not fit in ``budget`` MACs; later ones that
-    do are still taken. Grouped convolutions stay whole. ``model`` is the network whose filters have
-    left already. Raises ``ValueError`` as ``least``.
+    do are still taken. Grouped convolutions and those of one channel stay whole. ``model`` is the
+    network whose filters have left already. Raises ``ValueError`` as ``least``.
     """
     found = costs(model, filters=False, input_shape=input_shape)
     least(found, budget, filters={}, factored=True, scheme=scheme)
     order, ranks = [], {}
     for name, layer in found.layers.items():
-        if layer.groups != 1:
+        if not layer.factors():
             continue
         scores = score(name, matricize(model.get_submodule(name).weight.detach(), scheme=scheme))
         order += [(float(value), name, i) for i, value in enumerate(scores)][1:]
@@ -121,7 +121,7 @@ def least(
 
     Raises ``ValueError`` where they are more than the budget; it names the dearest layer.
     """
-    ranks = {n: 1 for n, layer in found.layers.items() if factored and layer.groups == 1}
+    ranks = dict.fromkeys(found.layers, 1) if factored else {}
     spent = found.built(dict.fromkeys(filters, 1), ranks, scheme=scheme)
     total = sum(spent.values())
     if total > budget:

@@ -7,7 +7,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import skip_init
 
 from lib.surgery.factors import empty_factors, factor
-from lib.surgery.filters import prunable, remove_filters
+from lib.surgery.filters import remove_filters
+from lib.surgery.known import prunable
 
 
 def rebuild(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
@@ -98,6 +99,8 @@ def _resized(layer: nn.Conv2d | nn.Linear, shape: tuple[int, ...]) -> nn.Module:
     if isinstance(layer, nn.Conv2d):
         names = ("kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
         options = {name: getattr(layer, name) for name in names}
+        if layer.groups == layer.in_channels == layer.out_channels:  # depthwise
+            options["groups"] = shape[0]
     return skip_init(
         type(layer),
         shape[1] * options.get("groups", 1),
