@@ -398,7 +398,7 @@ def test_what_no_reader_would_take_is_not_written(state, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"network": "alexnet", "classes": 10, "channels": 3}, "unknown network 'alexnet'"),
+        ({"network": "lenet6", "classes": 10, "channels": 3}, "unknown network 'lenet6'"),
         ({"network": "lenet5"}, "0 classes"),
         ({"network": "lenet5", "classes": 2**21, "channels": 1}, "2097152 classes.*1 to 1,048,576"),
         ({"network": "lenet5", "classes": 10, "channels": True}, "True channels"),
