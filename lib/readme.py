@@ -255,17 +255,16 @@ def _earned() -> str:
     return f"{rows}\n\n{parts}"
 
 
-def _df_curve() -> pd.DataFrame:
+def _df_runs() -> report_df.Found:
     """DF's rows by the short schedule, those that are there, and its baselines'."""
-    rows = structured.curve(MIRROR, **structured.short(MIRROR))
-    return report_df.curve(report_df.finished(rows))
+    return report_df.finished(structured.curve(MIRROR, **structured.short(MIRROR)))
 
 
 def _df() -> str:
-    table = _df_curve()
-    if table.empty:
+    found = _df_runs()
+    if not found:
         return f"No run on {data.describe(MIRROR)} yet."
-    table = table.sort_values(["asked", "method"], key=_order)
+    table = report_df.curve(found).sort_values(["asked", "method"], key=_order)
     rows = _markdown(
         pd.DataFrame(
             {
@@ -280,7 +279,7 @@ def _df() -> str:
             }
         )
     )
-    lines = "\n".join(f"- {line}" for line in report_df.verdict(table).splitlines())
+    lines = "\n".join(f"- {line}" for line in report_df.verdict(found).splitlines())
     return f"{rows}\n\n{lines}\n\n![Accuracy against MACs]({_picture('df-curve')})"
 
 
@@ -295,7 +294,7 @@ def _picture(name: str) -> str:
 
 def _draw_df() -> None:
     """Figure 3a with the paper's rows, as far as there are runs."""
-    table = _df_curve()
+    table = report_df.curve(_df_runs())
     if table.empty:
         return
     report.save(table, f"df-curve-{MIRROR}", dataset=MIRROR)

@@ -5,6 +5,7 @@ Gains are accuracy minus the other network's, in points, paired seed by seed: ab
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 from torch import nn
 
@@ -96,30 +97,38 @@ def reported(name: str, *, network: str, dataset: str = "cifar10") -> pd.DataFra
     return made.assign(gain=gain, reduction=made["reduction_percent"]).reset_index(drop=True)
 
 
-def lead(curve: pd.DataFrame) -> pd.DataFrame:
+def lead(found: Found) -> pd.DataFrame:
     """What the hybrid gains on the better of its halves: a row for each reduction, in points.
 
-    Where all three are there; columns ``asked``, ``half`` (which was better) and ``points``.
+    Keys are (method, reduction). Over the seeds that all three have; columns ``asked`` (percent),
+    ``half`` (which was better), ``points`` and ``n``, the number of those seeds.
     """
     rows = []
-    for asked, group in curve.groupby("asked"):
-        accuracy = group.set_index("method")["accuracy"]
-        halves = accuracy[accuracy.index.isin([NAMES["filters"], NAMES["ranks"]])]
-        if len(halves) == 2 and NAMES["hybrid"] in accuracy.index:
-            points = accuracy[NAMES["hybrid"]] - halves.max()
-            rows.append({"asked": asked, "half": halves.idxmax(), "points": points})
-    return pd.DataFrame(rows, columns=["asked", "half", "points"])
+    for asked in sorted({reduction for _, reduction in found}):
+        by_seed = [
+            {run.result["seed"]: 100 * run.result["accuracy"] for run in found.get((m, asked), ())}
+            for m in ("hybrid", "filters", "ranks")
+        ]
+        seeds = set.intersection(*map(set, by_seed))
+        if not seeds:
+            continue
+        hybrid, *halves = (np.mean([accuracy[s] for s in seeds]) for accuracy in by_seed)
+        half = NAMES["filters"] if halves[0] >= halves[1] else NAMES["ranks"]
+        points = hybrid - max(halves)
+        rows.append({"asked": 100 * asked, "half": half, "points": points, "n": len(seeds)})
+    return pd.DataFrame(rows, columns=["asked", "half", "points", "n"])
 
 
-def verdict(curve: pd.DataFrame) -> str:
+def verdict(found: Found) -> str:
     """The hybrid against the better half and against its control: a line a reduction, a mean."""
-    leads = lead(curve)
+    leads, made = lead(found), curve(found)
     lines = [
-        f"{row.asked:g} %: {row.points:+.2f} points on {row.half}" for row in leads.itertuples()
+        f"{row.asked:g} %: {row.points:+.2f} points on {row.half} (n = {row.n})"
+        for row in leads.itertuples()
     ]
     if len(lines) > 1:
         lines.append(f"mean: {leads['points'].mean():+.2f} points")
-    hybrid = curve[curve["method"] == NAMES["hybrid"]].sort_values("asked")
+    hybrid = made[made["method"] == NAMES["hybrid"]].sort_values("asked")
     lines += [
         f"{row.asked:g} %: {row.control_gain:+.2f} points on the dense network trained on, "
         f"{row.gain:+.2f} on the dense network (n = {row.n})"
@@ -436,7 +445,7 @@ def committed_curve() -> str:
 
     def shown(found: Found) -> str:
         made = curve(found).sort_values("asked", kind="stable")
-        return f"{text(made)}\n{verdict(made)}"
+        return f"{text(made)}\n{verdict(found)}"
 
     return committed("DF's Table 3", first_curve, shown)
 

@@ -18,6 +18,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 import torch
+import torchvision  # noqa: F401 — else the first file that names a network of its waits for it
 
 from lib import archive
 

@@ -38,6 +38,7 @@ def run(accuracy, *, dense=0.90, control=0.92, macs=500, lr=0.1, **result):
             "nominal_rate": 2.0,
             "file_bytes": 1234,
             "epochs": 25,
+            "seed": 0,
         }
         | result,
     )
@@ -98,14 +99,15 @@ def test_the_lead_is_over_the_better_half_and_signed():
     found = {("hybrid", 0.5): 0.95, ("filters", 0.5): 0.94, ("ranks", 0.5): 0.90}
     found |= {("hybrid", 0.75): 0.80, ("filters", 0.75): 0.82, ("ranks", 0.75): 0.85}
     found |= {("hybrid", 0.6): 0.99, ("l1", 0.6): 0.5}  # its halves are missing
-    curve = report_df.curve({key: [run(accuracy)] for key, accuracy in found.items()})
-    leads = report_df.lead(curve).set_index("asked")
+    found = {key: [run(accuracy)] for key, accuracy in found.items()}
+    found["hybrid", 0.5].append(run(0.5, seed=1))  # a seed that the halves have not
+    leads = report_df.lead(found).set_index("asked")
     assert leads["points"].to_dict() == pytest.approx({50: 1, 75: -5})
     assert leads["half"].to_dict() == {50: NAMES["filters"], 75: NAMES["ranks"]}
-    said = report_df.verdict(curve).splitlines()
+    said = report_df.verdict(found).splitlines()
     assert said[:3] == [
-        "50 %: +1.00 points on DF, filters alone",
-        "75 %: -5.00 points on DF, ranks alone",
+        "50 %: +1.00 points on DF, filters alone (n = 1)",
+        "75 %: -5.00 points on DF, ranks alone (n = 1)",
         "mean: -2.00 points",
     ]
     assert said[-1] == (
