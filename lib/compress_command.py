@@ -2,13 +2,12 @@
 
 import argparse
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
 
 from lib import archive, budget, data, experiments, networks, runs
 from lib.archive import convert
@@ -62,10 +61,10 @@ def run(options: argparse.Namespace) -> int:
     torch.manual_seed(options.seed)
     found = compress(
         model,
-        _batches(dataset, dataset.train, shuffle=True),
+        _Batches(dataset, dataset.train, shuffle=True),
         options.budget,
         method=options.method,
-        validation=_batches(dataset, dataset.test),
+        validation=_Batches(dataset, dataset.test),
         epochs=options.epochs,
         described=described,
         quiet=options.quiet,
@@ -96,21 +95,17 @@ def _loaded(model: nn.Module, file: Path) -> nn.Module:
     return model
 
 
-def _batches(dataset: Dataset, split: Split | Streamed, *, shuffle: bool = False) -> Iterable:
-    """Batches of images, as the network reads them, and classes; anew at every pass."""
-    if isinstance(split, Streamed):
-        return _Streaming(dataset, split, shuffle)
-    held = TensorDataset(dataset.normalise(split.images), split.labels)
-    return DataLoader(held, batch_size=BATCH, shuffle=shuffle)
-
-
 @dataclass(frozen=True)
-class _Streaming:
-    """What a ``DataLoader`` is to :func:`lib.compress`, for images that are not held."""
+class _Batches:
+    """What a ``DataLoader`` is to :func:`lib.compress`: images as the network reads them, classes.
+
+    Of a split that is held or streamed; shuffled, and cut at random if it is streamed, or as it is
+    evaluated.
+    """
 
     dataset: Dataset
-    split: Streamed
-    shuffle: bool
+    split: Split | Streamed
+    shuffle: bool = False
 
     def __len__(self) -> int:
         return math.ceil(len(self.split) / BATCH)
@@ -118,7 +113,8 @@ class _Streaming:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         if self.shuffle:
             order, seed = torch.randperm(len(self.split)), int(torch.randint(2**48, ()))
-            batches = self.split.steps(order, batch=BATCH, seed=seed)
+            steps = self.split.steps(order, batch=BATCH, seed=seed)
+            batches = (self.split.take(*inputs, padding=0) for inputs in steps)
         else:
             batches = self.split.batches(BATCH)
         return ((self.dataset.normalise(images), labels) for images, labels in batches)

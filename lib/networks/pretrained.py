@@ -33,6 +33,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lib import networks, paths
+from lib.data import imagenet
 from lib.data.dataset import DataUnavailable, one_line
 from lib.networks.authors import WITH_BACKGROUND, tensor_names
 
@@ -75,10 +76,8 @@ AUTHORS = {
 
 NAMES = (*TORCHVISION, *AUTHORS)
 
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-
 #: Mean and deviation per channel that the weights expect, of pixels scaled to [0, 1].
-STATISTICS = dict.fromkeys(NAMES, _IMAGENET) | {"mobilenetv1": ((0.5,) * 3, (0.5,) * 3)}
+STATISTICS = dict.fromkeys(NAMES, imagenet.STATISTICS) | {"mobilenetv1": ((0.5,) * 3, (0.5,) * 3)}
 
 ENDINGS = (".safetensors", ".pth", ".pt", ".pth.tar")
 

@@ -96,7 +96,7 @@ def feeds(model: nn.Module, *, input_shape: tuple[int, ...]) -> dict[str, Feed]:
     """
     found = {}
     for source, filters, follower, module, inputs in _followers(model, input_shape):
-        if isinstance(module, (nn.Conv2d, nn.Linear)) and not _is_depthwise(module):
+        if isinstance(module, (nn.Conv2d, nn.Linear)) and not is_depthwise(module):
             found[follower] = Feed(source, inputs // filters)
     return found
 
@@ -109,7 +109,7 @@ def depthwise(model: nn.Module, *, input_shape: tuple[int, ...]) -> dict[str, st
     return {
         follower: source
         for source, _, follower, module, _ in _followers(model, input_shape)
-        if _is_depthwise(module)
+        if is_depthwise(module)
     }
 
 
@@ -213,7 +213,7 @@ def _group(graph: "DependencyGraph", name: str, filters: list[int]) -> "Group":
         if not (
             module is layer
             or _is_norm(module)
-            or _is_depthwise(module)
+            or is_depthwise(module)
             or (reads and getattr(module, "groups", 1) == 1)
             or _keeps_zeros(node.grad_fn, graph.model)
         ):
@@ -240,7 +240,7 @@ def _is_norm(module: nn.Module) -> bool:
     return isinstance(module, _BatchNorm)
 
 
-def _is_depthwise(module: nn.Module) -> bool:
+def is_depthwise(module: nn.Module) -> bool:
     """Whether each of its channels is made of one: as many groups as inputs and as outputs."""
     return (
         isinstance(module, nn.Conv2d)

@@ -7,7 +7,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import skip_init
 
 from lib.surgery.factors import empty_factors, factor
-from lib.surgery.filters import remove_filters
+from lib.surgery.filters import is_depthwise, remove_filters
 from lib.surgery.known import prunable
 
 
@@ -99,7 +99,7 @@ def _resized(layer: nn.Conv2d | nn.Linear, shape: tuple[int, ...]) -> nn.Module:
     if isinstance(layer, nn.Conv2d):
         names = ("kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
         options = {name: getattr(layer, name) for name in names}
-        if layer.groups == layer.in_channels == layer.out_channels:  # depthwise
+        if is_depthwise(layer):
             options["groups"] = shape[0]
     return skip_init(
         type(layer),
