@@ -7,7 +7,7 @@ its row, its column and its neighbours gave so far.
 """
 
 from functools import partial
-from math import log2, sqrt
+from math import log2
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +30,9 @@ TRIED_SHARE = 2**-6
 #: changes no probability in it.
 LEAST_BLOCK = 16
 MOST_BLOCKS = 2**13
+
+#: The writer counts rows of so many entries together: they stay in the processor's cache.
+AT_ONCE = 2**15
 
 #: No probability comes nearer to 0 or 1: about twice what the coder's 24 bits can say.
 LEAST_P = 2.0**-22
@@ -96,9 +99,10 @@ def code_positions(
 
     costs = None if inner is None else partial(_costs, layout, inner)
     chosen = code_choice(coder, len(STRENGTHS), costs)
-    found = _code(coder, size[0], layout, STRENGTHS[chosen], inner)
     if mask is not None:
+        _write(coder, layout, STRENGTHS[chosen], inner)
         return mask
+    found = _read(coder, size[0], layout, STRENGTHS[chosen])
     whole = np.zeros((rows, columns), bool)
     whole[alive] = found.T if turned else found
     return whole
@@ -169,17 +173,15 @@ def _costs(layout: _Layout, inner: np.ndarray) -> np.ndarray:
     tried = max(TRIED, int(inner.size * TRIED_SHARE))
     rows = min(len(inner), tried // max(1, inner.shape[1]) + 1)
     meter = Meter()
-    _code(meter, rows, layout, np.array(STRENGTHS)[:, None], inner[:rows])
+    _write(meter, layout, np.array(STRENGTHS)[:, None, None], inner[:rows])
     return meter.spent
 
 
-def _code(
-    coder, rows: int, layout: _Layout, strength: int | np.ndarray, mask: np.ndarray | None = None
-) -> np.ndarray:
-    """Row by row, block by block; a :class:`Meter` takes a column of several strengths, too."""
+def _read(coder, rows: int, layout: _Layout, strength: int) -> np.ndarray:
+    """Row by row, block by block: what one block holds is known to the next."""
     columns = len(layout.order)
     blocks = _blocks(rows, columns, layout.starts)
-    found = np.zeros((rows, columns), bool) if mask is None else mask
+    found = np.zeros((rows, columns), bool)
     in_columns = np.zeros(columns, np.int32)
     beside = np.zeros((2, 3), np.int64)  # nonzeros and all, with 0, 1 and 2 nonzero neighbours
     ones, seen = GUESS
@@ -188,21 +190,13 @@ def _code(
         row_so_far = np.zeros(columns + 1, np.int8)  # the last one is the neighbour that is none
         for part in blocks:
             layer = ones / seen
-            row = (in_row + strength * layer) / (part.start + strength)
-            row = _odds(np.minimum(row, MOST_DENSITY))
-            column = _odds((in_columns[part] + strength * layer) / (i + strength))
-            density = _odds(layer)
-            near = density
+            row = _row(in_row, part.start, layer, strength)
+            column = _column(in_columns[part], i, layer, strength)
+            near = _odds(layer)
             if layout.neighbours is not None:
                 count = row_so_far[layout.neighbours[:, part]].sum(axis=0)
-                p_near = (beside[0] + NEIGHBOURS * layer) / (beside[1] + NEIGHBOURS)
-                near = _odds(np.minimum(p_near, MOST_DENSITY))[count]
-            # o = (o_row·o_column·o_neighbours)^¾ / o_layer^(5/4), of square roots, which every
-            # machine rounds alike
-            all_three = row * column * near
-            odds = np.sqrt(all_three * np.sqrt(all_three)) / (density * sqrt(sqrt(density)))
-            p = np.minimum(np.maximum(odds / (1 + odds), LEAST_P), 1 - LEAST_P)
-            bits = coder.bits(p, None if mask is None else mask[i, part])
+                near = _near(*beside, layer)[count]
+            bits = coder.bits(_p(row, column, near, _odds(layer)))
             found[i, part] = row_so_far[part] = bits
             new = int(np.count_nonzero(bits))
             in_row, ones, seen = in_row + new, ones + new, seen + len(bits)
@@ -210,6 +204,74 @@ def _code(
                 beside += [np.bincount(count[bits], minlength=3), np.bincount(count, minlength=3)]
         in_columns += found[i]
     return found
+
+
+def _write(coder, layout: _Layout, strength: int | np.ndarray, mask: np.ndarray) -> None:
+    """What :func:`_read` reads. All of it is known, so that rows are counted many at once.
+
+    A :class:`Meter` takes several strengths, too, (models, 1, 1).
+    """
+    columns = len(layout.order)
+    starts = np.array([part.start for part in _blocks(len(mask), columns, layout.starts)])
+    block = np.repeat(np.arange(len(starts)), np.diff(starts, append=columns))  # (columns,)
+    in_columns = np.zeros(columns, np.int32)
+    beside = np.zeros((2, 3), np.int64)
+    ones, seen = GUESS
+    height = max(1, AT_ONCE // columns)
+    for first in range(0, len(mask), height):
+        rows = mask[first : first + height]  # (rows, columns)
+        i = np.arange(first, first + len(rows))[:, None]
+        new = np.add.reduceat(rows, starts, axis=1, dtype=np.int64)  # (rows, blocks)
+        layer = (ones + _before(new)) / (seen + i * columns + starts)
+        row = _row(new.cumsum(axis=1) - new, starts, layer, strength)
+        above = in_columns + rows.cumsum(axis=0, dtype=np.int32) - rows
+        column = _column(above, i, layer[:, block], strength)
+        density = _odds(layer)
+        near = density[:, block]
+        if layout.neighbours is not None:
+            padded = np.pad(rows, ((0, 0), (0, 1))).view(np.int8)
+            count = padded[:, layout.neighbours].sum(axis=1)  # (rows, columns)
+            alike = [count == number for number in range(3)]
+            both = np.array([[rows & one for one in alike], alike])  # (2, 3, rows, columns)
+            both = np.add.reduceat(both, starts, axis=-1, dtype=np.int64)  # (2, 3, rows, blocks)
+            so_far = beside[..., None, None] + _before(both)
+            table = np.moveaxis(_near(*so_far, layer), 0, -1).reshape(len(rows), -1)
+            near = np.take_along_axis(table, 3 * block + count, axis=1)
+            beside += both.sum(axis=(-2, -1))
+        p = _p(row[..., block], column, near, density[:, block])
+        coder.bits(p.reshape(*p.shape[:-2], -1), rows.reshape(-1))
+        in_columns += rows.sum(axis=0, dtype=np.int32)
+        ones += int(new.sum())
+
+
+def _before(counts: np.ndarray) -> np.ndarray:
+    """What was counted before each block, row by row; (…, rows, blocks)."""
+    flat = counts.reshape(*counts.shape[:-2], -1)
+    return (flat.cumsum(axis=-1) - flat).reshape(counts.shape)
+
+
+def _row(ones, seen, layer, strength):
+    """The odds that a row gives: ``ones`` of the ``seen`` entries of it so far are nonzeros."""
+    return _odds(np.minimum((ones + strength * layer) / (seen + strength), MOST_DENSITY))
+
+
+def _column(ones, seen, layer, strength):
+    """The same of a column."""
+    return _odds((ones + strength * layer) / (seen + strength))
+
+
+def _near(ones, seen, layer):
+    """The same of the entries with as many nonzero neighbours."""
+    return _odds(np.minimum((ones + NEIGHBOURS * layer) / (seen + NEIGHBOURS), MOST_DENSITY))
+
+
+def _p(row, column, near, layer):
+    """The probabilities of entries, by odds."""
+    # o = (o_row·o_column·o_neighbours)^¾ / o_layer^(5/4), of square roots, which every machine
+    # rounds alike
+    all_three = row * column * near
+    odds = np.sqrt(all_three * np.sqrt(all_three)) / (layer * np.sqrt(np.sqrt(layer)))
+    return np.minimum(np.maximum(odds / (1 + odds), LEAST_P), 1 - LEAST_P)
 
 
 def _blocks(rows: int, columns: int, starts: list[int]) -> list[slice]:
