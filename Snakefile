@@ -71,7 +71,8 @@ def seconds(id):
 # start costs little beside them. Longer ones, and those for several GPUs, are a job each.
 SHORT = 60
 TOGETHER = GPUS < 2 and 0 < max(map(seconds, MISSING), default=0) <= SHORT
-BATCHES = [MISSING] if TOGETHER else [[id] for id in MISSING]
+LONGEST_FIRST = sorted(MISSING, key=seconds, reverse=True)  # no core is left idle at the end
+BATCHES = [LONGEST_FIRST] if TOGETHER else [[id] for id in MISSING]
 
 
 def heard(log):
