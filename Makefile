@@ -37,7 +37,7 @@ help:
 reproduce: $(READY)
 	@echo "Reproducing on $(DATASET)"
 	@gpus=$(GPUS); XDG_CACHE_HOME="$(CURDIR)/.venv/home/cache" \
-	    $(PY) -m snakemake --cores $(CORES) --resources gpu=$$((4 * gpus)) \
+	    $(PY) -m snakemake --cores $(CORES) --resources quarter=$$((4 * gpus)) \
 	    --config dataset=$(DATASET) gpus=$$gpus --keep-going --keep-incomplete --rerun-incomplete \
 	    --rerun-triggers mtime --nolock --scheduler greedy
 	@echo "Everything is there"

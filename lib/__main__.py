@@ -16,6 +16,7 @@ from pathlib import Path
 from lib import batch, compress_command, data, experiments, file_commands, paths, runs, transfer
 from lib.data import DataUnavailable
 from lib.experiments import Entry
+from lib.networks import pretrained
 from lib.training import Diverged, OutOfTime
 from lib.verify import verify
 
@@ -94,7 +95,12 @@ def run(options: argparse.Namespace) -> int:
 
 
 def fetch(options: argparse.Namespace) -> int:
-    """Downloads, unpacks or generates a data set beforehand, for nodes without internet."""
+    """Gets a data set or the published weights beforehand, for nodes without internet."""
+    if options.dataset == "weights":
+        for name in pretrained.NAMES:
+            file = pretrained.downloaded(name)
+            print(f"{name}: {file}, {file.stat().st_size:,} bytes")
+        return 0
     dataset = data.load(options.dataset)
     shape = "×".join(map(str, dataset.shape))
     print(
@@ -212,7 +218,8 @@ def _parser() -> argparse.ArgumentParser:
     running.add_argument("--threads", type=_positive, default=runs.CPU_THREADS, help="a CPU run's")
 
     fetching = command("fetch", fetch)
-    fetching.add_argument("dataset", help=f"{', '.join(data.NAMES)}, or a folder of images")
+    what = f"{', '.join(data.NAMES)}, a folder of images, or weights: those published for ImageNet"
+    fetching.add_argument("dataset", help=what)
 
     exporting = command("export", export)
     exporting.add_argument("to", type=Path, metavar="FOLDER")
