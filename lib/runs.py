@@ -323,6 +323,7 @@ def _write(experiment, seed, before, model, dataset, rows, device, threads) -> N
     parent = before.get(experiment.parent.name) if experiment.parent else None
     correct = predict(model, dataset, dataset.test) == dataset.test.labels
     accuracy = int(correct.sum()) / len(correct)
+    layers = budget.layer_costs(compressible(model))
     losses = [evaluate(model, dataset, split)[0] for split in (dataset.train, dataset.test)]
     dense = networks.build(experiment.network, classes=dataset.classes, channels=dataset.shape[0])
     result = {
@@ -348,7 +349,7 @@ def _write(experiment, seed, before, model, dataset, rows, device, threads) -> N
         "train_loss": losses[0],
         "test_loss": losses[1],
         "control_accuracy": control and control.result["accuracy"],
-        **budget.summary(model),
+        **budget.summary(model, layers),
         "file_bytes": None,  # below, once there are weights to write
         "macs": budget.macs(model, dataset.shape),
         "dense_macs": budget.macs(dense, dataset.shape),
@@ -368,7 +369,6 @@ def _write(experiment, seed, before, model, dataset, rows, device, threads) -> N
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     found = ranks(dense, model.state_dict())
-    layers = budget.layer_costs(compressible(model))
     # the two factors of a layer are its name and ".0" and ".1"
     layers["rank"] = layers["name"].map(lambda name: found.get(name.rpartition(".")[0]))
     contents = {
