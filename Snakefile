@@ -237,9 +237,10 @@ def say(message):
 logger.addFilter(calm)
 if workflow.is_main_process:
     counts = Counter(run["status"] for run in CATALOGUE.values())
-    hours = sum(map(seconds, MISSING)) / 3600
+    total = sum(map(seconds, MISSING))
+    time = f"{total / 3600:,.0f} hours" if total > 7200 else f"{math.ceil(total / 60)} minutes"
     say(f"{DATASET}: {', '.join(f'{n} runs {status}' for status, n in counts.items())}")
-    say(f"To train: about {hours:,.1f} hours of one {'GPU' if GPUS else 'CPU core'}")
+    say(f"To train: about {time} of one {'GPU' if GPUS else 'CPU core'}")
     say(f"Executed notebooks go to {BOOKS}/")
 
 

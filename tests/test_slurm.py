@@ -129,7 +129,7 @@ def test_a_dry_run_is_a_line_a_job_with_its_resources(place):
     (command,) = re.findall(r"--config dataset=imagenet -n \\\n +\| (.*)", page)
     settings = "--cores 1 --configfile profiles/slurm/jobs.yaml --config dataset=imagenet"
     said = batch(place, f"{settings} gpus_per_run=8 -n")
-    assert "To train: about 53.5 hours of one GPU" in said
+    assert "To train: about 54 hours of one GPU" in said
     shown = subprocess.run(["bash", "-c", command], input=said, text=True, stdout=subprocess.PIPE)
     found = {}
     for line in shown.stdout.splitlines():
@@ -196,7 +196,8 @@ def test_runs_are_jobs_of_the_cluster_and_one_that_fails_is_sent_again(place):
     for words in ("-p gpu", "-t 70", "--mem 16000", "--gpus=1", "--cpus-per-gpu=8", "--requeue"):
         assert words in job
     job, step = asked["long"]
-    for words in ("-t 1440", "--mem 32000", "--gpus=2"):  # 25 hours, twice, are more than a day
+    # 25 hours, twice, are more than a day
+    for words in ("-t 1440", "--mem 32000", "--gpus=2", "--nodes=1"):
         assert words in job
     assert "--gpus=2" in step
     assert content(place, "logs/a.log") == "process 0 --threads 1 --device cuda:0\n"
