@@ -1,15 +1,20 @@
 """The batch: the runs that the catalogue misses, in parallel, then every notebook on top of them.
 
-`make reproduce` calls it with the options it wants. It schedules and trains nothing itself: runs
-are `python -m lib run ID ...`, a notebook is papermill.
+`make reproduce` calls it with the options it wants; profiles/slurm/ is for a cluster. It schedules
+and trains nothing itself: runs are `python -m lib run ID ...`, a notebook is papermill.
 
-    results/digits/{runs/<id>/, notebooks/, logs/}               digits
-    results/{runs/<id>/, notebooks/<dataset>/, logs/<dataset>/}  any other data set
+    results/{runs/<id>/, notebooks/<dataset>/, logs/<dataset>/}  a data set of the papers
+    results/<dataset>/{runs/<id>/, notebooks/, logs/}            one to try things out (digits)
+
+On a cluster a job reads this file anew when it starts, and others have finished meanwhile. So no
+rule is named by its place among those that are missing.
 """
 
 import json
 import logging
+import math
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -19,12 +24,18 @@ from filelock import FileLock, Timeout
 from snakemake.logging import logger
 from snakemake_interface_logger_plugins.common import LogEvent
 
+from lib import paths
+
 DATASET = config.get("dataset", "digits")
-GPUS = int(config.get("gpus", 0))
+GPUS = int(config.get("gpus", 0))  # of this machine; on a cluster 1, or 0 to train on CPUs
+
+# For a cluster: the longest job, and the GPUs of a run that would be longer on one.
+HOURS = float(config.get("hours", 24))
+GPUS_PER_RUN = int(config.get("gpus_per_run", 1))
 
 RESULTS = os.environ.get("WORKBOOK_RESULTS", "results")  # as in lib.paths
-if DATASET == "digits":
-    RUNS, BOOKS, LOGS = (f"{RESULTS}/digits/{part}" for part in ("runs", "notebooks", "logs"))
+if paths.results(DATASET).name == DATASET:
+    RUNS, BOOKS, LOGS = (f"{RESULTS}/{DATASET}/{part}" for part in ("runs", "notebooks", "logs"))
 else:
     RUNS, BOOKS, LOGS = (
         f"{RESULTS}/{part}" for part in ("runs", f"notebooks/{DATASET}", f"logs/{DATASET}")
@@ -71,16 +82,46 @@ def seconds(id):
 # start costs little beside them. Longer ones, and those for several GPUs, are a job each.
 SHORT = 60
 TOGETHER = GPUS < 2 and 0 < max(map(seconds, MISSING), default=0) <= SHORT
-LONGEST_FIRST = sorted(MISSING, key=seconds, reverse=True)  # no core is left idle at the end
-BATCHES = [LONGEST_FIRST] if TOGETHER else [[id] for id in MISSING]
+
+ALL_CORES = 1024  # more than there are: Snakemake takes those there are
 
 
-def heard(log):
-    """Where a training job's output goes: of many runs together to the terminal, too."""
-    return f"2>&1 | tee {log} >&2" if TOGETHER else f"&> {log}"
+def minutes(seconds):
+    """How long a cluster is asked to let a job run: twice the estimate, and its start."""
+    return math.ceil(2 * seconds / 60) + 10
+
+
+def at_most(minutes):
+    """No more than may be asked. A run that is not done by then goes on from its checkpoint."""
+    return min(minutes, int(60 * HOURS))
+
+
+def gpus(id):
+    """How many GPUs the run is trained on."""
+    return GPUS_PER_RUN if GPUS and minutes(seconds(id)) > 60 * HOURS else min(1, GPUS)
+
+
+def quarters(gpus):
+    """What the run takes of this machine's GPUs: four runs share one, as a LeNet needs little."""
+    return 4 * gpus if gpus > 1 else gpus
+
+
+def trainer(id):
+    """What trains the run: on several GPUs torchrun, a process for each."""
+    several = f"-m torch.distributed.run --standalone --nproc-per-node {gpus(id)} "
+    return (several if gpus(id) > 1 else "") + "-m lib run"
+
+
+def device(id):
+    if gpus(id) > 1:
+        return "cuda"  # each process takes its own
+    if GPUS > 1:
+        return f"cuda:{MISSING.index(id) % GPUS}"  # in turn
+    return "cuda:0" if GPUS else "cpu"
 
 
 wildcard_constraints:
+    id="|".join(map(re.escape, MISSING if workflow.is_main_process else CATALOGUE)),
     book="|".join(NOTEBOOKS),
 
 
@@ -90,31 +131,53 @@ rule all:
         [result(id) for id in MISSING],  # also where no notebook is about the data set
 
 
-for number, ids in enumerate(BATCHES):
+rule run:
+    input:
+        lambda wildcards: [result(need) for need in needed_first(wildcards.id)],
+    output:
+        update(RUNS + "/{id}/result.json"),  # never deleted, should another process have made it
+    log:
+        LOGS + "/{id}.log",
+    params:
+        trainer=lambda wildcards: trainer(wildcards.id),
+        device=lambda wildcards: device(wildcards.id),
+    priority: lambda wildcards: -CATALOGUE[wildcards.id]["priority"]  # 1 is the most urgent
+    resources:
+        quarter=lambda wildcards: quarters(gpus(wildcards.id)),
+        gpu=lambda wildcards: gpus(wildcards.id),
+        mem_mb=lambda wildcards: max(4_000, 16_000 * gpus(wildcards.id)),
+        runtime=lambda wildcards: at_most(
+            minutes(seconds(wildcards.id) / max(1, gpus(wildcards.id)))
+        ),
+    shell:
+        "{sys.executable:q} {params.trainer} {wildcards.id} --threads 1 --device {params.device}"
+        " &> {log} && echo 'Trained {wildcards.id}' >&2"
+        " || {{ echo 'FAILED {wildcards.id}' >&2; exit 1; }}"
 
-    rule:
-        name:
-            f"run_{number}"
-        input:
-            [result(need) for id in ids for need in needed_first(id) if need not in ids],
+
+if TOGETHER:
+
+    rule together:
         output:
-            [result(id) for id in ids],
+            [update(result(id)) for id in MISSING],
         log:
-            f"{LOGS}/{ids[0]}.log",
+            LOGS + "/together.log",
         params:
-            ids=ids,
-            said=ids[0] + (f" and {len(ids) - 1} more" if len(ids) > 1 else ""),
-            device=f"cuda:{number % GPUS}" if GPUS else "cpu",
+            ids=sorted(MISSING, key=seconds, reverse=True),  # so that no core is idle at the end
             jobs=lambda wildcards, threads: min(4, threads) if GPUS else threads,
-            heard=heard(f"{LOGS}/{ids[0]}.log"),
-        priority: -CATALOGUE[ids[0]]["priority"]  # 1 is the most urgent
-        threads: (lambda wildcards: workflow.cores) if TOGETHER else 1
+            device="cuda:0" if GPUS else "cpu",
+        threads: ALL_CORES
         resources:
-            gpu=(4 if TOGETHER else 1) if GPUS else 0,
+            quarter=4 * GPUS,
+            gpu=GPUS,
+            mem_mb=16_000,
+            runtime=at_most(minutes(sum(map(seconds, MISSING)))),  # as if one after the other
         shell:
             "{sys.executable:q} -m lib run {params.ids} --jobs {params.jobs} --threads 1"
-            " --device {params.device} {params.heard} && echo 'Trained {params.said}' >&2"
-            " || {{ echo 'FAILED among {params.said}' >&2; exit 1; }}"
+            " --device {params.device} 2>&1 | tee {log} >&2 && echo 'Trained all runs' >&2"
+            " || {{ echo 'FAILED among the runs' >&2; exit 1; }}"
+
+    ruleorder: together > run
 
 
 rule notebook:
@@ -127,7 +190,12 @@ rule notebook:
     log:
         LOGS + "/{book}.log",
     # The lesson on speed and the benchmarks (9x) measure time, so nothing else runs beside them.
-    threads: lambda wildcards: workflow.cores if wildcards.book.startswith(("31", "9")) else 1
+    threads: lambda wildcards: ALL_CORES if wildcards.book.startswith(("31", "9")) else 1
+    priority: lambda wildcards: wildcards.book.startswith("51")  # the longest of the others first
+    resources:
+        gpu=0,
+        mem_mb=8_000,
+        runtime=at_most(240),
     # Snakemake deletes a failed job's output, so papermill writes elsewhere: what it leaves there
     # shows the cell that failed.
     params:
@@ -141,17 +209,24 @@ rule notebook:
 LOCK = FileLock(f".snakemake/{DATASET}.lock")
 
 # Each job's log and what it makes: a log without all of its output is a failure.
-JOBS = {f"{LOGS}/{ids[0]}.log": [result(id) for id in ids] for ids in BATCHES}
+if TOGETHER:
+    JOBS = {f"{LOGS}/together.log": [result(id) for id in MISSING]}
+else:
+    JOBS = {f"{LOGS}/{id}.log": [result(id)] for id in MISSING}
 JOBS |= {f"{LOGS}/{book}.log": [f"{BOOKS}/{book}.ipynb"] for book in NOTEBOOKS}
 
 
 def calm(record):
     """Of Snakemake's messages, the count after each job and what went wrong."""
-    event = getattr(record, "event", None)
-    if workflow.dryrun:
+    event, message = getattr(record, "event", None), record.getMessage()
+    if workflow.dryrun or workflow.remote_exec:
         return True
+    if message.startswith("Cannot restore"):  # what update() keeps, and there was nothing
+        return False
+    if workflow.non_local_exec:  # which job is which, and why one failed, is the cluster's to say
+        return event not in (LogEvent.JOB_INFO, LogEvent.SHELLCMD)
     # A failed job says so itself, and onerror once more.
-    if event == LogEvent.JOB_ERROR or record.getMessage().startswith("RuleException"):
+    if event == LogEvent.JOB_ERROR or message.startswith("RuleException"):
         return False
     return event == LogEvent.PROGRESS or record.levelno >= logging.WARNING
 
@@ -161,9 +236,13 @@ def say(message):
 
 
 logger.addFilter(calm)
-counts = Counter(run["status"] for run in CATALOGUE.values())
-say(f"{DATASET}: {', '.join(f'{n} runs {status}' for status, n in counts.items())}")
-say(f"Executed notebooks go to {BOOKS}/")
+if workflow.is_main_process:
+    counts = Counter(run["status"] for run in CATALOGUE.values())
+    total = sum(map(seconds, MISSING))
+    time = f"{total / 3600:,.0f} hours" if total > 7200 else f"{math.ceil(total / 60)} minutes"
+    say(f"{DATASET}: {', '.join(f'{n} runs {status}' for status, n in counts.items())}")
+    say(f"To train: about {time} of one {'GPU' if GPUS else 'CPU core'}")
+    say(f"Executed notebooks go to {BOOKS}/")
 
 
 onstart:

@@ -16,6 +16,7 @@ from pathlib import Path
 from lib import batch, compress_command, data, experiments, file_commands, paths, runs, transfer
 from lib.data import DataUnavailable
 from lib.experiments import Entry
+from lib.networks import pretrained
 from lib.training import Diverged, OutOfTime
 from lib.verify import verify
 
@@ -94,7 +95,12 @@ def run(options: argparse.Namespace) -> int:
 
 
 def fetch(options: argparse.Namespace) -> int:
-    """Downloads, unpacks or generates a data set beforehand, for nodes without internet."""
+    """Gets a data set or the published weights beforehand, for nodes without internet."""
+    if options.dataset == "weights":
+        for name in pretrained.NAMES:
+            file = pretrained.downloaded(name)
+            print(f"{name}: {file}, {file.stat().st_size:,} bytes")
+        return 0
     dataset = data.load(options.dataset)
     shape = "×".join(map(str, dataset.shape))
     print(
@@ -152,8 +158,8 @@ def write_readme(options: argparse.Namespace) -> int:
 
 
 def _datasets(name: str | None) -> list[str]:
-    """The named data set, else every real one: the embedded one is for trying things out."""
-    return [name] if name else [d for d in experiments.DATASETS if d != paths.EMBEDDED]
+    """The named data set, else every real one: the others are for trying things out."""
+    return [name] if name else [d for d in experiments.DATASETS if d not in paths.APART]
 
 
 def _wanted(name: str | None) -> list[str]:
@@ -185,7 +191,10 @@ def _row(entry: Entry, seed: int) -> dict:
 
 
 def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    # from four days on in hours
+    return f"{seconds / 60:.0f} min" if seconds < 360_000 else f"{seconds / 3600:.0f} h"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -212,7 +221,8 @@ def _parser() -> argparse.ArgumentParser:
     running.add_argument("--threads", type=_positive, default=runs.CPU_THREADS, help="a CPU run's")
 
     fetching = command("fetch", fetch)
-    fetching.add_argument("dataset", help=f"{', '.join(data.NAMES)}, or a folder of images")
+    what = f"{', '.join(data.NAMES)}, a folder of images, or weights: those published for ImageNet"
+    fetching.add_argument("dataset", help=what)
 
     exporting = command("export", export)
     exporting.add_argument("to", type=Path, metavar="FOLDER")

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from lib import networks
+from lib.__main__ import main
 from lib.data import DataUnavailable
 from lib.networks import pretrained
 from lib.networks.authors import tensor_names
@@ -344,6 +345,23 @@ def test_without_the_internet_it_says_which_file_to_put_where(folder, monkeypatc
     assert f"put {found.url} into {folder}" in said
     assert str(folder / found.url.rpartition("/")[2]) in said
     assert not list(folder.iterdir())
+
+
+def test_fetch_gets_all_of_them_once(folder, tmp_path, monkeypatch, capsys):
+    (tmp_path / "there.pth").write_bytes(b"weights")
+    content, seen = (tmp_path / "there.pth").read_bytes(), []
+    serve(monkeypatch, tmp_path / "there.pth", seen)
+    monkeypatch.setattr(pretrained, "_is_right", lambda file, _: file.read_bytes() == content)
+    for _ in range(2):
+        assert main(["fetch", "weights"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split(": ")[0] for line in lines] == list(pretrained.NAMES)
+        assert all(line.endswith(", 7 bytes") for line in lines)
+    assert seen == [pretrained.source(name).url for name in pretrained.NAMES]
+    serve(monkeypatch, None)
+    pretrained.source("mnasnet").file.unlink()
+    assert main(["fetch", "weights"]) == 1
+    assert "the weights of mnasnet are not in" in capsys.readouterr().err
 
 
 def test_a_download_that_is_damaged_is_not_kept(folder, tmp_path, monkeypatch):

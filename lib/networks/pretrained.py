@@ -104,7 +104,7 @@ def load(name: str, *, file: Path | str | None = None, classes: int = 1000) -> n
     """
     if name not in NAMES:
         raise ValueError(f"no trained weights of {name!r}: choose one of {', '.join(NAMES)}")
-    given = Path(_downloaded(name) if file is None else file)
+    given = Path(downloaded(name) if file is None else file)
     state = _read(given)
     with torch.device("meta"):
         model = networks.build(name, classes=classes)
@@ -122,8 +122,11 @@ def source(name: str) -> Source:
     return Source(url, torch.hub.HASH_REGEX.search(url).group(1))
 
 
-def _downloaded(name: str) -> Path:
-    """The file of the weights: downloaded where it is missing, whole or not at all, and checked."""
+def downloaded(name: str) -> Path:
+    """The file of the weights: downloaded where it is missing, whole or not at all, and checked.
+
+    Raises ``KeyError`` for another name, ``DataUnavailable`` where it cannot be had or is damaged.
+    """
     found = source(name)
     if found.file.exists():
         if not _is_right(found.file, found.digest):
