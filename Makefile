@@ -55,6 +55,7 @@ list: $(READY)
 test: lint
 	@echo "Training what the notebooks show, where it is missing"
 	@$(PY) -m lib run --missing --dataset digits --device cpu --threads 1 --jobs $(WORKERS)
+	@$(PY) -m lib run --missing --dataset imagenet-sample --device cpu --threads 1 --jobs $(WORKERS)
 	@echo "Running the tests and the notebooks"
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(WORKERS) --dist loadfile \
 	    --nbval --nbval-current-env tests notebooks
@@ -64,7 +65,7 @@ lint: $(READY)
 	@$(PY) -m ruff check --quiet --output-format concise .
 
 clean:
-	rm -rf results/digits results/notebooks results/logs .snakemake
+	rm -rf results/digits results/imagenet-sample results/notebooks results/logs .snakemake
 	rm -rf .pytest_cache .ruff_cache .hypothesis
 	find lib tests notebooks \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 

@@ -152,8 +152,8 @@ def write_readme(options: argparse.Namespace) -> int:
 
 
 def _datasets(name: str | None) -> list[str]:
-    """The named data set, else every real one: the embedded one is for trying things out."""
-    return [name] if name else [d for d in experiments.DATASETS if d != paths.EMBEDDED]
+    """The named data set, else every real one: the others are for trying things out."""
+    return [name] if name else [d for d in experiments.DATASETS if d not in paths.APART]
 
 
 def _wanted(name: str | None) -> list[str]:
@@ -185,7 +185,10 @@ def _row(entry: Entry, seed: int) -> dict:
 
 
 def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    # from four days on in hours
+    return f"{seconds / 60:.0f} min" if seconds < 360_000 else f"{seconds / 3600:.0f} h"
 
 
 def _parser() -> argparse.ArgumentParser:

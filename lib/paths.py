@@ -11,8 +11,8 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 REPORTED = ROOT / "data" / "reported"
 
-#: The data set that is embedded: what is made from it is never committed.
-EMBEDDED = "digits"
+#: Data sets that every machine has, embedded or drawn: what is made from them is never committed.
+APART = ("digits", "imagenet-sample")
 
 
 def data() -> Path:
@@ -21,9 +21,9 @@ def data() -> Path:
 
 
 def results(dataset: str) -> Path:
-    """The folder of a data set's runs, tables, figures: the embedded one's is kept apart."""
+    """The folder of a data set's runs, tables, figures; those of ``APART`` have their own."""
     root = Path(os.environ.get("WORKBOOK_RESULTS", ROOT / "results"))
-    return root / EMBEDDED if dataset == EMBEDDED else root
+    return root / dataset if dataset in APART else root
 
 
 def runs(dataset: str) -> Path:

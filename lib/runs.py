@@ -16,7 +16,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -31,7 +31,7 @@ from lib import archive, atomic, budget, data, networks, paths, weights
 from lib.checkpoints import Checkpoint
 from lib.data import Dataset
 from lib.experiments import Experiment, Stage, specification
-from lib.networks import compressible
+from lib.networks import compressible, pretrained
 from lib.optimizers import METHODS
 from lib.search import BlackBox, search
 from lib.surgery import ranks, rebuild, shrink_like
@@ -243,9 +243,7 @@ def _train(experiment, seed, before, checkpoint, device, threads, deadline, quie
     """Trains every stage, resuming from the checkpoint, and writes the run folder."""
     dataset = dataset_of(experiment.dataset, experiment.network, experiment.held_out, device)
     torch.manual_seed(seed)
-    model = networks.build(
-        experiment.network, classes=dataset.classes, channels=dataset.shape[0]
-    ).to(device)
+    model = _network(experiment, dataset).to(device)
     parent = before.get(experiment.parent.name) if experiment.parent else None
     if parent is not None:
         model = parent.model().to(device)
@@ -285,6 +283,13 @@ def _train(experiment, seed, before, checkpoint, device, threads, deadline, quie
     checkpoint.delete()
 
 
+def _network(experiment: Experiment, dataset: Dataset) -> nn.Module:
+    """Freshly drawn, or with its published weights; not yet its parent's."""
+    if experiment.published:
+        return pretrained.load(experiment.network, classes=dataset.classes)
+    return networks.build(experiment.network, classes=dataset.classes, channels=dataset.shape[0])
+
+
 def _options(stage: Stage, like: Run | None) -> dict:
     """The stage's options; where one is ``"like"``, what each layer of that run has."""
     options = dict(stage.options)
@@ -318,6 +323,7 @@ def _write(experiment, seed, before, model, dataset, rows, device, threads) -> N
     parent = before.get(experiment.parent.name) if experiment.parent else None
     correct = predict(model, dataset, dataset.test) == dataset.test.labels
     accuracy = int(correct.sum()) / len(correct)
+    layers = budget.layer_costs(compressible(model))
     losses = [evaluate(model, dataset, split)[0] for split in (dataset.train, dataset.test)]
     dense = networks.build(experiment.network, classes=dataset.classes, channels=dataset.shape[0])
     result = {
@@ -343,7 +349,7 @@ def _write(experiment, seed, before, model, dataset, rows, device, threads) -> N
         "train_loss": losses[0],
         "test_loss": losses[1],
         "control_accuracy": control and control.result["accuracy"],
-        **budget.summary(model),
+        **budget.summary(model, layers),
         "file_bytes": None,  # below, once there are weights to write
         "macs": budget.macs(model, dataset.shape),
         "dense_macs": budget.macs(dense, dataset.shape),
@@ -363,12 +369,12 @@ def _write(experiment, seed, before, model, dataset, rows, device, threads) -> N
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     found = ranks(dense, model.state_dict())
-    layers = budget.layer_costs(compressible(model))
     # the two factors of a layer are its name and ".0" and ".1"
     layers["rank"] = layers["name"].map(lambda name: found.get(name.rpartition(".")[0]))
     contents = {
         "experiment.json": _json(specification(experiment)).encode(),
-        "history.csv": pd.DataFrame(rows).to_csv(index=False).encode(),
+        # without training an empty table, which has columns all the same
+        "history.csv": pd.DataFrame(rows or {"epoch": []}).to_csv(index=False).encode(),
         "layers.csv": layers.to_csv(index=False).encode(),
         "correct.npy": _npy(np.packbits(correct.cpu().numpy())),
         WEIGHTS: weights.pack(model.state_dict()),
@@ -458,9 +464,17 @@ def _device_name(device: torch.device) -> str:
 
 @functools.lru_cache(maxsize=2)
 def dataset_of(name: str, network: str, held_out: bool, device: torch.device) -> Dataset:
-    """The data set as the network reads it, on ``device``: ``digits`` are drawn at its size."""
+    """The data set as the network reads it, on ``device``.
+
+    ``digits`` are drawn at its size; ImageNet's pixels are normalised as its published weights
+    expect them.
+    """
     size = networks.INPUT_SHAPES[network][-1] if name == "digits" else None
-    return data.load(name, size=size, held_out=held_out).to(device)
+    found = data.load(name, size=size, held_out=held_out)
+    if name in data.imagenet.FORMS and network in pretrained.STATISTICS:
+        mean, std = pretrained.STATISTICS[network]
+        found = replace(found, mean=mean, std=std)
+    return found.to(device)
 
 
 @contextmanager
@@ -474,8 +488,8 @@ def _threads(count: int) -> Iterator[None]:
 
 
 def _method(experiment: Experiment) -> str:
-    """``dense`` for plain training, else what compressed the network."""
-    method = experiment.stages[0].method
+    """``dense`` for plain training or none, else what compressed the network."""
+    method = experiment.stages[0].method if experiment.stages else "sgd"
     if method == "tune-codebooks":
         return _method(experiment.parent)
     return "dense" if method == "sgd" else method

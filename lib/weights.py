@@ -20,6 +20,9 @@ from torch import Tensor
 #: A weights file larger than this is refused before it is read.
 MOST_BYTES = 2 * 2**30
 
+#: Weights that are looked at first.
+FIRST = 10_000
+
 #: What a header or tensors that are not as :func:`pack` wrote them may lead to.
 _MALFORMED = (SafetensorError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
@@ -69,11 +72,12 @@ def _parts(tensor: Tensor) -> dict[str, Tensor]:
     flat = tensor.flatten()
     mask = flat != 0
     values = flat[mask]
-    codebook, codes = torch.unique(values, return_inverse=True)
-    if len(codebook) <= 256:
-        kept = {"codes": codes.to(torch.uint8), "codebook": codebook}
-    else:
-        kept = {"values": values}
+    kept = {"values": values}
+    # the first ones tell of most tensors that they have more values than a codebook holds
+    if len(torch.unique(values[:FIRST])) <= 256:
+        codebook, codes = torch.unique(values, return_inverse=True)
+        if len(codebook) <= 256:
+            kept = {"codes": codes.to(torch.uint8), "codebook": codebook}
     parts = {"mask": torch.from_numpy(np.packbits(mask.numpy())), **kept}
     smaller = sum(part.nbytes for part in parts.values()) < tensor.nbytes
     return parts if smaller else {"raw": tensor}

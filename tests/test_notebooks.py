@@ -18,6 +18,7 @@ from lib import (
     report_comparison,
     report_df,
     report_files,
+    report_imagenet,
     report_lc,
     runs,
 )
@@ -52,6 +53,7 @@ COMMITTED: dict[str, Callable[[], str]] = {
     "df-table-5-beside": report_df.committed_table_5_beside,
     "coders": report_bytes.committed_coders,
     "files": report_files.committed_files,
+    "table-2": report_imagenet.committed_table_2,
 }
 
 HOME = re.compile(r"/(?:home|Users|root)\b/?|[A-Z]:\\\\?Users|/tmp/", re.IGNORECASE)
@@ -127,7 +129,8 @@ def test_begins_by_checking_its_parameters(notebook):
 def test_says_which_data_sets_it_is_about(notebook):
     """The batch chooses notebooks by their metadata; a reader is stopped by the second cell."""
     datasets = notebook.metadata["workbook"]["datasets"]
-    assert "digits" in datasets
+    # one that everybody has
+    assert set(datasets) & set(paths.APART)
     assert set(datasets) <= set(experiments.DATASETS)
     checks = [
         node

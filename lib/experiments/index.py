@@ -4,14 +4,16 @@ import difflib
 from dataclasses import replace
 from itertools import chain
 
-from lib.experiments import cifar, comparison, curve, files, lenet, structured
+from lib.experiments import cifar, comparison, curve, files, imagenet, lenet, structured
 from lib.experiments.spec import Entry, Experiment
 
 #: Data sets that experiments are defined on.
-DATASETS = tuple(dict.fromkeys(lenet.DATASETS + cifar.DATASETS + structured.DATASETS))
+DATASETS = tuple(
+    dict.fromkeys(lenet.DATASETS + cifar.DATASETS + structured.DATASETS + imagenet.DATASETS)
+)
 
 #: The catalogue's parts; what stands in several has the first one's purpose.
-PARTS = (lenet, curve, comparison, cifar, structured, files)
+PARTS = (lenet, curve, comparison, cifar, structured, files, imagenet)
 
 
 def catalogue(dataset: str) -> list[Entry]:
@@ -46,8 +48,8 @@ def find(name: str) -> list[tuple[Experiment, int]]:
 
 
 #: Seconds an epoch, its evaluation included. ``cpu``: measured on one thread with AVX-512, on CIFAR
-#: from a few steps in bfloat16; an epoch of ResNet-8 is 0.43 s plain and 0.75 s with ADMM's
-#: projections. ``cuda``: a guess for a data-centre GPU.
+#: and ImageNet from a few steps in bfloat16, ImageNet's while other work ran; an epoch of ResNet-8
+#: is 0.43 s plain and 0.75 s with ADMM's projections. ``cuda``: a guess for a data-centre GPU.
 SECONDS_AN_EPOCH = {
     ("lenet5", "digits"): {"cpu": 0.4, "cuda": 0.05},
     ("lenet5", "mnist"): {"cpu": 9.5, "cuda": 0.2},
@@ -58,11 +60,25 @@ SECONDS_AN_EPOCH = {
     ("resnet56", "cifar"): {"cpu": 310, "cuda": 4},
     ("vgg16", "cifar"): {"cpu": 550, "cuda": 4},
     ("resnet50", "cifar"): {"cpu": 3200, "cuda": 15},
+    ("alexnet", "imagenet"): {"cpu": 47_000, "cuda": 300},
+    ("mobilenetv1", "imagenet"): {"cpu": 160_000, "cuda": 300},
+    ("mobilenetv2", "imagenet"): {"cpu": 380_000, "cuda": 350},
+    ("mnasnet", "imagenet"): {"cpu": 200_000, "cuda": 350},
+    ("proxylessnas-mobile", "imagenet"): {"cpu": 300_000, "cuda": 350},
+    ("resnet18-imagenet", "imagenet"): {"cpu": 155_000, "cuda": 300},
+    ("resnet50-imagenet", "imagenet"): {"cpu": 490_000, "cuda": 550},
+    ("alexnet", "imagenet-sample"): {"cpu": 6, "cuda": 1},
+    ("mobilenetv1", "imagenet-sample"): {"cpu": 2.5, "cuda": 0.5},
+    ("mobilenetv2", "imagenet-sample"): {"cpu": 2, "cuda": 0.5},
+    ("resnet18-imagenet", "imagenet-sample"): {"cpu": 2.5, "cuda": 0.5},
 }
 
 
 def seconds(experiment: Experiment, device: str) -> float:
-    """Roughly how long a run takes on a ``cpu`` or ``cuda`` device, its parent's time left out."""
+    """Roughly how long a run takes on a ``cpu`` or ``cuda`` device, its parent's time left out.
+
+    One that trains nothing is measured all the same: it counts as an epoch.
+    """
     dataset = "cifar" if experiment.dataset.startswith("cifar") else experiment.dataset
     network = experiment.network.removesuffix("-tanh")
-    return SECONDS_AN_EPOCH[network, dataset][device] * experiment.epochs
+    return SECONDS_AN_EPOCH[network, dataset][device] * max(1, experiment.epochs)

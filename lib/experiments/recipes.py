@@ -6,7 +6,9 @@ from functools import cache
 import torch
 
 from lib import networks
+from lib.data.imagenet import FORMS
 from lib.experiments.spec import Experiment, Stage
+from lib.networks import pretrained
 from lib.training import Schedule
 
 LENETS = ("lenet5", "lenet300", "lenet300-tanh")
@@ -34,7 +36,22 @@ def dense_schedule(dataset: str, network: str = "lenet5", epochs: int | None = N
     LeNets: the learning rate and weight decay of the compression, risen to in two epochs. Residual
     networks and VGG: 200 epochs with a cosine in place of He et al.'s two steps, with a weight
     decay of 5·10⁻⁴; images padded by 4, cropped and flipped.
+
+    On ImageNet its usual schedule, for what has no published weights; on the sample 75 steps.
     """
+    if dataset == "imagenet":
+        return Schedule(
+            epochs=epochs or 90, lr=0.1, warmup=5, weight_decay=1e-4, precision="bfloat16"
+        )
+    if dataset == "imagenet-sample":
+        return Schedule(
+            epochs=epochs or 5,
+            lr=0.05,
+            batch=20,
+            warmup=1,
+            weight_decay=5e-4,
+            precision="bfloat16",
+        )
     if network in LENETS and dataset == "digits":
         return Schedule(epochs=epochs or 20, lr=0.02, batch=64, warmup=2, weight_decay=5e-4)
     if network in LENETS:
@@ -63,8 +80,20 @@ def admm_schedule(dataset: str, network: str = "lenet5", epochs: int | None = No
     ours: without it the control, the dense network trained on by this schedule, went to NaN in
     epoch 13, 16 and 17 of 120 (three seeds). LeNet-300-100: as it was trained. Residual
     networks: the paper's 120 epochs, batch 128
-    and learning rate 0.1 (Section 4.1), otherwise as the dense network was trained.
+    and learning rate 0.1 (Section 4.1), otherwise as the dense network was trained. ImageNet: the
+    paper's 90 epochs, learning rate 0.01 and batch, and the authors' public weight decay for
+    AlexNet; what is left open for the other networks is AlexNet's.
     """
+    if dataset in FORMS:
+        sample = dataset == "imagenet-sample"
+        batch = 256 if network == "alexnet" else 128
+        return Schedule(
+            epochs=epochs or (2 if sample else 90),
+            lr=0.01,
+            batch=20 if sample else batch,
+            weight_decay=1e-4,
+            precision="bfloat16",
+        )
     if network in LENETS and dataset == "digits":
         epochs = epochs or 20
         return Schedule(
@@ -97,8 +126,18 @@ def dense(
 ) -> Experiment:
     """The network that every compression starts from; ``epochs`` where they are not the usual.
 
+    On ImageNet it has its published weights and is not trained, where it has any.
     ``held_out``: trained without the images that knobs are chosen on, and measured on them.
     """
+    if dataset == "imagenet" and network in pretrained.NAMES and epochs is None:
+        return Experiment(
+            slug=f"{network}-imagenet-published",
+            dataset=dataset,
+            network=network,
+            stages=(),
+            held_out=held_out,
+            published=True,
+        )
     schedule = dense_schedule(dataset, network, epochs)
     usual = schedule == dense_schedule(dataset, network)
     details = f"{'' if usual else f'-{epochs}ep'}{'-held-out' if held_out else ''}"
@@ -156,14 +195,21 @@ def tuned(compressed: Experiment, *, epochs: int) -> Experiment:
     )
 
 
-def weights(network: str) -> int:
-    """How many compressible weights a network has, for ten classes."""
-    return sum(layer_weights(network))
+def weights(network: str, classes: int = 10) -> int:
+    """How many compressible weights a network has."""
+    return sum(layer_weights(network, classes))
 
 
 @cache
-def layer_weights(network: str) -> tuple[int, ...]:
+def layer_weights(network: str, classes: int = 10) -> tuple[int, ...]:
     """The same, layer by layer."""
     with torch.device("meta"):
-        layers = networks.compressible(networks.build(network))
+        layers = networks.compressible(networks.build(network, classes=classes))
     return tuple(w.numel() for w in layers.values())
+
+
+def classes(dataset: str) -> int:
+    """How many classes the images of a data set are of."""
+    if dataset in FORMS:
+        return FORMS[dataset].classes
+    return 100 if dataset == "cifar100" else 10

@@ -34,6 +34,9 @@ class Experiment:
     ``"like"`` is what each of its layers keeps, or its bits. Without a parent its shapes and its
     zeros are taken over too, by a network that is trained from scratch.
 
+    ``published``: the network has its published weights (:mod:`lib.networks.pretrained`) before
+    its stages, which may be none.
+
     ``budget`` is in bits of the compressible weights, or in what ``budget_in`` says: ``macs``, of
     one image, or ``bytes`` of the file.
     """
@@ -50,6 +53,7 @@ class Experiment:
     like: "Experiment | None" = None
     budget_in: str = "bits"
     recipe: int = 1
+    published: bool = False
 
     @cached_property
     def name(self) -> str:

@@ -10,9 +10,10 @@ from functools import cache
 
 import torch
 
-from lib import networks, surgery
+from lib import networks, paths, surgery
+from lib.data.imagenet import FORMS
 from lib.experiments import cifar
-from lib.experiments.recipes import RHO, admm_schedule, dense, dense_schedule
+from lib.experiments.recipes import RHO, admm_schedule, classes, dense, dense_schedule
 from lib.experiments.spec import Entry, Experiment, Stage
 from lib.training import Schedule
 
@@ -37,6 +38,15 @@ TABLE_5 = {
 FULL = {"choose": 4, "periods_per_epoch": 4, "tune": 100}
 SHORT = {"choose": 2, "periods_per_epoch": 8, "tune": 8}
 DIGITS = {"choose": 6, "periods_per_epoch": 2, "tune": 4}
+
+#: On ImageNet an epoch has 20,019 steps: μ is at its largest after six of its 16 periods.
+IMAGENET = {"choose": 1, "periods_per_epoch": 16, "tune": 100}
+SAMPLE = {"choose": 2, "periods_per_epoch": 4, "tune": 2}
+
+#: How the paper trains on ImageNet (Table 2); the weight decay is left open.
+IMAGENET_SCHEDULE = Schedule(
+    epochs=IMAGENET["tune"], lr=0.001, batch=64, weight_decay=1e-4, precision="bfloat16"
+)
 
 #: Epochs of the dense network that the short schedule starts from, as in ADMM's Table 4.
 SHORT_DENSE = cifar.SHORT["resnet20"]
@@ -193,28 +203,33 @@ def dense_weights(dataset: str, network: str) -> int:
 def input_shape(dataset: str, network: str) -> tuple[int, int, int]:
     """(channels, height, width) of an image as the network reads it."""
     channels = 1 if dataset == "digits" else 3
+    if dataset in FORMS:
+        return channels, FORMS[dataset].crop, FORMS[dataset].crop
     return (channels, *networks.INPUT_SHAPES[network][1:])
 
 
 def _whole(dataset: str, network: str) -> torch.nn.Module:
-    classes = 100 if dataset == "cifar100" else 10
-    with torch.random.fork_rng(devices=[]):
-        return networks.build(network, classes=classes, channels=input_shape(dataset, network)[0])
+    """Without values: counting takes no time."""
+    channels, *_ = input_shape(dataset, network)
+    with torch.device("meta"):
+        return networks.build(network, classes=classes(dataset), channels=channels)
 
 
 def _epochs(dataset: str, length: str) -> dict[str, int]:
-    if dataset == "digits":
-        return DIGITS
-    return {"full": FULL, "short": SHORT}[length]
+    own = {"digits": DIGITS, "imagenet": IMAGENET, "imagenet-sample": SAMPLE}
+    return own.get(dataset) or {"full": FULL, "short": SHORT}[length]
 
 
 def _schedule(start: Experiment, length: str) -> Schedule:
     """How what is left is trained on: a cosine without a warm-up, at a tenth of its start's rate.
 
-    Half of it in a short schedule, whose dense network has not come to rest.
+    Half of it in a short schedule, whose dense network has not come to rest. On ImageNet it is the
+    paper's.
     """
+    if start.dataset == "imagenet":
+        return IMAGENET_SCHEDULE
     tune = _epochs(start.dataset, length)["tune"]
-    slower = 2 if start.dataset == "digits" or length == "short" else 10
+    slower = 2 if start.dataset in paths.APART or length == "short" else 10
     schedule = dense_schedule(start.dataset, start.network, tune)
     return replace(schedule, warmup=0, lr=start.stages[0].schedule.lr / slower)
 
