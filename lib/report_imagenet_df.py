@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import pandas as pd
 import torch
 
-from lib import experiments, networks, report_df, runs, surgery
+from lib import networks, report_df, report_imagenet, surgery
 from lib.experiments import imagenet, structured
 from lib.runs import Run
 
@@ -102,26 +102,14 @@ def measured_curve() -> pd.DataFrame | None:
     return None if made.empty else made
 
 
-def missing() -> list[str]:
-    """Ids of the runs that DF's tables on ImageNet still need, their starts and controls too."""
-    return [
-        experiment.id(seed)
-        for entry in experiments.catalogue("imagenet")
-        if entry.purpose.startswith("DF")
-        for experiment, seed in entry.runs
-        if runs.status(experiment, seed) != "done"
-    ]
-
-
 def committed_beside() -> str:
     """:func:`beside` as text, a dash where a run of ours is missing, and how many are."""
-    lines = [report_df.printed(beside(), waiting=report_df.MEASURED).to_string(index=False)]
-    if left := missing():
-        lines.append(
-            f"not measured yet: {len(left)} runs, starts, controls and Figure 3b's halves among "
-            "them: python -m lib run --missing --dataset imagenet"
-        )
-    return "\n".join(lines)
+    rows = [
+        row for _, name in TABLES.values() for row in imagenet.hybrid("imagenet", name).values()
+    ]
+    rows += imagenet.figure_3b("imagenet").values()
+    made = report_df.printed(beside(), waiting=report_df.MEASURED).to_string(index=False)
+    return f"{made}\n\n{report_imagenet.missing(rows, what='Tables 4 and 6 and Figure 3b')}"
 
 
 # ------------------------------------------------------------------------------ where MACs can go

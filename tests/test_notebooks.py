@@ -19,6 +19,7 @@ from lib import (
     report_df,
     report_files,
     report_imagenet,
+    report_imagenet_df,
     report_lc,
     runs,
 )
@@ -54,6 +55,7 @@ COMMITTED: dict[str, Callable[[], str]] = {
     "coders": report_bytes.committed_coders,
     "files": report_files.committed_files,
     "table-2": report_imagenet.committed_table_2,
+    "df-imagenet": report_imagenet_df.committed_beside,
 }
 
 HOME = re.compile(r"/(?:home|Users|root)\b/?|[A-Z]:\\\\?Users|/tmp/", re.IGNORECASE)

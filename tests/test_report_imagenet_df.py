@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from lib import budget, networks, plots_imagenet_df, report_imagenet_df, surgery
+from lib import budget, networks, plots_imagenet_df, report, report_df, report_imagenet_df, surgery
 from lib.experiments import structured
 
 #: The smallest images that all of them read.
@@ -143,3 +143,21 @@ def test_figure_3b_draws_every_row_that_states_it():
     assert drawn == [35, 34]  # Hinge states no dense network
     assert [text.get_text() for text in accuracy.texts].count("Hinge") == 1
     assert "Hinge" not in [text.get_text() for text in gain.texts]
+
+
+def test_ours_wait_beside_what_is_reported(monkeypatch):
+    monkeypatch.setattr(report, "finished", lambda experiment: [])
+    made = report_imagenet_df.beside()
+    assert made["asked"].tolist() == [44, 50, 66, 78, 50, 62, 70, 35, 55]
+    assert made["reported"].tolist() == [
+        *(77.20, 76.93, 76.13, 74.10),
+        *(71.24, 70.82, 70.15),
+        *(72.16, 71.63),
+    ]
+    assert made["reported_gain"].iloc[7] == 0.36  # printed as 0.20
+    assert made["accuracy"].isna().all()
+    assert report_imagenet_df.measured_curve() is None
+    said = report_imagenet_df.committed_beside()
+    assert said.count("–") == 9 * len(report_df.MEASURED)
+    # nine rows, eight halves, three starts, three controls
+    assert "23 runs missing" in said
