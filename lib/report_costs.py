@@ -1,8 +1,8 @@
 """What the ImageNet runs cost: operations, hours, images that must be read, memory."""
 
+import math
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +12,10 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from lib import networks
+from lib import networks, paths, report_imagenet
 from lib.data.imagenet import FORMS
 from lib.data.streamed import Streamed
-from lib.experiments import Entry, Experiment, structured
+from lib.experiments import Experiment, imagenet, structured
 
 #: The mean picture of ImageNet: Deng et al., "ImageNet: A Large-Scale Hierarchical Image Database"
 #: (CVPR 2009), in pixels. And of ILSVRC2012's archive of training pictures the bytes.
@@ -29,7 +29,7 @@ NOISE, QUALITY = 25, 95
 FORWARD, BACKWARD = 1, 2
 
 
-def work(experiment: Experiment) -> dict[str, float]:
+def work(experiment: Experiment) -> dict[str, int]:
     """What a run on ImageNet has to do, its parent and control left out.
 
     ``epochs``; ``steps`` of training; ``read``, how many images are decoded: those of training, the
@@ -63,20 +63,120 @@ def work(experiment: Experiment) -> dict[str, float]:
     }
 
 
-def rows(entries: Sequence[Entry]) -> pd.DataFrame:
-    """:func:`work` of a catalogue's entries, a row each, with what it is and what it is for."""
-    return pd.DataFrame(
-        [
-            {
-                "run": entry.experiment.slug,
-                "purpose": entry.purpose,
-                "network": entry.experiment.network,
-                "seeds": entry.seeds,
-                **work(entry.experiment),
-            }
-            for entry in entries
-        ]
-    )
+#: Table → its rows in the catalogue.
+TABLES = {
+    "ADMM Table 2": lambda: imagenet.table_2("imagenet"),
+    "DF Table 4": lambda: [*imagenet.hybrid("imagenet", "resnet50-imagenet").values()],
+    "DF Table 6": lambda: [
+        row
+        for network in ("resnet18-imagenet", "mobilenetv2")
+        for row in imagenet.hybrid("imagenet", network).values()
+    ],
+    "DF Figure 3b": lambda: [
+        row for (mode, _), row in imagenet.figure_3b("imagenet").items() if mode != "hybrid"
+    ],
+}
+
+#: What a run is to its table: a row, or what a row starts from or is compared with.
+PARTS = ("rows", "starts and controls")
+
+
+def runs() -> pd.DataFrame:
+    """:func:`work` of every run that the tables need, each once, where it is needed first.
+
+    ``table`` and ``part`` (of ``PARTS``) say what for; ``experiment`` is the run's.
+    """
+    found: dict[str, dict] = {}
+    for table, rows in TABLES.items():
+        wanted = rows()
+        names = {row.name for row in wanted}
+        for each in report_imagenet.needed(wanted):
+            part = PARTS[each.name not in names]
+            known = {"table": table, "part": part, "network": each.network, "experiment": each}
+            found.setdefault(each.name, known | work(each))
+    # the sum of all operations is no int64
+    return pd.DataFrame(found.values()).astype({"operations": float, "read": float})
+
+
+def table(made: pd.DataFrame) -> pd.DataFrame:
+    """:func:`runs` in groups of one table, part, network and length, with their hours' mean a run.
+
+    Columns that end in ``_hours`` are the groups'; those of all their runs are ``_hours · runs``.
+    """
+    hours = [name for name in made if name.endswith("_hours")]
+    groups = made.groupby(["table", "part", "network", "epochs"], sort=False)
+    return groups[hours].mean().assign(runs=groups.size()).reset_index()
+
+
+def floor_hours(made: pd.DataFrame, *, tflops: float, utilisation: float) -> pd.Series:
+    """Hours of each of :func:`runs` on a device that computes ``utilisation`` of its ``tflops``.
+
+    An estimate by operations alone. Raises ``ValueError`` for a device that computes nothing.
+    """
+    if not tflops > 0 or not 0 < utilisation <= 1:
+        raise ValueError(
+            f"tflops = {tflops}, utilisation = {utilisation}: the first must be positive, the "
+            "second above 0 and at most 1"
+        )
+    return made["operations"] / (tflops * 1e12 * utilisation) / 3600
+
+
+# ---------------------------------------------------------------------------------- measured steps
+
+#: What the catalogue calls a network that the table of measured steps calls otherwise.
+RENAMED = {"resnet50": "resnet50-imagenet"}
+
+#: Of a network whose step was not measured, the one whose seconds a MAC are taken.
+LIKE = {
+    "resnet18-imagenet": "resnet50-imagenet",
+    "mobilenetv1": "mobilenetv2",
+    "mnasnet": "mobilenetv2",
+    "proxylessnas-mobile": "mobilenetv2",
+}
+
+#: What a stage's method is called in the table of measured steps; others take a plain step.
+METHODS = {"admm": "ADMM", "df": "DF"}
+
+
+def measured_steps(kind: str) -> pd.DataFrame | None:
+    """The training steps that were measured at full size on a ``cpu`` or ``cuda`` device, or None.
+
+    ``seconds`` is a step's over its images; ``network``, ``method``, and what it ran on, are as
+    the notebook of training steps saved them.
+    """
+    file = paths.results("imagenet") / "benchmarks" / f"training-steps-{kind}.csv"
+    if not file.exists():
+        return None
+    steps = pd.read_csv(file)
+    steps = steps[steps["side"] == FORMS["imagenet"].crop].replace({"network": RENAMED})
+    return steps.assign(seconds=steps["step (s)"] / steps["batch"]).reset_index(drop=True)
+
+
+def measured_hours(made: pd.DataFrame, steps: pd.DataFrame) -> pd.Series:
+    """Hours of each of :func:`runs` by measured training steps, of one device.
+
+    ``steps`` has a row a network and method: ``network`` (as the catalogue names it), ``method``
+    (plain, ADMM, DF) and ``seconds``, a step's over its images. Passes forward alone take a third;
+    a network that was built takes as long as the dense one: its step is not measured. Networks
+    that were not measured either: ``LIKE``, by their MACs. NaN where neither was.
+    """
+    known = steps.set_index(["network", "method"])["seconds"]
+
+    def of_image(network: str, method: str) -> float:
+        like = network if (network, "plain") in known else LIKE.get(network, network)
+        seconds = known.get((like, method), known.get((like, "plain"), math.nan))
+        macs = (structured.dense_macs("imagenet", each) for each in (network, like))
+        return seconds * next(macs) / next(macs)
+
+    def of_run(row: pd.Series) -> float:
+        trained = sum(
+            stage.epochs * of_image(row["network"], METHODS.get(stage.method, "plain"))
+            for stage in row["experiment"].stages
+        )
+        forward = (row["read"] - row["trained"]) * of_image(row["network"], "plain") / 3
+        return (trained * FORMS["imagenet"].train + forward) / 3600
+
+    return made.apply(of_run, axis=1)
 
 
 # ----------------------------------------------------------------------------------------- memory

@@ -1,8 +1,9 @@
 """What runs on ImageNet cost, against counts by hand."""
 
+import pandas as pd
 import pytest
 
-from lib import report_costs
+from lib import experiments, report_costs
 from lib.experiments import imagenet, structured
 
 TRAIN, VAL = 1_281_167, 50_000
@@ -45,3 +46,70 @@ def test_reading_is_of_pictures_as_large_as_imagenets():
     assert made["bytes"] == pytest.approx(report_costs.ARCHIVE_BYTES / TRAIN, rel=0.1)
     assert made["images_a_second"] == pytest.approx(1000 / made["milliseconds"])
     assert 0 < made["milliseconds"] < 1000
+
+
+@pytest.fixture(scope="module")
+def made():
+    return report_costs.runs()
+
+
+def test_every_run_of_the_catalogue_is_counted_once(made):
+    names = [each.name for each in made["experiment"]]
+    catalogue = experiments.catalogue("imagenet")
+    assert len(names) == len(set(names))
+    assert set(names) == {entry.experiment.name for entry in catalogue}
+    rows = made[made["part"] == "rows"].groupby("table").size()
+    assert rows["DF Table 4"] == 4
+    assert rows["DF Table 6"] == 5
+    assert rows["DF Figure 3b"] == 8  # the halves; the hybrid's rows are Table 4's
+    assert rows["ADMM Table 2"] == len(imagenet.table_2("imagenet"))
+    # in float: their sum is beyond int64
+    assert made["operations"].sum() == pytest.approx(sum(map(int, made["operations"])))
+
+
+def test_floor_hours(made):
+    hours = report_costs.floor_hours(made, tflops=100, utilisation=0.5)
+    assert hours.iloc[5] == pytest.approx(made["operations"].iloc[5] / 50e12 / 3600)
+    for speed in ({"tflops": 0, "utilisation": 0.5}, {"tflops": 1, "utilisation": 1.5}):
+        with pytest.raises(ValueError, match=f"tflops = {speed['tflops']}"):
+            report_costs.floor_hours(made, **speed)
+
+
+def test_hours_by_measured_steps(made):
+    names = ["resnet50-imagenet", "resnet50-imagenet", "mobilenetv2"]
+    steps = pd.DataFrame(
+        {"network": names, "method": ["plain", "DF", "plain"], "seconds": [0.01, 0.03, 0.004]}
+    )
+    made = made.assign(hours=report_costs.measured_hours(made, steps))
+    row = made[(made["network"] == "resnet50-imagenet") & (made["part"] == "rows")].iloc[0]
+    # an epoch by DF, a hundred plain ones; what is only looked at a third of a plain step
+    looked_at = row["read"] - row["trained"]
+    seconds = TRAIN * (0.03 + 100 * 0.01) + looked_at * 0.01 / 3
+    assert row["hours"] == pytest.approx(seconds / 3600)
+    # not measured: by the MACs of its like
+    start = made[(made["network"] == "mnasnet") & (made["epochs"] == 0)].iloc[0]
+    seconds = start["read"] * 0.004 / 3 * 314_415_872 / 300_774_272
+    assert start["hours"] == pytest.approx(seconds / 3600)
+    assert made["hours"][made["network"] == "alexnet"].isna().all()
+    groups = report_costs.table(made.assign(a_hours=made["hours"]))
+    assert groups["runs"].sum() == len(made)
+    assert (groups["a_hours"] * groups["runs"]).sum() == pytest.approx(made["hours"].sum())
+
+
+def test_measured_steps_are_of_the_full_size(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORKBOOK_RESULTS", str(tmp_path))
+    assert report_costs.measured_steps("cuda") is None
+    table = pd.DataFrame(
+        {
+            "network": ["resnet50", "resnet50", "alexnet"],
+            "method": "plain",
+            "side": [224, 64, 224],
+            "batch": [32, 8, 64],
+            "step (s)": [16.0, 1.0, 4.0],
+        }
+    )
+    (tmp_path / "benchmarks").mkdir()
+    table.to_csv(tmp_path / "benchmarks" / "training-steps-cuda.csv", index=False)
+    found = report_costs.measured_steps("cuda")
+    assert found["network"].tolist() == ["resnet50-imagenet", "alexnet"]
+    assert found["seconds"].tolist() == [0.5, 0.0625]
