@@ -27,10 +27,11 @@ def figure_3b(paper: pd.DataFrame, ours: pd.DataFrame | None = None, *, title: s
             plots_df.measured(axis, ours, column=column)
         own = paper["algorithm"] == "DF"
         axis.plot(paper["reduction"][own], paper[column][own], color="0.2", linewidth=1.2)
-        for row in paper[~own & (paper["kind"] == "hybrid")].dropna(subset=[column]).itertuples():
+        hybrids = paper[~own & (paper["kind"] == "hybrid")].dropna(subset=[column])
+        for point, rows in hybrids.groupby(["reduction", column]):
             axis.annotate(
-                row.algorithm,
-                (row.reduction, getattr(row, column)),
+                ", ".join(rows["algorithm"]),
+                point,
                 xytext=(5, 4),
                 textcoords="offset points",
                 fontsize=7,
@@ -88,6 +89,7 @@ def layers(panels: Mapping[str, pd.DataFrame], *, title: str) -> Figure:
             label="in factors",
         )
         axis.set(xlabel="layer", ylabel="MACs (millions)")
+        axis.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
         axis.set_title(name, fontsize=10)
         axis.grid(axis="x", visible=False)
         axis.margins(x=0.01)
