@@ -7,6 +7,7 @@ import pandas as pd
 
 from lib import budget, data, experiments, report, runs
 from lib.experiments import Experiment, imagenet
+from lib.networks import pretrained
 from lib.runs import Run
 
 #: What our rows are called, by the first stage's method and the mode.
@@ -116,11 +117,27 @@ def missing(rows: Sequence[Experiment], *, what: str) -> str:
     )
 
 
+def starts(rows: Sequence[Experiment]) -> list[str]:
+    """What the published networks that rows start from know here, a line for each measured one."""
+    networks = dict.fromkeys(row.network for row in rows)
+    found = [
+        (name, report.finished(experiments.dense("imagenet", network=name), most=1))
+        for name in networks
+    ]
+    return [
+        f"{name}: {pretrained.TOP_1[name]} % published, {100 * run.result['accuracy']:.2f} % here"
+        for name, runs_ in found
+        for run in runs_
+    ]
+
+
 def committed_table_2() -> str:
     """ImageNet's measured rows, where there are any, and how many runs are missing, as text."""
     found, rows = finished("imagenet"), imagenet.table_2("imagenet")
     said = missing(rows, what="Table 2")
+    known = starts(rows)
     if not found:
-        return f"Not measured yet. {said}"
+        return "\n".join([f"Not measured yet. {said}", *known])
     table = table_2(found, dataset="imagenet")
-    return f"{printed(table[table['source'] == 'ours']).to_string(index=False)}\n\n{said}"
+    shown = printed(table[table["source"] == "ours"]).to_string(index=False)
+    return "\n".join([shown, "", *known, said])

@@ -77,6 +77,17 @@ def test_where_nothing_is_measured_a_line_says_how_much_is_missing(results):
     assert "\n" not in said
 
 
+def test_a_start_that_was_measured_stands_beside_what_is_published(monkeypatch):
+    def finished(experiment, **options):
+        there = experiment.network == "alexnet" and experiment.published
+        return [SimpleNamespace(result={"accuracy": 0.5655})] if there else []
+
+    monkeypatch.setattr(report, "finished", finished)
+    assert report_imagenet.starts(imagenet.table_2("imagenet")) == [
+        "alexnet: 56.52 % published, 56.55 % here"
+    ]
+
+
 def test_where_all_is_measured_none_is_missing(monkeypatch):
     monkeypatch.setattr(runs, "status", lambda experiment, seed: "done")
     said = report_imagenet.missing(imagenet.table_2("imagenet"), what="Table 2")
