@@ -35,9 +35,9 @@ def curve(
     )
     for axis, (name, (ours, paper)) in zip(axes[0], panels.items(), strict=True):
         if paper is not None:
-            _reported(axis, paper)
+            reported(axis, paper)
         if ours is not None:
-            _ours(axis, ours)
+            measured(axis, ours)
         axis.axhline(0, color="0.5", linewidth=0.8)
         axis.set(xlabel=REDUCTION)
         axis.set_title(name, fontsize=10)
@@ -53,14 +53,15 @@ def curve(
     return figure
 
 
-def _ours(axis: Axes, table: pd.DataFrame) -> None:
+def measured(axis: Axes, table: pd.DataFrame, *, column: str = "gain") -> None:
+    """Draws our rows: ``gain`` (points) or ``accuracy`` (%) against the MACs that are gone."""
     for i, (method, rows) in enumerate(table.groupby("method", sort=False)):
         rows = rows.sort_values("reduction")
         df = method.startswith("DF")
         axis.errorbar(
             rows["reduction"],
-            rows["gain"],
-            rows["gain_sd"].fillna(0) if (rows["n"] > 1).any() else None,
+            rows[column],
+            rows[f"{column}_sd"].fillna(0) if (rows["n"] > 1).any() else None,
             color=COLORS[method],
             marker=MARKERS[i % 8],
             linestyle=STYLES[0] if df else STYLES[3],
@@ -69,18 +70,20 @@ def _ours(axis: Axes, table: pd.DataFrame) -> None:
             capsize=2,
             label=method,
         )
-    trained_on = (table["control_accuracy"] - table["dense_accuracy"]).mean()
+    start = table["dense_accuracy"] if column == "gain" else 0
+    trained_on = (table["control_accuracy"] - start).mean()
     axis.axhline(trained_on, color="0.3", linestyle="--", linewidth=1, label="dense, trained on")
 
 
-def _reported(axis: Axes, table: pd.DataFrame) -> None:
-    table = table.dropna(subset=["gain"])
+def reported(axis: Axes, table: pd.DataFrame, *, column: str = "gain") -> None:
+    """Draws the paper's rows, grey, a marker a kind; rows that do not state ``column`` stay out."""
+    table = table.dropna(subset=[column])
     own = table["algorithm"] == "DF"
     for kind, (marker, fill) in KINDS.items():
         rows = table[(table["kind"] == kind) & ~own]
         axis.plot(
             rows["reduction"],
-            rows["gain"],
+            rows[column],
             marker,
             fillstyle=fill,
             color="0.45",
@@ -88,7 +91,7 @@ def _reported(axis: Axes, table: pd.DataFrame) -> None:
             label=f"reported: {kind}",
         )
     rows = table[own]
-    axis.plot(rows["reduction"], rows["gain"], "D", color="0.2", label="reported: DF")
+    axis.plot(rows["reduction"], rows[column], "D", color="0.2", label="reported: DF")
 
 
 def accuracies(

@@ -558,23 +558,37 @@ def table_5() -> pd.DataFrame:
     The mirror's pixels are others, its rows are in :func:`committed_table_5`. ``MEASURED`` is NaN
     where no run is there yet.
     """
-    rows = []
-    for dataset in ("cifar10", "cifar100"):
-        for asked, experiment in structured.table_5(dataset).items():
-            paper = reported("df_table5", network=experiment.network, dataset=dataset)
-            paper = paper[(paper["algorithm"] == "DF") & (paper["reduction"] == round(100 * asked))]
-            found = report.finished(experiment)
-            rows.append(
-                {
-                    "what": f"{experiment.network}, {data.describe(dataset)}",
-                    "asked": round(100 * asked),
-                    "reported": paper["accuracy"].item(),
-                    "reported_gain": paper["gain"].item(),
-                    **(measured(found) if found else {}),
-                }
-            )
+    made = [
+        beside(
+            reported("df_table5", network=structured.TABLE_5[dataset][0], dataset=dataset),
+            structured.table_5(dataset),
+        )
+        for dataset in ("cifar10", "cifar100")
+    ]
+    return pd.concat(made, ignore_index=True)
+
+
+def beside(paper: pd.DataFrame, rows: Mapping[float, Experiment]) -> pd.DataFrame:
+    """DF's rows of a paper's table, and of ours that are there: ``rows`` maps reductions to them.
+
+    ``MEASURED`` is NaN where no run is there yet.
+    """
+    own = paper[paper["algorithm"] == "DF"].set_index("reduction")
+    made = []
+    for asked, experiment in rows.items():
+        percent = round(100 * asked)
+        found = report.finished(experiment)
+        made.append(
+            {
+                "what": f"{experiment.network}, {data.describe(experiment.dataset)}",
+                "asked": percent,
+                "reported": own["accuracy"][percent],
+                "reported_gain": own["gain"][percent],
+                **(measured(found) if found else {}),
+            }
+        )
     stated = ["what", "asked", "reported", "reported_gain"]
-    return pd.DataFrame(rows).reindex(columns=[*stated, *MEASURED])
+    return pd.DataFrame(made).reindex(columns=[*stated, *MEASURED])
 
 
 def committed_table_5_beside() -> str:

@@ -62,11 +62,12 @@ def test_list_for_programs(results, capsys):
     assert [row["priority"] for row in rows] == sorted(row["priority"] for row in rows)
 
 
-def test_list_leaves_the_embedded_data_out_unless_asked(results, capsys):
+def test_list_leaves_out_what_every_machine_has_unless_asked(results, capsys):
     assert main(["list"]) == 0
     out = capsys.readouterr().out
     assert "mnist" in out
-    assert "digits" not in out
+    assert "alexnet-imagenet-published" in out
+    assert not any(name in out for name in paths.APART)
 
 
 # ------------------------------------------------------------------------------------------ run
@@ -97,7 +98,9 @@ def test_run_missing_leaves_out_what_is_not_at_hand(results, capsys, monkeypatch
     monkeypatch.setattr(runs, "get", lambda experiment, seed, **options: asked.append(experiment))
     assert main(["run", "--missing"]) == 0
     assert asked == []
-    assert "left out: cifar100 is not at hand" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "left out: cifar100 is not at hand" in out
+    assert "left out: imagenet is not at hand" in out
     (results / "data" / "cifar-100-python").mkdir(parents=True)
     assert main(["run", "--missing"]) == 0
     assert {(e.dataset, e.network) for e in asked} == {("cifar100", "resnet56")}

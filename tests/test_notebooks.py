@@ -18,6 +18,8 @@ from lib import (
     report_comparison,
     report_df,
     report_files,
+    report_imagenet,
+    report_imagenet_df,
     report_lc,
     runs,
 )
@@ -52,6 +54,8 @@ COMMITTED: dict[str, Callable[[], str]] = {
     "df-table-5-beside": report_df.committed_table_5_beside,
     "coders": report_bytes.committed_coders,
     "files": report_files.committed_files,
+    "table-2": report_imagenet.committed_table_2,
+    "df-imagenet": report_imagenet_df.committed_beside,
 }
 
 HOME = re.compile(r"/(?:home|Users|root)\b/?|[A-Z]:\\\\?Users|/tmp/", re.IGNORECASE)

@@ -20,6 +20,7 @@ from lib.experiments.recipes import (
     admm_schedule,
     dense,
     dense_schedule,
+    layer_weights,
     tuned,
     weights,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "dense_schedule",
     "figure_2",
     "find",
+    "layer_weights",
     "rising",
     "seconds",
     "short_table_4",

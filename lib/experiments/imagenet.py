@@ -1,8 +1,11 @@
 """ImageNet: ADMM's Table 2, and DF's Tables 4 and 6 with Figure 3b.
 
 The published networks are the start of all rows. A row's control is its start trained on for as
-long, which doubles its price. On ``imagenet-sample``, three classes of drawn pictures, a few rows
-of a few epochs go the same way: they prove the path, not the result.
+long, which doubles its price. When a run ends it reads the training images once more for its loss,
+and once where BatchNorm is measured anew: about a third of an epoch each.
+
+On ``imagenet-sample``, three classes of drawn pictures, a few rows of a few epochs go the same way:
+they prove the path, not the result.
 """
 
 from collections.abc import Iterator

@@ -76,6 +76,17 @@ AUTHORS = {
 
 NAMES = (*TORCHVISION, *AUTHORS)
 
+#: Top-1 accuracy in %, as published.
+TOP_1 = {
+    "alexnet": 56.52,
+    "resnet18-imagenet": 69.76,
+    "resnet50-imagenet": 76.13,
+    "mobilenetv2": 71.88,
+    "mnasnet": 73.46,
+    "mobilenetv1": 70.9,
+    "proxylessnas-mobile": 74.59,
+}
+
 #: Mean and deviation per channel that the weights expect, of pixels scaled to [0, 1].
 STATISTICS = dict.fromkeys(NAMES, imagenet.STATISTICS) | {"mobilenetv1": ((0.5,) * 3, (0.5,) * 3)}
 

@@ -1,0 +1,143 @@
+"""ADMM's Table 2: run folders in, rows out, the paper's beside ours."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from lib import budget, data, experiments, report, runs
+from lib.experiments import Experiment, imagenet
+from lib.networks import pretrained
+from lib.runs import Run
+
+#: What our rows are called, by the first stage's method and the mode.
+NAMES = {
+    ("admm", "joint"): "ADMM (ours)",
+    ("admm", "quantize"): "ADMM (ours)",
+    ("tune-codebooks", "quantize"): "k-means, one width (ours)",
+    ("magnitude", "fixed-bitwidth"): "Fixed-Bitwidth (ours)",
+    ("magnitude", "deep-compression"): "Deep Compression (ours)",
+}
+
+
+def finished(dataset: str) -> list[list[Run]]:
+    """The runs of Table 2's rows that are there, row by row; nothing is trained."""
+    return [found for row in imagenet.table_2(dataset) if (found := report.finished(row))]
+
+
+def table_2(rows: Sequence[Sequence[Run]], *, dataset: str) -> pd.DataFrame:
+    """ADMM's Table 2: the paper's rows, then ours, a row for each experiment's runs over seeds.
+
+    Drops are in points, accuracies in percent. ``paper_rate`` is 32·n over the bits that the row
+    pays, as the paper counts them: of every weight where it is only quantized
+    (:func:`lib.budget.paid`); ``rate`` is our nominal rate, of nonzero weights and values alone.
+    """
+    paper = report.reported("admm_table2").assign(source="reported", data="imagenet")
+    paper["paper_rate"] = paper["rate"]
+    ours = pd.DataFrame([_row(found, dataset) for found in rows])
+    table = pd.concat([paper, ours], ignore_index=True) if len(ours) else paper
+    return table.reindex(columns=list(dict.fromkeys([*paper.columns, *report.OURS])))
+
+
+def _row(found: Sequence[Run], dataset: str) -> dict[str, object]:
+    run = found[0]
+    mean = pd.DataFrame([each.result for each in found]).mean(numeric_only=True)
+    quantized = run.result["mode"] == "quantize"
+    paid = [budget.paid(each.layers, "quantize" if quantized else "joint") for each in found]
+    bits = np.array([(spent["weights"] * spent["bits"]).sum() for spent in paid])
+    lost = report.drop(found)
+    low, high = report.interval(found)
+    return {
+        "network": run.result["network"],
+        "method": NAMES[run.experiment["stages"][0]["method"], run.result["mode"]],
+        "automated": "yes" if run.result["method"] == "admm" else "no",
+        "mode": "quantize" if quantized else "joint",
+        "nonzero_percent": float("nan") if quantized else 100 * mean["kept_fraction"],
+        "mean_bits": bits.sum() / sum(spent["weights"].sum() for spent in paid),
+        "rate": mean["nominal_rate"],
+        "paper_rate": (32 * run.layers["weights"].sum() / bits).mean(),
+        "drop_points": lost["drop"],
+        "drop_sd": lost["drop_sd"],
+        "drop_low": low,
+        "drop_high": high,
+        "control_drop": report.drop(found, against="control")["drop"],
+        "n": len(found),
+        "dense_accuracy": 100 * mean["dense_accuracy"],
+        "accuracy": 100 * mean["accuracy"],
+        "entropy_rate": mean["entropy_rate"],
+        "file_bytes": report.file_bytes(found),
+        "source": "ours",
+        "data": dataset,
+    }
+
+
+def printed(table: pd.DataFrame) -> pd.DataFrame:
+    """The table as it is read: rounded, with units, a dash where nothing is stated."""
+    shown = report.shown
+    columns = {
+        "network": table["network"],
+        "method": table["method"],
+        "mode": table["mode"],
+        "nonzero, %": shown(table["nonzero_percent"], "{:.1f}"),
+        "mean bits": shown(table["mean_bits"], "{:.1f}"),
+        "rate as in the paper": shown(table["paper_rate"], "{:.1f}×"),
+        "top-1 drop, points": shown(table["drop_points"], "{:.2f}"),
+        "top-5 drop": shown(table["top5_drop_points"], "{:.2f}"),
+        "drop against control": shown(table["control_drop"], "{:.2f}"),
+        "dense, %": shown(table["dense_accuracy"], "{:.2f}"),
+        "compressed, %": shown(table["accuracy"], "{:.2f}"),
+        "nominal rate": shown(table["rate"].where(table["source"] == "ours"), "{:.1f}×"),
+        "entropy rate": shown(table["entropy_rate"], "{:.1f}×"),
+        "file, bytes": shown(table["file_bytes"], "{:,.0f}"),
+    }
+    found = pd.DataFrame(columns)
+    return found.loc[:, (found != "–").any()]
+
+
+def needed(rows: Sequence[Experiment]) -> list[Experiment]:
+    """The rows, and before each what it starts from and its control, each once."""
+    found: dict[str, Experiment] = {}
+    for row in rows:
+        before = [each for each in needed(runs.needs(row)) if each.name not in found]
+        found |= {each.name: each for each in before} | {row.name: row}
+    return list(found.values())
+
+
+def missing(rows: Sequence[Experiment], *, what: str) -> str:
+    """A line that says how many runs of ``what`` are missing, and what makes them."""
+    left = [each for each in needed(rows) if runs.status(each, 0) != "done"]
+    if not left:
+        return f"Every run of {what} is there."
+    dataset = left[0].dataset
+    hours = sum(experiments.seconds(each, "cuda") for each in left) / 3600
+    return (
+        f"{what} on {data.describe(dataset)}: {len(left)} runs missing, starts and controls "
+        f"counted, by the catalogue's guess {hours:,.0f} hours of a data-centre GPU; "
+        f"python -m lib run --missing --dataset {dataset}"
+    )
+
+
+def starts(rows: Sequence[Experiment]) -> list[str]:
+    """What the published networks that rows start from know here, a line for each measured one."""
+    networks = dict.fromkeys(row.network for row in rows)
+    found = [
+        (name, report.finished(experiments.dense("imagenet", network=name), most=1))
+        for name in networks
+    ]
+    return [
+        f"{name}: {pretrained.TOP_1[name]} % published, {100 * run.result['accuracy']:.2f} % here"
+        for name, runs_ in found
+        for run in runs_
+    ]
+
+
+def committed_table_2() -> str:
+    """ImageNet's measured rows, where there are any, and how many runs are missing, as text."""
+    found, rows = finished("imagenet"), imagenet.table_2("imagenet")
+    said = missing(rows, what="Table 2")
+    known = starts(rows)
+    if not found:
+        return "\n".join([f"Not measured yet. {said}", *known])
+    table = table_2(found, dataset="imagenet")
+    shown = printed(table[table["source"] == "ours"]).to_string(index=False)
+    return "\n".join([shown, "", *known, said])
