@@ -13,7 +13,17 @@ from datetime import datetime
 from itertools import chain
 from pathlib import Path
 
-from lib import batch, compress_command, data, experiments, file_commands, paths, runs, transfer
+from lib import (
+    batch,
+    compress_command,
+    data,
+    distributed,
+    experiments,
+    file_commands,
+    paths,
+    runs,
+    transfer,
+)
 from lib.data import DataUnavailable
 from lib.experiments import Entry
 from lib.networks import pretrained
@@ -21,7 +31,14 @@ from lib.training import Diverged, OutOfTime
 from lib.verify import verify
 
 #: What is reported in one line; anything else is a bug and shows its traceback.
-EXPECTED = (ValueError, OSError, DataUnavailable, Diverged, BrokenProcessPool)
+EXPECTED = (
+    ValueError,
+    OSError,
+    DataUnavailable,
+    Diverged,
+    distributed.Differs,
+    BrokenProcessPool,
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -58,9 +75,19 @@ def list_runs(options: argparse.Namespace) -> int:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Trains what is named, or what is missing."""
+    """Trains what is named, or what is missing; under torchrun on all of its processes together."""
     if bool(options.names) == options.missing:
         raise ValueError("name the runs to do, or say --missing (python -m lib list shows them)")
+    if options.jobs > 1 and distributed.launched():
+        raise ValueError(
+            f"--jobs {options.jobs} is of no use under torchrun, whose processes train one run "
+            "together: leave it out"
+        )
+    with distributed.group(options.device):
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
     if options.missing:
         tasks = [
             task
@@ -70,6 +97,7 @@ def run(options: argparse.Namespace) -> int:
         ]
     else:
         tasks = [task for name in options.names for task in experiments.find(name)]
+    tasks = distributed.agree(lambda: tasks)  # others may finish some meanwhile
     failed, unfinished = 0, 0
     limit = options.time_limit
     outcomes = batch.run_all(

@@ -5,8 +5,9 @@ import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 
-from lib import runs
+from lib import distributed, runs
 from lib.experiments import Experiment
+from lib.training import Diverged, OutOfTime
 
 Task = tuple[Experiment, int]
 
@@ -49,9 +50,14 @@ def run_all(
 
 
 def _attempt(experiment: Experiment, seed: int, options: dict) -> Exception | None:
-    """One task; what goes wrong is returned so that the others go on."""
+    """One task; what goes wrong is returned so that the others go on.
+
+    Of several processes that train together, they go on if it went wrong on all of them.
+    """
     try:
         runs.get(experiment, seed, **options)
     except Exception as error:  # reported by the caller, with the run's id
+        if distributed.processes() > 1 and not isinstance(error, (Diverged, OutOfTime)):
+            raise
         return error
     return None

@@ -27,7 +27,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor, nn
 
-from lib import archive, atomic, budget, data, networks, paths, weights
+from lib import archive, atomic, budget, data, distributed, networks, paths, weights
 from lib.checkpoints import Checkpoint
 from lib.data import Dataset
 from lib.experiments import Experiment, Stage, specification
@@ -213,13 +213,14 @@ def get(
 
     ``device`` is a PyTorch device, or ``auto``: a GPU where there is one; ``threads`` is how many a
     CPU run uses, part of what makes it repeat bit for bit. A run that was interrupted goes on from
-    its checkpoint. Two callers that want the same run train it once: the second waits.
+    its checkpoint. Two callers that want the same run train it once: the second waits. Of several
+    processes that train together (:mod:`lib.distributed`) all call, and process 0 writes.
 
     Raises ``ValueError`` for a device that is not there, ``lib.training.OutOfTime`` at the
     ``deadline`` (of ``time.monotonic()``), ``Damaged``, ``Diverged`` and ``DataUnavailable``.
     """
     folder = folder_of(experiment, seed)
-    if _ready(folder, with_weights):
+    if distributed.agree(lambda: _ready(folder, with_weights)):
         return read(folder)
     place = _device(device)
     options = {"device": device, "threads": threads, "deadline": deadline, "quiet": quiet}
@@ -229,8 +230,8 @@ def get(
     }
     checkpoint = Checkpoint(experiment.id(seed))
     checkpoint.file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(checkpoint.lock), _threads(threads):
-        if not _ready(folder, with_weights):
+    with distributed.held(FileLock(checkpoint.lock)), _threads(threads):
+        if not distributed.agree(lambda: _ready(folder, with_weights)):
             _train(experiment, seed, before, checkpoint, place, threads, deadline, quiet)
     return read(folder)
 
@@ -241,7 +242,8 @@ def _ready(folder: Path, with_weights: bool) -> bool:
 
 def _train(experiment, seed, before, checkpoint, device, threads, deadline, quiet) -> None:
     """Trains every stage, resuming from the checkpoint, and writes the run folder."""
-    dataset = dataset_of(experiment.dataset, experiment.network, experiment.held_out, device)
+    with distributed.in_turn():
+        dataset = dataset_of(experiment.dataset, experiment.network, experiment.held_out, device)
     torch.manual_seed(seed)
     model = _network(experiment, dataset).to(device)
     parent = before.get(experiment.parent.name) if experiment.parent else None
@@ -276,11 +278,12 @@ def _train(experiment, seed, before, checkpoint, device, threads, deadline, quie
             deadline=deadline,
             trace=experiment.trace,
             description=experiment.id(seed),
-            quiet=quiet,
+            quiet=quiet or distributed.rank() > 0,
         )
         rows = rows + [{"stage": number} | row for row in history]
     _write(experiment, seed, before, model, dataset, rows, device, threads)
-    checkpoint.delete()
+    if distributed.rank() == 0:
+        checkpoint.delete()
 
 
 def _network(experiment: Experiment, dataset: Dataset) -> nn.Module:
@@ -314,17 +317,20 @@ def _take_zeros(model: nn.Module, like: Run) -> None:
 
 
 def _save(checkpoint: Checkpoint, stage: int, rows: list, loop: dict) -> None:
-    checkpoint.save({"stage": stage, "rows": rows, "loop": loop})
+    if distributed.rank() == 0:
+        checkpoint.save({"stage": stage, "rows": rows, "loop": loop})
 
 
 def _write(experiment, seed, before, model, dataset, rows, device, threads) -> None:
-    """The run folder, whole or not at all."""
+    """The run folder, whole or not at all. All processes evaluate, process 0 writes."""
     control = before.get(experiment.control.name) if experiment.control else None
     parent = before.get(experiment.parent.name) if experiment.parent else None
     correct = predict(model, dataset, dataset.test) == dataset.test.labels
     accuracy = int(correct.sum()) / len(correct)
     layers = budget.layer_costs(compressible(model))
     losses = [evaluate(model, dataset, split)[0] for split in (dataset.train, dataset.test)]
+    if distributed.rank():
+        return
     dense = networks.build(experiment.network, classes=dataset.classes, channels=dataset.shape[0])
     result = {
         "experiment": experiment.name,
@@ -357,6 +363,7 @@ def _write(experiment, seed, before, model, dataset, rows, device, threads) -> N
         "train_seconds": sum(row["seconds"] for row in rows),
         "device": _device_name(device),
         "threads": threads if device.type == "cpu" else None,
+        "processes": distributed.processes(),  # that trained it together
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,
@@ -448,13 +455,15 @@ def code_hash() -> str:
 
 def _device(name: str) -> torch.device:
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
         raise ValueError(f"device {name!r} is unknown: use auto, cpu or cuda") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {name!r} was asked for but no GPU is visible: use --device cpu")
+    if device.type == "cuda" and distributed.processes() > 1:
+        return torch.device("cuda", torch.cuda.current_device())  # each has its own
     return device
 
 

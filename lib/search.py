@@ -14,6 +14,7 @@ from dataclasses import replace
 from torch import nn
 from tqdm.auto import tqdm
 
+from lib import distributed
 from lib.budget import shares
 from lib.data import Dataset
 from lib.networks import compressible
@@ -76,7 +77,7 @@ def search(
     with bar:
         while len(history) < method.trials:
             began = time.monotonic()
-            if began + 1.2 * longest > deadline:
+            if distributed.agree(lambda late=began + 1.2 * longest > deadline: late):
                 raise OutOfTime(f"stopped after {len(history)} of {method.trials} trials")
             drawn = _suggest(layers, state["trials"], seed=1000 * seed + len(history))
             bits = [drawn[f"{name}.bits"] for name in layers]

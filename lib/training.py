@@ -4,6 +4,11 @@ Data held on the device are gathered there by each step, streamed ones come to i
 split knows which. Inside an epoch nothing waits for the device. Every epoch draws its order (and
 whatever a network draws at random) from the run's seed, the stage and the epoch alone, so a run
 that was resumed is, on a CPU, bit for bit the run that was not interrupted.
+
+Of several processes (:mod:`lib.distributed`) each takes its share of every step's images, and of
+every evaluation's. Their gradient is that of the whole batch, so they train as one process does, to
+rounding; but for two things: BatchNorm's statistics are those of each share (running ones process
+0's), and dropout is drawn by each process for itself.
 """
 
 import hashlib
@@ -18,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm.auto import tqdm
 
+from lib import distributed
 from lib.augmentation import draw
 from lib.cuda_graph import CudaGraph
 from lib.data import Dataset, Split, Streamed
@@ -47,13 +53,14 @@ class OutOfTime(Exception):
 class Schedule:
     """Momentum SGD whose learning rate rises linearly, then falls as a cosine, step by step.
 
-    ``epochs`` counts both parts, ``warmup`` the first; ``weight_decay`` acts on tensors of two or
-    more dimensions: weights, not biases or normalisation. ``clip`` is the largest norm of the
-    whole gradient, beyond which it is scaled down; ``None`` for no limit. ``precision`` is what
-    forward and backward passes compute in, ``float32`` or ``bfloat16`` (autocast; the weights, the
-    optimizer and every evaluation stay in float32). ``crop`` pads images by so many pixels and cuts
-    them to their size at random; ``flip`` mirrors every other one, at random. Raises ``ValueError``
-    for another precision, a limit that is not positive, and a negative ``crop``.
+    ``epochs`` counts both parts, ``warmup`` the first; ``batch`` is the images of a step, those of
+    all processes together. ``weight_decay`` acts on tensors of two or more dimensions: weights, not
+    biases or normalisation. ``clip`` is the largest norm of the whole gradient, beyond which it is
+    scaled down; ``None`` for no limit. ``precision`` is what forward and backward passes compute
+    in, ``float32`` or ``bfloat16`` (autocast; the weights, the optimizer and every evaluation stay
+    in float32). ``crop`` pads images by so many pixels and cuts them to their size at random;
+    ``flip`` mirrors every other one, at random. Raises ``ValueError`` for another precision, a
+    limit that is not positive, and a negative ``crop``.
     """
 
     epochs: int
@@ -114,6 +121,7 @@ def train(
     loop = _Loop(model, dataset, schedule, method, seed=seed, stage=stage)
     if resume is not None:
         loop.load_state_dict(resume)
+    distributed.check(loop.tensors)
     bar = tqdm(
         desc=description,
         total=schedule.epochs * loop.steps,
@@ -127,7 +135,7 @@ def train(
     with bar:
         while loop.epoch < schedule.epochs and not method.done:
             began = time.monotonic()
-            if began + 1.2 * longest > deadline:
+            if distributed.agree(lambda late=began + 1.2 * longest > deadline: late):
                 save(loop.state_dict())
                 raise OutOfTime(f"stopped after {loop.epoch} of {schedule.epochs} epochs")
             row = loop.run_epoch(bar)
@@ -144,13 +152,25 @@ def train(
             longest = max(longest, time.monotonic() - began)
     if method.finish():
         recalibrate(model, training_images(dataset))
+    distributed.check(model.state_dict)
     return loop.history
 
 
 def training_images(dataset: Dataset) -> Iterator[Tensor]:
-    """The training split in batches, as the network reads it, neither cropped nor flipped."""
-    for images, _ in dataset.train.batches(EVALUATION_BATCH):
-        yield dataset.normalise(images)
+    """The training split in batches, as the network reads it, neither cropped nor flipped.
+
+    Of several processes, this one's share of them.
+    """
+    for images, _ in _batches(dataset, dataset.train):
+        yield images
+
+
+def _batches(dataset: Dataset, split: Split | Streamed) -> Iterator[tuple[Tensor, Tensor]]:
+    """This process's share of a split in batches, as the network reads it, and the classes."""
+    mine = split[distributed.block(len(split), EVALUATION_BATCH)]
+    if len(mine):
+        for images, labels in mine.batches(EVALUATION_BATCH):
+            yield dataset.normalise(images), labels
 
 
 @torch.no_grad()
@@ -160,7 +180,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]]) 
     They were gathered from the weights as they were before the last compression. Each mean and
     variance becomes its average over all ``batches`` of inputs, training images as they are, not
     cropped; a network of several inputs takes a list of them. A network without BatchNorm is left
-    alone, and no batch is asked for.
+    alone, and no batch is asked for. Of several processes each gives its share of the batches.
     """
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     if not norms:
@@ -170,9 +190,13 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]]) 
     for norm in norms:
         norm.train().reset_running_stats()
         norm.momentum = None  # a plain average
+    count = 0
     for inputs in batches:
         model(*inputs) if isinstance(inputs, Sequence) else model(inputs)
+        count += 1
+    distributed.average((x for n in norms for x in (n.running_mean, n.running_var)), count)
     for norm, momentum in zip(norms, momenta, strict=True):
+        norm.num_batches_tracked.copy_(distributed.total(norm.num_batches_tracked))
         norm.momentum = momentum
     model.train(was_training)
 
@@ -183,12 +207,12 @@ def evaluate(model: nn.Module, dataset: Dataset, split: Split | Streamed) -> tup
     was_training = model.training
     model.eval()
     totals = torch.zeros(2, dtype=torch.float64, device=split.labels.device)
-    for images, labels in split.batches(EVALUATION_BATCH):
-        logits = model(dataset.normalise(images))
+    for images, labels in _batches(dataset, split):
+        logits = model(images)
         totals[0] += functional.cross_entropy(logits, labels, reduction="sum")
         totals[1] += (logits.argmax(1) == labels).sum()
     model.train(was_training)
-    loss, accuracy = (totals / len(split)).tolist()
+    loss, accuracy = (distributed.total(totals) / len(split)).tolist()
     return loss, accuracy
 
 
@@ -197,10 +221,12 @@ def predict(model: nn.Module, dataset: Dataset, split: Split | Streamed) -> Tens
     """The class that ``model`` gives each image of ``split``, (images,) int64."""
     was_training = model.training
     model.eval()
-    batches = split.batches(EVALUATION_BATCH)
-    classes = torch.cat([model(dataset.normalise(images)).argmax(1) for images, _ in batches])
+    classes = torch.zeros_like(split.labels)
+    mine = classes[distributed.block(len(split), EVALUATION_BATCH)].split(EVALUATION_BATCH)
+    for found, (images, _) in zip(mine, _batches(dataset, split), strict=False):  # empty is one
+        found.copy_(model(images).argmax(1))
     model.train(was_training)
-    return classes
+    return distributed.total(classes)
 
 
 class _Loop:
@@ -211,17 +237,21 @@ class _Loop:
         self.schedule, self.seed, self.stage = schedule, seed, stage
         self.history: list[dict[str, float]] = []
         self.steps = math.ceil(len(dataset.train) / schedule.batch)
+        self._refuse_empty_shares()
         self.device = dataset.train.labels.device
         self.rates = schedule.rates(self.steps).to(self.device)
         self.lr = torch.zeros((), device=self.device)
+        self.weight = 1.0  # of this process's share of a step
         self.totals = torch.zeros(2, dtype=torch.float64, device=self.device)  # loss, correct
-        recorded = self.device.type == "cuda" and method.recordable
+        alone = distributed.processes() == 1  # no step with others is recorded
+        recorded = self.device.type == "cuda" and method.recordable and alone
         self.graph = CudaGraph(self.device) if recorded else None
         if stage:
             # What the method draws must not depend on where the run was interrupted; in its first
             # stage the generator is as the caller has seeded it.
             torch.manual_seed(self._derived("start"))
         self.network = method.start(model) or model
+        self.parallel = distributed.parallel(self.network)  # which takes a step
         # Momentum that starts at zero is the same recursion, and is there to be checkpointed.
         self.momenta = {p: torch.zeros_like(p) for p in model.parameters() if p.requires_grad}
         self.optimizer = self._sgd()
@@ -256,8 +286,10 @@ class _Loop:
     def run_epoch(self, bar: tqdm) -> dict[str, float]:
         """One pass over the training split."""
         began = time.monotonic()
+        images, batch = len(self.dataset.train), self.schedule.batch
+        order = [distributed.share(part, batch) for part in self._order()]
         steps = self.dataset.train.steps(
-            *self._order(), batch=self.schedule.batch, seed=self._derived(self.epoch)
+            *order, batch=len(distributed.of_step(batch)), seed=self._derived(self.epoch)
         )
         rates = self.rates[self.epoch * self.steps :]
         step = self._step if self.graph is None else partial(self.graph, self._step)
@@ -265,12 +297,15 @@ class _Loop:
         self.totals.zero_()
         for i, inputs in enumerate(steps):
             self.lr.copy_(rates[i])
+            self.weight = distributed.weight(min(batch, images - i * batch))
             step(*inputs)
             if i in self.period_ends:
                 self._refuse_divergence()
+                distributed.same_statistics(self.model)
                 self.method.after_period()
+                distributed.check(self.tensors)
             bar.update(1)
-        loss, accuracy = (self.totals / len(self.dataset.train)).tolist()
+        loss, accuracy = (distributed.total(self.totals) / images).tolist()
         return {
             "epoch": self.epoch + 1,
             "lr": float(rates[self.steps - 1]),
@@ -285,11 +320,12 @@ class _Loop:
         images = self.dataset.normalise(images)
         half = self.schedule.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            logits = self.network(images)
+            logits = self.parallel(images)
             loss = functional.cross_entropy(logits, labels)
+        share = loss if self.weight == 1 else self.weight * loss
         penalty = self.method.penalty()
         self.optimizer.zero_grad()
-        (loss if penalty is None else loss + penalty).backward()
+        (share if penalty is None else share + penalty).backward()
         if self.schedule.clip is not None:
             nn.utils.clip_grad_norm_(self.momenta, self.schedule.clip)
         self.optimizer.step()
@@ -298,20 +334,29 @@ class _Loop:
         self.totals[1] += (logits.detach().argmax(1) == labels).sum()
 
     def _refuse_divergence(self) -> None:
-        loss = float(self.totals[0])
+        loss = float(distributed.total(self.totals)[0])
         if not math.isfinite(loss):
             raise Diverged(
                 f"the loss was {loss} in epoch {self.epoch + 1}: lower the learning rate "
                 f"(at most {float(self.rates.max()):g} here) or lengthen the warm-up"
             )
 
+    def _refuse_empty_shares(self) -> None:
+        last = len(self.dataset.train) - (self.steps - 1) * self.schedule.batch
+        if min(last, self.schedule.batch) < distributed.processes():
+            raise ValueError(
+                f"a step of {min(last, self.schedule.batch)} images is too small for "
+                f"{distributed.processes()} processes: use fewer, or another batch than "
+                f"{self.schedule.batch} of {len(self.dataset.train):,} images"
+            )
+
     def _order(self) -> list[Tensor]:
         """The epoch's order of the training images, and how each is cropped and flipped, if it is.
 
-        It also seeds what the network draws.
+        It also seeds what the network draws, which no two processes share.
         """
-        seed = self._derived(self.epoch)
-        torch.manual_seed(seed)
+        seed, rank = self._derived(self.epoch), distributed.rank()
+        torch.manual_seed(self._derived(f"{self.epoch}/{rank}") if rank else seed)
         generator = torch.Generator().manual_seed(seed)
         images, schedule = len(self.dataset.train), self.schedule
         order = [torch.randperm(images, generator=generator)]
@@ -325,13 +370,16 @@ class _Loop:
         label = f"{self.seed}/{self.stage}/{part}".encode()
         return int.from_bytes(hashlib.sha256(label).digest()[:7], "big")
 
-    def state_dict(self) -> dict:
+    def tensors(self) -> dict:
+        """What every process holds alike."""
         return {
             "model": self.model.state_dict(),
             "momenta": list(self.momenta.values()),
             "method": self.method.state_dict(),
-            "history": self.history,
         }
+
+    def state_dict(self) -> dict:
+        return self.tensors() | {"history": self.history}
 
     def load_state_dict(self, state: dict) -> None:
         self.model.load_state_dict(state["model"])

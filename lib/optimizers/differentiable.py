@@ -159,12 +159,12 @@ class DF(Method):
         place = {"device": like.device, "dtype": like.dtype}
         # M = 1 and γ = 0, Algorithm 1
         self.m = {
-            name: torch.ones(self.costs.layers[name].filters, requires_grad=True, **place)
+            name: nn.Parameter(torch.ones(self.costs.layers[name].filters, **place))
             for name in masked
         }
         self.stacks = self._stacks() if factored else []
         self.gamma = {  # as a share of σ₁
-            layer: torch.zeros((), requires_grad=True, **place)
+            layer: nn.Parameter(torch.zeros((), **place))
             for stack in self.stacks
             for layer in stack.layers
         }
@@ -415,6 +415,8 @@ class Surrogate(nn.Module):
         super().__init__()
         self.model = model
         self.method = method
+        # what is trained: of several processes, their gradients are averaged
+        self.learned = nn.ParameterList([*method.m.values(), *method.gamma.values()])
         self.train(False)
 
     def train(self, mode: bool = True) -> "Surrogate":
