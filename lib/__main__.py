@@ -14,6 +14,7 @@ from itertools import chain
 from pathlib import Path
 
 from lib import batch, compress_command, data, experiments, file_commands, paths, runs, transfer
+from lib.benchmarks import missing_on_gpu
 from lib.data import DataUnavailable
 from lib.experiments import Entry
 from lib.training import Diverged, OutOfTime
@@ -53,6 +54,8 @@ def list_runs(options: argparse.Namespace) -> int:
         )
     done = sum(row["status"] == "done" for row in rows)
     print(f"{done} of {len(rows)} done; times are estimates, on one CPU thread and on one GPU")
+    for command in missing_on_gpu():
+        print(f"not measured on a GPU: {command}")
     return 0
 
 
