@@ -24,6 +24,7 @@ from lib import (
     runs,
     transfer,
 )
+from lib.benchmarks import missing_on_gpu
 from lib.data import DataUnavailable
 from lib.experiments import Entry
 from lib.networks import pretrained
@@ -71,6 +72,8 @@ def list_runs(options: argparse.Namespace) -> int:
         )
     done = sum(row["status"] == "done" for row in rows)
     print(f"{done} of {len(rows)} done; times are estimates, on one CPU thread and on one GPU")
+    for command in missing_on_gpu():
+        print(f"not measured on a GPU: {command}")
     return 0
 
 

@@ -41,7 +41,9 @@ def error_of(capsys):
 
 def test_list_shows_every_run_with_its_status(trained, catalogue, tiny, capsys):
     assert main(["list", "--dataset", "digits"]) == 0
-    _, *rows, last = capsys.readouterr().out.splitlines()
+    _, *rows, last, one, two = capsys.readouterr().out.splitlines()
+    assert one.startswith("not measured on a GPU: papermill notebooks/90-benchmarks.ipynb")
+    assert two.startswith("not measured on a GPU: papermill notebooks/91-training-steps.ipynb")
     assert [row.split()[0] for row in rows] == [tiny.parent.id(0), tiny.id(0)]  # by priority
     assert all(row.split()[1] == "done" and row.endswith("a test") for row in rows)
     assert last.startswith("2 of 2 done")

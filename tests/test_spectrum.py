@@ -51,7 +51,7 @@ def differences(function, x, step=1e-5):
     return gradient
 
 
-def gradients(matrix, gamma, weight, rows=None, gram=None, rank=1.0):
+def gradients(matrix, gamma, weight, rows=None, gram=None, rank=1.0, eigen=None):
     """Of ⟨weight, SVT⟩ + rank·(soft rank), for all inputs that can have one."""
     threshold = torch.tensor(gamma, dtype=torch.float64, requires_grad=True)
     inputs = [threshold]
@@ -61,7 +61,7 @@ def gradients(matrix, gamma, weight, rows=None, gram=None, rank=1.0):
     if rows is not None:
         rows = rows.detach().clone().requires_grad_()
         inputs.append(rows)
-    shrunk, spectrum = svt(matrix, threshold, rows=rows, gram=gram)
+    shrunk, spectrum = svt(matrix, threshold, rows=rows, gram=gram, eigen=eigen)
     counted = torch.tanh(torch.relu(spectrum.double() - threshold.unsqueeze(-1))).sum()
     value = (shrunk.double() * weight).sum() + rank * counted
     return torch.autograd.grad(value, inputs)
@@ -311,8 +311,15 @@ def test_a_mask_is_a_product(shape):
 def test_a_frozen_matrix_without_a_mask():
     matrix, weight = gaussian(4, 7), gaussian(4, 7, seed=5)
     free = gradients(matrix, 0.5, weight)
-    (frozen,) = gradients(matrix, 0.5, weight, gram=frozen_gram(matrix))
+    gram = frozen_gram(matrix)
+    (frozen,) = gradients(matrix, 0.5, weight, gram=gram)
     near(frozen, free[0], 1e-12)
+    (decomposed,) = gradients(matrix, 0.5, weight, gram=gram, eigen=torch.linalg.eigh(gram))
+    assert torch.equal(decomposed, frozen)
+    rows, eigen = torch.ones(4).double(), torch.linalg.eigh(gram)
+    for options in ({"eigen": eigen}, {"eigen": eigen, "gram": gram, "rows": rows}):
+        with pytest.raises(ValueError, match="pass the gram, and no rows"):
+            svt(matrix, torch.tensor(0.5), **options)
 
 
 @pytest.mark.parametrize("batch", [(3,), (2, 2), (0,)])

@@ -33,9 +33,9 @@ from lib.surgery import (
 #: A threshold stays below σ₁: a layer of rank 0 would let nothing through.
 LARGEST_THRESHOLD = 0.99
 
-#: From so many rows on a matrix with fewer columns is decomposed by its columns. Smaller ones are
-#: faster in one stack with the wide ones of as many rows.
-TALL = 256
+#: From so many rows on a matrix with fewer columns is decomposed by its columns, and one that has
+#: no mask only once. Smaller ones are faster in one stack with all others of as many rows.
+LARGE = 256
 
 MODES = ("hybrid", "filters", "ranks")
 
@@ -84,7 +84,7 @@ class DF(Method):
 
     A step costs one of training, and the thresholding: products of each layer's matrix with an
     m × m one, forward and backward, and an eigendecomposition, m = C_out, or C_in·k² where that is
-    smaller and C_out at least 256.
+    smaller and C_out at least 256. Layers stacked where none has a mask are decomposed only once.
 
     Raises ``ValueError`` for options out of range, and from ``start`` for a budget that no choice
     can meet, and for a network whose filters cannot be followed; both name the layer.
@@ -183,17 +183,19 @@ class DF(Method):
     def _stacks(self) -> list["Stack"]:
         """The layers whose matrices have the same number of rows, together; of tall ones columns.
 
-        What is decomposed is as large as that number.
+        What is decomposed is as large as that number. Large ones with a mask and without lie apart.
         """
-        matrices: dict[tuple[bool, int], dict[str, Tensor]] = {}
+        matrices: dict[tuple[bool, int, bool], dict[str, Tensor]] = {}
         for name, layer in self.costs.layers.items():
             if layer.factors():
                 weight = self.model.get_submodule(name).weight.detach()
                 matrix = matricize(weight, scheme=self.scheme)
-                tall = TALL <= len(matrix) > matrix.shape[1]
-                place = (tall, matrix.shape[1] if tall else len(matrix))
+                large, tall = len(matrix) >= LARGE, len(matrix) > matrix.shape[1]
+                size = matrix.shape[1] if large and tall else len(matrix)
+                place = (large and tall, size, large and name in self.m)
                 matrices.setdefault(place, {})[name] = matrix
-        return [Stack(group) for group in matrices.values()]
+        masked = self.m.keys()
+        return [Stack(group, masked=bool(masked & group.keys())) for group in matrices.values()]
 
     def masks(self) -> dict[str, Tensor]:
         """Layer → φ_s of each filter, (filters,)."""
@@ -220,11 +222,12 @@ class DF(Method):
             spectrum = shrunk.spectrum / stack.largest.unsqueeze(-1)
             # Σ tanh(τ·relu(σ − γ)), τ = C/σ₁: eq. 13
             soft = torch.tanh(self.steepness * torch.relu(spectrum - gamma.unsqueeze(-1))).sum(-1)
-            for i, (name, shape) in enumerate(stack.layers.items()):
-                matrix = shrunk.matrix[i, : shape[0], : shape[1]]
+            # unbound: the gradient of an index is as large as the stack
+            parts = zip(stack.layers.items(), shrunk.matrix.unbind(), soft.unbind(), strict=True)
+            for (name, (height, width)), matrix, ranks[name] in parts:
+                matrix = matrix[:height, :width]
                 weight = self.model.get_submodule(name).weight
                 found[f"{name}.weight"] = tensorize(matrix, shape=weight.shape, scheme=self.scheme)
-                ranks[name] = soft[i]
         for name, mask in masks.items():
             layer = self.model.get_submodule(name)
             if f"{name}.weight" not in found:
@@ -441,12 +444,13 @@ class Stack:
     """Matrices of as many rows, or tall ones of as many columns; filled up with zeros to one size.
 
     Zeros change no singular value. Matrices that are tall and small are filled up to be square.
+    Where no layer is ``masked``, only thresholds move: the decomposition stays.
     """
 
-    def __init__(self, matrices: Mapping[str, Tensor]):
+    def __init__(self, matrices: Mapping[str, Tensor], *, masked: bool):
         self.layers = {name: tuple(matrix.shape) for name, matrix in matrices.items()}
         rows, columns = (max(sides) for sides in zip(*self.layers.values(), strict=True))
-        self.tall = TALL <= rows > columns
+        self.tall = LARGE <= rows > columns
         columns = columns if self.tall else max(rows, columns)
         self.matrix = torch.stack(
             [
@@ -455,6 +459,7 @@ class Stack:
             ]
         )  # (layers, rows, columns)
         self.gram = frozen_gram(self.matrix.mT if self.tall else self.matrix)
+        self.eigen = None if masked else torch.linalg.eigh(self.gram)
         # σ₁; of a layer of zeros 1, so that it has a threshold
         largest = torch.linalg.eigvalsh(self.gram)[:, -1].clamp_min(0).sqrt().to(self.matrix)
         self.largest = largest.where(largest > 0, 1)
@@ -462,10 +467,10 @@ class Stack:
     def svt(self, threshold: Tensor, rows: Tensor | None) -> Shrunk:
         """:func:`lib.projections.spectrum.svt` of the matrices, times ``rows``."""
         if not self.tall:
-            return svt(self.matrix, threshold, rows=rows, gram=self.gram)
+            return svt(self.matrix, threshold, rows=rows, gram=self.gram, eigen=self.eigen)
         if rows is not None:
             return svt(self.matrix, threshold, rows=rows)  # WᵀM²W is another for every mask
-        shrunk = svt(self.matrix.mT, threshold, gram=self.gram)
+        shrunk = svt(self.matrix.mT, threshold, gram=self.gram, eigen=self.eigen)
         return Shrunk(shrunk.matrix.mT, shrunk.spectrum)
 
     def rows(self, masks: Mapping[str, Tensor], scheme: int) -> Tensor | None:

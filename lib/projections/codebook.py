@@ -165,8 +165,13 @@ def assign(values: Tensor, centres: Tensor, *, free_zero: bool) -> Tensor:
     # bucketize sends a tie down, towards smaller magnitude only on the positive side.
     below = torch.nextafter(middles, torch.full_like(middles, -torch.inf))
     middles = torch.where(middles > 0, middles, below)
-    exact = values.detach().double().contiguous()  # bucketize warns of other strides
-    return levels.to(values.dtype)[torch.bucketize(exact, middles)]
+    flat = values.detach().flatten()
+    flat = flat if flat.dtype == torch.float64 else flat.float()
+    # v ≤ m for the values of a precision exactly where v ≤ m rounded down to it
+    edges = middles.to(flat.dtype)
+    edges = torch.where(edges > middles, edges.nextafter(edges.new_tensor(-torch.inf)), edges)
+    nearest = torch.bucketize(flat, edges, out_int32=True)
+    return levels.to(values.dtype).index_select(0, nearest).view(values.shape)
 
 
 # --------------------------------------------------------------------------------------------------

@@ -96,7 +96,12 @@ def tensorize(matrix: Tensor, *, shape: Sequence[int], scheme: int = 1) -> Tenso
 
 
 def svt(
-    matrix: Tensor, threshold: Tensor, *, rows: Tensor | None = None, gram: Tensor | None = None
+    matrix: Tensor,
+    threshold: Tensor,
+    *,
+    rows: Tensor | None = None,
+    gram: Tensor | None = None,
+    eigen: tuple[Tensor, Tensor] | None = None,
 ) -> Shrunk:
     """Shrink every singular value by γ, and let those no larger go.
 
@@ -122,22 +127,28 @@ def svt(
         ``matricize`` a filter is k_w rows.
     gram : ``frozen_gram(matrix)``, where W stays and the mask and γ move. A forward then costs one
         product with W, and a backward another.
+    eigen : ``torch.linalg.eigh(gram)``, where no mask moves either: nothing is decomposed then.
 
     Returns ``Shrunk``, of W's dtype, on its device. Both can be differentiated, once.
     O(m·n·min(m, n)).
 
     Raises ``ValueError`` for NaN or infinite values or squares, other shapes and dtypes, a negative
-    threshold, and a gram together with a W that needs a gradient.
+    threshold, a gram together with a W that needs a gradient, and an eigendecomposition without a
+    gram or with a mask.
 
     Eo, Kang, Rhee, eqs. 4, 5, 10 and 11.
     """
     _check_matrices(matrix, threshold, rows, gram)
+    if eigen is not None and (gram is None or rows is not None):
+        raise ValueError(
+            "eigen is the decomposition of a gram that no mask changes; pass the gram, and no rows"
+        )
     size = max(matrix.shape[-2:])
     if gram is not None:
         if rows is not None:
             # (M·W)·(M·W)ᵀ = M·(W·Wᵀ)·M
             gram = rows.double().unsqueeze(-1) * gram * rows.double().unsqueeze(-2)
-        factor, spectrum = _shrinking_factor(gram, threshold, size, matrix.dtype)
+        factor, spectrum = _shrinking_factor(gram, threshold, size, matrix.dtype, eigen)
         if rows is not None:
             # H·(M·W) = (H·M)·W: M's gradient then needs no other of the size of W
             factor = factor * rows.unsqueeze(-2)
@@ -186,8 +197,14 @@ class _Factor(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, gram: Tensor, threshold: Tensor, size: int) -> tuple[Tensor, Tensor]:
-        squares, u = torch.linalg.eigh(gram)  # σ², smallest first
+    def forward(
+        ctx,
+        gram: Tensor,
+        threshold: Tensor,
+        size: int,
+        eigen: tuple[Tensor, Tensor] | None,
+    ) -> tuple[Tensor, Tensor]:
+        squares, u = torch.linalg.eigh(gram) if eigen is None else eigen  # σ², smallest first
         noise = size * EPS * squares[..., -1:]
         sigma = squares.where(squares > noise, 0).sqrt()
         gamma = threshold.unsqueeze(-1)
@@ -200,7 +217,7 @@ class _Factor(torch.autograd.Function):
     @once_differentiable
     def backward(
         ctx, grad: Tensor, grad_sigma: Tensor
-    ) -> tuple[Tensor | None, Tensor | None, None]:
+    ) -> tuple[Tensor | None, Tensor | None, None, None]:
         u, sigma, gamma = ctx.saved_tensors
         above = sigma > gamma
         half = grad @ u
@@ -217,7 +234,7 @@ class _Factor(torch.autograd.Function):
             slope = (sigma > 0) / (2 * sigma.clamp_min(TINY))
             inner.diagonal(dim1=-2, dim2=-1).add_(grad_sigma.flip(-1) * slope)
             grad_gram = u @ inner @ u.mT
-        return grad_gram, grad_threshold, None
+        return grad_gram, grad_threshold, None, None
 
 
 def _divided_differences(sigma: Tensor, gamma: Tensor, above: Tensor) -> Tensor:
@@ -236,7 +253,11 @@ def _divided_differences(sigma: Tensor, gamma: Tensor, above: Tensor) -> Tensor:
 
 
 def _shrinking_factor(
-    gram: Tensor, threshold: Tensor, size: int, dtype: torch.dtype
+    gram: Tensor,
+    threshold: Tensor,
+    size: int,
+    dtype: torch.dtype,
+    eigen: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """H and σ, in the dtype of the weights; γ and A's diagonal are checked, A being at hand."""
     squares = gram.detach().diagonal(dim1=-2, dim2=-1)
@@ -250,7 +271,7 @@ def _shrinking_factor(
             f"the threshold has values from {float(threshold.min())} to {float(threshold.max())}; "
             "all must be finite and 0 or more: clamp γ after each step"
         )
-    factor, sigma = _Factor.apply(gram, threshold.double(), size)
+    factor, sigma = _Factor.apply(gram, threshold.double(), size, eigen)
     return factor.to(dtype), sigma.to(dtype)
 
 

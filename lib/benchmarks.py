@@ -1,0 +1,61 @@
+"""Tables of the benchmark notebooks: where they are kept, and which no GPU has measured yet."""
+
+import os
+import platform
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from lib import paths
+
+#: Notebook → the last table that its full measurement saves.
+TABLES = {"90-benchmarks": "file", "91-training-steps": "training-projections"}
+
+
+def machine(device: str, *, threads: int) -> dict[str, str | int]:
+    """What seconds belong to: the device's name, and the columns that every table ends with."""
+    return {
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu",
+        "cpu": _cpu(),
+        "cores": os.cpu_count() or 0,
+        "threads": threads,
+        "torch": torch.__version__,
+    }
+
+
+def save(table: pd.DataFrame, name: str, *, dataset: str, device: str, threads: int) -> None:
+    """A full measurement, beside the data set's other results, with what it ran on."""
+    folder = _folder(dataset)
+    folder.mkdir(parents=True, exist_ok=True)
+    kind = device.split(":")[0]
+    table.assign(**machine(device, threads=threads)).to_csv(
+        folder / f"{name}-{kind}.csv", index=False
+    )
+
+
+def committed(name: str) -> pd.DataFrame:
+    """The full measurements that came with the workbook, from every kind of device."""
+    files = sorted(_folder("mnist").glob(f"{name}-*.csv"))
+    return pd.concat(map(pd.read_csv, files), ignore_index=True) if files else pd.DataFrame()
+
+
+def missing_on_gpu() -> list[str]:
+    """The commands that would measure what no GPU has measured yet, one a notebook."""
+    return [
+        f"papermill notebooks/{notebook}.ipynb full.ipynb -p full True -p dataset mnist "
+        "-p device cuda"
+        for notebook, table in TABLES.items()
+        if not (_folder("mnist") / f"{table}-cuda.csv").exists()
+    ]
+
+
+def _folder(dataset: str) -> Path:
+    return paths.results(dataset) / "benchmarks"
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    named = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()
