@@ -50,6 +50,16 @@ def test_layer_costs(by_hand):
     assert second["value_bits"] == pytest.approx(3 * math.log2(4 / 3) + math.log2(4))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+def test_levels_and_their_entropy_are_pytorchs(dtype):
+    weight = torch.randn(3_000, generator=torch.Generator().manual_seed(0)).mul(8).round().to(dtype)
+    values, counts = weight[weight != 0].unique(return_counts=True)
+    shares = counts.double() / counts.sum()
+    (layer,) = budget.layer_costs({"w": weight}).to_dict("records")
+    assert layer["levels"] == len(values) > 32
+    assert layer["value_bits"] == pytest.approx(float(-(counts * shares.log2()).sum()), rel=1e-12)
+
+
 def test_what_pays_depends_on_the_mode():
     """1 bit's worth of nonzero values is 2 bits' worth with zero; no zero, no third value."""
     weights = {"zeros": levels(2, each=4), "none": torch.tensor([1.0, 2.0, 2.0]), "five": levels(4)}

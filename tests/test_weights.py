@@ -62,6 +62,17 @@ def test_what_is_read_is_what_was_written(tmp_path_factory, parts):
         np.testing.assert_array_equal(found[name].numpy(), x.numpy())  # NaN equals NaN
 
 
+@pytest.mark.parametrize("few_first", [True, False])
+def test_values_are_counted_in_all_of_a_tensor_and_not_in_what_is_looked_at_first(few_first):
+    many = tensor((weights.FIRST,), "sparse", 1)
+    few = tensor((weights.FIRST,), "both", 2)
+    x = torch.cat([few, many] if few_first else [many, few])
+    stored = load(weights.pack({"x": x}))
+    assert set(stored) == {"x|mask", "x|values"}
+    assert torch.equal(weights.parse(weights.pack({"x": x}))["x"], x)
+    assert set(load(weights.pack({"x": few}))) == {"x|mask", "x|codes", "x|codebook"}
+
+
 def test_packing_twice_gives_the_same_bytes(packed):
     assert weights.pack(weights.unpack(packed)) == packed.read_bytes()
 

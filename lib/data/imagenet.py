@@ -206,7 +206,7 @@ def _check_once(root: Path, files: np.ndarray, mark: str, form: Form) -> None:
     wrong = []
     with (
         ThreadPoolExecutor(THREADS) as pool,
-        tqdm(desc=f"checking {root.name}", total=len(files), leave=False) as bar,
+        tqdm(desc=f"checking {root.name}", total=len(files), leave=False, delay=2) as bar,
     ):
         for part, found in zip(parts, pool.map(lambda p: _wrong(root, p), parts), strict=True):
             wrong += found

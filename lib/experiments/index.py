@@ -48,8 +48,9 @@ def find(name: str) -> list[tuple[Experiment, int]]:
 
 
 #: Seconds an epoch, its evaluation included. ``cpu``: measured on one thread with AVX-512, on CIFAR
-#: and ImageNet from a few steps in bfloat16, ImageNet's while other work ran; an epoch of ResNet-8
-#: is 0.43 s plain and 0.75 s with ADMM's projections. ``cuda``: a guess for a data-centre GPU.
+#: and ImageNet from a few steps in bfloat16, with 3.6 ms for reading each of ImageNet's images; an
+#: epoch of ResNet-8 is 0.43 s plain and 0.75 s with ADMM's projections. ``cuda``: a guess for a
+#: data-centre GPU.
 SECONDS_AN_EPOCH = {
     ("lenet5", "digits"): {"cpu": 0.4, "cuda": 0.05},
     ("lenet5", "mnist"): {"cpu": 9.5, "cuda": 0.2},
@@ -60,14 +61,14 @@ SECONDS_AN_EPOCH = {
     ("resnet56", "cifar"): {"cpu": 310, "cuda": 4},
     ("vgg16", "cifar"): {"cpu": 550, "cuda": 4},
     ("resnet50", "cifar"): {"cpu": 3200, "cuda": 15},
-    ("alexnet", "imagenet"): {"cpu": 47_000, "cuda": 300},
-    ("mobilenetv1", "imagenet"): {"cpu": 160_000, "cuda": 300},
-    ("mobilenetv2", "imagenet"): {"cpu": 380_000, "cuda": 350},
-    ("mnasnet", "imagenet"): {"cpu": 200_000, "cuda": 350},
-    ("proxylessnas-mobile", "imagenet"): {"cpu": 300_000, "cuda": 350},
-    ("resnet18-imagenet", "imagenet"): {"cpu": 155_000, "cuda": 300},
-    ("resnet50-imagenet", "imagenet"): {"cpu": 490_000, "cuda": 550},
-    ("alexnet", "imagenet-sample"): {"cpu": 6, "cuda": 1},
+    ("alexnet", "imagenet"): {"cpu": 38_000, "cuda": 300},
+    ("mobilenetv1", "imagenet"): {"cpu": 67_000, "cuda": 300},
+    ("mobilenetv2", "imagenet"): {"cpu": 74_000, "cuda": 350},
+    ("mnasnet", "imagenet"): {"cpu": 92_000, "cuda": 350},
+    ("proxylessnas-mobile", "imagenet"): {"cpu": 128_000, "cuda": 350},
+    ("resnet18-imagenet", "imagenet"): {"cpu": 84_000, "cuda": 300},
+    ("resnet50-imagenet", "imagenet"): {"cpu": 232_000, "cuda": 550},
+    ("alexnet", "imagenet-sample"): {"cpu": 4, "cuda": 1},
     ("mobilenetv1", "imagenet-sample"): {"cpu": 2.5, "cuda": 0.5},
     ("mobilenetv2", "imagenet-sample"): {"cpu": 2, "cuda": 0.5},
     ("resnet18-imagenet", "imagenet-sample"): {"cpu": 2.5, "cuda": 0.5},
