@@ -147,13 +147,13 @@ LIKE = {
 METHODS = {"admm": "ADMM", "df": "DF"}
 
 
-def measured_steps(kind: str) -> pd.DataFrame | None:
-    """The training steps that were measured at full size on a ``cpu`` or ``cuda`` device, or None.
+def measured_steps() -> pd.DataFrame | None:
+    """The training steps that were measured on a GPU at full size, or None where none was.
 
     ``seconds`` is a step's over its images; ``network``, ``method``, and what it ran on, are as
     the notebook of training steps saved them.
     """
-    file = paths.results("imagenet") / "benchmarks" / f"training-steps-{kind}.csv"
+    file = paths.results("imagenet") / "benchmarks" / "training-steps-cuda.csv"
     if not file.exists():
         return None
     steps = pd.read_csv(file)
