@@ -23,7 +23,7 @@ export MPLCONFIGDIR        := $(CURDIR)/.venv/home/matplotlib
 
 help:
 	@echo "make reproduce   train what is missing, then run every notebook (DATASET=digits CORES=all GPUS=<found>)"
-	@echo "make notebooks   execute the committed notebooks in place, on digits, after changing them"
+	@echo "make notebooks   execute the committed notebooks in place, on what they are committed with"
 	@echo "make list        what there is to train: done, missing, how long (DATASET=digits)"
 	@echo "make test        ruff, the tests, and every notebook against its committed outputs"
 	@echo "make lint        ruff alone"
