@@ -74,6 +74,6 @@ def costs(
     right.set(xscale="log", xlabel="images a second that a GPU asks for")
     plain_numbers(right.xaxis)
     right.margins(0.1, 0.1)
-    right.legend(fontsize=8, loc="center")
+    right.legend(fontsize=8, loc="lower right", frameon=True)
     figure.suptitle(title)
     return figure

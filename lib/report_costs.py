@@ -84,7 +84,8 @@ PARTS = ("rows", "starts and controls")
 def runs() -> pd.DataFrame:
     """:func:`work` of every run that the tables need, each once, where it is needed first.
 
-    ``table`` and ``part`` (of ``PARTS``) say what for; ``experiment`` is the run's.
+    ``table`` and ``part`` (of ``PARTS``) say what for; ``less`` is the share (%) of its MACs that
+    a row of DF is to lose, NaN of the others; ``experiment`` is the run's.
     """
     found: dict[str, dict] = {}
     for table, rows in TABLES.items():
@@ -92,19 +93,27 @@ def runs() -> pd.DataFrame:
         names = {row.name for row in wanted}
         for each in report_imagenet.needed(wanted):
             part = PARTS[each.name not in names]
-            known = {"table": table, "part": part, "network": each.network, "experiment": each}
-            found.setdefault(each.name, known | work(each))
+            known = {"table": table, "part": part, "network": each.network, "less": _less(each)}
+            found.setdefault(each.name, known | {"experiment": each} | work(each))
     # the sum of all operations is no int64
     return pd.DataFrame(found.values()).astype({"operations": float, "read": float})
 
 
-def table(made: pd.DataFrame) -> pd.DataFrame:
-    """:func:`runs` in groups of one table, part, network and length, with their hours' mean a run.
+def _less(experiment: Experiment) -> float:
+    if experiment.budget_in != "macs":
+        return math.nan
+    dense = structured.dense_macs(experiment.dataset, experiment.network)
+    return round(100 * (1 - experiment.budget / dense))
 
-    Columns that end in ``_hours`` are the groups'; those of all their runs are ``_hours · runs``.
+
+def table(made: pd.DataFrame) -> pd.DataFrame:
+    """:func:`runs` in groups that cost the same: hours of one run, and how many ``runs`` there are.
+
+    Of one table, part, network, length and share of MACs; of columns that end in ``_hours``.
     """
     hours = [name for name in made if name.endswith("_hours")]
-    groups = made.groupby(["table", "part", "network", "epochs"], sort=False)
+    parts = ["table", "part", "network", "epochs", "less"]
+    groups = made.groupby(parts, sort=False, dropna=False)
     return groups[hours].mean().assign(runs=groups.size()).reset_index()
 
 
@@ -138,13 +147,13 @@ LIKE = {
 METHODS = {"admm": "ADMM", "df": "DF"}
 
 
-def measured_steps(kind: str) -> pd.DataFrame | None:
-    """The training steps that were measured at full size on a ``cpu`` or ``cuda`` device, or None.
+def measured_steps() -> pd.DataFrame | None:
+    """The training steps that were measured on a GPU at full size, or None where none was.
 
     ``seconds`` is a step's over its images; ``network``, ``method``, and what it ran on, are as
     the notebook of training steps saved them.
     """
-    file = paths.results("imagenet") / "benchmarks" / f"training-steps-{kind}.csv"
+    file = paths.results("imagenet") / "benchmarks" / "training-steps-cuda.csv"
     if not file.exists():
         return None
     steps = pd.read_csv(file)

@@ -109,7 +109,8 @@ def committed_beside() -> str:
     ]
     rows += imagenet.figure_3b("imagenet").values()
     made = report_df.printed(beside(), waiting=report_df.MEASURED).to_string(index=False)
-    return f"{made}\n\n{report_imagenet.missing(rows, what='Tables 4 and 6 and Figure 3b')}"
+    said = report_imagenet.missing(rows, what="Tables 4 and 6 and Figure 3b")
+    return "\n".join([made, "", *report_imagenet.starts(rows), said])
 
 
 # ------------------------------------------------------------------------------ where MACs can go

@@ -264,3 +264,11 @@ def test_pixels_are_normalised_as_the_weights_expect_them(sample):
     pixels = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 3, 1, 1)
     assert halved.normalise(pixels).flatten(1).tolist() == [[-1.0] * 3, [1.0] * 3]
     assert data.load("imagenet-sample").mean == folders.STATISTICS[0]
+
+
+def test_in_the_samples_few_steps_a_mask_can_come_past_a_half():
+    for network in imagenet.REDUCTIONS["imagenet-sample"]:
+        for row in imagenet.hybrid("imagenet-sample", network).values():
+            schedule, options = row.stages[0].schedule, dict(row.stages[0].options)
+            steps = schedule.epochs * 300 // schedule.batch
+            assert steps * options["step"] > 0.5  # Adam's steps are about as large, from M = 1

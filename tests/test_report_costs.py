@@ -99,7 +99,7 @@ def test_hours_by_measured_steps(made):
 
 def test_measured_steps_are_of_the_full_size(tmp_path, monkeypatch):
     monkeypatch.setenv("WORKBOOK_RESULTS", str(tmp_path))
-    assert report_costs.measured_steps("cuda") is None
+    assert report_costs.measured_steps() is None
     table = pd.DataFrame(
         {
             "network": ["resnet50", "resnet50", "alexnet"],
@@ -111,7 +111,7 @@ def test_measured_steps_are_of_the_full_size(tmp_path, monkeypatch):
     )
     (tmp_path / "benchmarks").mkdir()
     table.to_csv(tmp_path / "benchmarks" / "training-steps-cuda.csv", index=False)
-    found = report_costs.measured_steps("cuda")
+    found = report_costs.measured_steps()
     assert found["network"].tolist() == ["resnet50-imagenet", "alexnet"]
     assert found["seconds"].tolist() == [0.5, 0.0625]
 
