@@ -9,8 +9,11 @@ import torch
 
 from lib import paths
 
-#: Notebook → the last table that its full measurement saves.
-TABLES = {"90-benchmarks": "file", "91-training-steps": "training-projections"}
+#: Notebook → the data set that its full measurement takes, and the last table that it saves.
+FULL = {
+    "90-benchmarks": ("mnist", "file"),
+    "91-training-steps": ("imagenet", "training-projections"),
+}
 
 
 def machine(device: str, *, threads: int) -> dict[str, str | int]:
@@ -43,10 +46,10 @@ def committed(name: str) -> pd.DataFrame:
 def missing_on_gpu() -> list[str]:
     """The commands that would measure what no GPU has measured yet, one a notebook."""
     return [
-        f"papermill notebooks/{notebook}.ipynb full.ipynb -p full True -p dataset mnist "
+        f"papermill notebooks/{notebook}.ipynb full.ipynb -p full True -p dataset {dataset} "
         "-p device cuda"
-        for notebook, table in TABLES.items()
-        if not (_folder("mnist") / f"{table}-cuda.csv").exists()
+        for notebook, (dataset, table) in FULL.items()
+        if not (_folder(dataset) / f"{table}-cuda.csv").exists()
     ]
 
 

@@ -20,7 +20,7 @@ def test_a_table_is_kept_with_its_machine(results):
 
 
 def test_what_no_gpu_has_measured_is_listed_with_its_command(results, capsys):
-    assert len(benchmarks.missing_on_gpu()) == len(benchmarks.TABLES)
+    assert len(benchmarks.missing_on_gpu()) == len(benchmarks.FULL)
     (results / "benchmarks").mkdir()
     for kind in ("cpu", "cuda"):
         (results / "benchmarks" / f"file-{kind}.csv").touch()
@@ -30,7 +30,7 @@ def test_what_no_gpu_has_measured_is_listed_with_its_command(results, capsys):
     assert f"not measured on a GPU: {left}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("notebook", benchmarks.TABLES)
+@pytest.mark.parametrize("notebook", benchmarks.FULL)
 def test_the_notebooks_are_there_and_save_the_tables(notebook):
     source = (paths.NOTEBOOKS / f"{notebook}.ipynb").read_text()
-    assert f', \\"{benchmarks.TABLES[notebook]}\\"' in source
+    assert f', \\"{benchmarks.FULL[notebook][1]}\\"' in source

@@ -117,11 +117,13 @@ class ADMM(Method):
             target = torch._foreach_add(self.w, self.u)
             self._project_v(target)
             # Y ← Y + ρ(W − V), divided by ρ
-            torch._foreach_copy_(self.u, torch._foreach_sub(target, self.v))
+            torch._foreach_copy_(self.u, target)
+            torch._foreach_sub_(self.u, self.v)
             # ρ ← growth·ρ; Y stays, so U = Y/ρ shrinks
             self.rho.mul_(self.growth)
             torch._foreach_div_(self.u, self.growth)
-        torch._foreach_copy_(self.anchor, torch._foreach_sub(self.v, self.u))
+        torch._foreach_copy_(self.anchor, self.v)
+        torch._foreach_sub_(self.anchor, self.u)
 
     def _project_w(self) -> None:
         if self.mode != "quantize":

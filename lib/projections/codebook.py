@@ -14,6 +14,7 @@ is an interval of the sorted values, so a dynamic programme finds it; one sort s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ EXACT_DISTINCT = 4096  # a layer of at most this many distinct values is solved 
 ROUNDS = 6  # of Lloyd's iterations on all values, after the dynamic programme on the bins
 BATCH = 32_768  # points that one dynamic programme solves together
 SCAN = 512  # row length of the blocked prefix sum
+LONG = 2**18  # values that pay, on a CPU, for a call for every interval of a codebook
 
 
 class Codebooks(NamedTuple):
@@ -247,7 +249,9 @@ def _fits(
     values: Sequence[Tensor], wanted: list[list[int]], *, free_zero: bool
 ) -> tuple[list[list[_Fit]], list[_Sketch]]:
     """For each layer the best codebook of every number wanted (ascending), and its sketch."""
-    ordered = [_ordered(v, layer) for layer, v in enumerate(values)]
+    # numpy sorts a layer on one thread, and several on several
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        ordered = list(pool.map(_ordered, values, range(len(values))))
     sketches, moments = _sketch(ordered, wanted, free_zero=free_zero)
     solved = _solve(sketches, wanted, free_zero=free_zero)
 
@@ -307,10 +311,9 @@ def _sketch(
     sizes: list[int] = []  # points of the grid; 0 where a layer cannot need one
     for x, numbers in zip(ordered, wanted, strict=True):
         size, moment = 0, None
-        # not NaN, and within float32's range, because centres are float32
-        limit = torch.finfo(torch.float32).max
-        finite = ((x <= limit) & (x >= -limit)).sum().double().view(1)
-        packet = [x.numel() - finite, *_distinct(x)]
+        # of sorted values the first and the last tell of all, NaN being last
+        finite = _finite(x[:1]).all() & _finite(x[-1:]).all()
+        packet = [finite.double().view(1), *_distinct(x)]
         if x.numel() > EXACT_DISTINCT and numbers:
             size = _bins(numbers)
             moment, grid = _grid(x, size, free_zero=free_zero)
@@ -325,13 +328,19 @@ def _sketch(
     sketches = []
     for layer, (packet, size) in enumerate(zip(np.split(host, ends), sizes, strict=True)):
         n = ordered[layer].numel()
-        if packet[0]:
+        if not packet[0]:
             raise ValueError(
-                f"layer {layer} holds {int(packet[0])} NaN or infinite values of {n}; "
+                f"layer {layer} holds {n - int(_finite(ordered[layer]).sum())} NaN or infinite "
+                f"values of {n}; "
                 "a codebook needs finite values: look for where training diverged"
             )
         sketches.append(_unpack(packet[1:], n, size, free_zero=free_zero))
     return sketches, moments
+
+
+def _finite(x: Tensor) -> Tensor:
+    """Where ``x`` is not NaN, and within float32's range, because centres are float32."""
+    return x.abs() <= torch.finfo(torch.float32).max
 
 
 def _bins(numbers: list[int]) -> int:
@@ -373,7 +382,8 @@ def _grid(x: Tensor, bins: int, *, free_zero: bool) -> tuple[_Moments, list[Tens
     ranks = torch.cat([ends, cuts, signs]).sort().values  # (bins + 3,)
 
     mean = x.new_zeros((), dtype=torch.float64) if free_zero else x.mean(dtype=torch.float64)
-    centred = x.double() - mean  # squares of the differences cancel less around the mean
+    # squares of the differences cancel less around the mean
+    centred = x.to(torch.float64, copy=True).sub_(mean)
     prefix = _prefix(centred)
     squares = _prefix(centred.square_())
     moments = _Moments(mean, prefix)
@@ -384,8 +394,8 @@ def _prefix(x: Tensor) -> Tensor:
     """Prefix sums (n + 1,), summed in rows: as exact as pairwise summation, and on a GPU always in
     the same order, which a scan of one long row is not."""
     n = x.numel()
-    sums = x.new_zeros(1 + n + -n % SCAN, dtype=torch.float64)
-    sums[1 : n + 1] = x
+    sums = x.new_empty(1 + n + -n % SCAN, dtype=torch.float64)
+    sums[0], sums[1 : n + 1], sums[n + 1 :] = 0, x, 0
     rows = sums[1:].view(-1, SCAN)
     rows.cumsum_(1)
     if len(rows) > 1:
@@ -725,17 +735,23 @@ def _lloyd(x: Tensor, moments: _Moments, levels: Tensor, *, free_zero: bool) -> 
         levels = torch.where(moving & (counts > 0), means, levels)
     levels = levels.float().double()  # the centres as they are returned
     _, counts = _shares(x, levels)
-    # ℰ = Σᵢ (vᵢ − c)², directly: differences of prefix sums would lose it where ℰ ≪ Σv². Each
-    # difference is rounded to the values' precision, 6e-8 of itself in float32; squares are not.
-    errors = [
-        torch.linalg.vector_norm(
-            torch.repeat_interleave(c, n, output_size=x.numel()).sub_(x), dtype=torch.float64
-        )
-        .square()
-        .view(1)
-        for c, n in zip(levels.to(x.dtype), counts, strict=True)
-    ]
+    errors = [_error(x, c, n) for c, n in zip(levels.to(x.dtype), counts, strict=True)]
     return [*errors, levels.flatten(), counts.flatten().double()]
+
+
+def _error(x: Tensor, levels: Tensor, counts: Tensor) -> Tensor:
+    """ℰ = Σᵢ (vᵢ − c)², (1,) float64, of sorted values of which each level has so many."""
+    # Directly: differences of prefix sums would lose it where ℰ ≪ Σv². Each difference is rounded
+    # to the values' precision, 6e-8 of itself in float32; squares are not.
+    if x.device.type == "cpu" and x.numel() > LONG:
+        # an interval at a time, without a level for every value in between
+        differences = torch.empty_like(x)
+        parts = (tensor.split(counts.tolist()) for tensor in (x, differences))
+        for level, part, difference in zip(levels, *parts, strict=True):
+            torch.sub(level, part, out=difference)
+    else:
+        differences = torch.repeat_interleave(levels, counts, output_size=x.numel()).sub_(x)
+    return torch.linalg.vector_norm(differences, dtype=torch.float64).square().view(1)
 
 
 def _shares(x: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
