@@ -37,7 +37,8 @@ EVALUATION_BATCH = 250
 #: A traced run's losses are taken over this many images of the training split, its first ones.
 TRACED = 10_000
 
-#: Epochs shorter than this (seconds) share a checkpoint: writing one would cost more than it saves.
+#: Epochs share a checkpoint until so many seconds have passed, and ten for every one that the last
+#: checkpoint took to write: more would cost more than they save.
 CHECKPOINT_SECONDS = 1.0
 
 
@@ -131,7 +132,7 @@ def train(
         disable=quiet,
         dynamic_ncols=True,
     )
-    saved, longest = time.monotonic(), 0.0
+    saved, writing, longest = time.monotonic(), 0.0, 0.0
     with bar:
         while loop.epoch < schedule.epochs and not method.done:
             began = time.monotonic()
@@ -146,9 +147,10 @@ def train(
             bar.set_postfix(loss=f"{row['train_loss']:.4f}", accuracy=f"{row['test_accuracy']:.2%}")
             now = time.monotonic()
             ended = loop.epoch == schedule.epochs or method.done
-            if now - saved > CHECKPOINT_SECONDS or ended:
+            if now - saved > CHECKPOINT_SECONDS * max(1, 10 * writing) or ended:
                 save(loop.state_dict())
-                saved = now
+                saved = time.monotonic()
+                writing = saved - now
             longest = max(longest, time.monotonic() - began)
     if method.finish():
         recalibrate(model, training_images(dataset))

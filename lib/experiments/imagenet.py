@@ -246,7 +246,8 @@ def _entries(dataset: str) -> Iterator[tuple[Experiment, str, int]]:
     for network in REDUCTIONS[dataset]:
         table = "DF Table 4, Figure 3b" if network == "resnet50-imagenet" else "DF Table 6"
         yield from ((row, table, 12) for row in hybrid(dataset, network).values())
-    yield from ((row, "DF Figure 3b", 13) for row in figure_3b(dataset).values())
+    if dataset == "imagenet":
+        yield from ((row, "DF Figure 3b", 13) for row in figure_3b(dataset).values())
 
 
 def _needs(row: Experiment) -> Iterator[Experiment]:
