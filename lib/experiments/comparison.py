@@ -282,7 +282,10 @@ def entries(dataset: str) -> list[Entry]:
         before += [r.like for r in compressed if r.like]
         found += [(b, seeds, "head to head: what its rows need", 1) for b in dict.fromkeys(before)]
         found += [(r, seeds, "head to head", 1) for r in compressed]
-    found += [(fixed_width(dataset, b), seeds, "k-means at a fixed width", 2) for b in WIDTHS]
+    found += [
+        (fixed_width(dataset, b), 3 if dataset == "mnist" else 1, "k-means at a fixed width", 2)
+        for b in WIDTHS
+    ]
     found += [
         (allocation(dataset, kind), seeds, "what the allocation earns", 1) for kind in ALLOCATIONS
     ]
