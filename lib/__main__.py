@@ -91,16 +91,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    if options.missing:
-        tasks = [
-            task
-            for entry in _entries(_wanted(options.dataset))
-            for task in entry.runs
-            if runs.status(*task) in ("missing", "partial")
-        ]
-    else:
-        tasks = [task for name in options.names for task in experiments.find(name)]
-    tasks = distributed.agree(lambda: tasks)  # others may finish some meanwhile
+    tasks = distributed.agree(lambda: _tasks(options))  # others may finish some meanwhile
     failed, unfinished = 0, 0
     limit = options.time_limit
     outcomes = batch.run_all(
@@ -123,6 +114,17 @@ def _run(options: argparse.Namespace) -> int:
     if unfinished:
         print(f"{unfinished} runs left at the time limit; the same command goes on with them")
     return 1 if failed else 0
+
+
+def _tasks(options: argparse.Namespace) -> list[batch.Task]:
+    if not options.missing:
+        return [task for name in options.names for task in experiments.find(name)]
+    return [
+        task
+        for entry in _entries(_wanted(options.dataset))
+        for task in entry.runs
+        if runs.status(*task) in ("missing", "partial")
+    ]
 
 
 def fetch(options: argparse.Namespace) -> int:

@@ -316,18 +316,22 @@ def _schedules(table: pd.DataFrame) -> list[str]:
     ]
 
 
-def _row(compressed: Sequence[Run], dataset: str) -> dict:
+def row(compressed: Sequence[Run], dataset: str, *, method: str, mode: str) -> dict:
+    """A row of ours: an experiment's runs over seeds, the drops as means of paired differences.
+
+    ``mode`` says what the budget counts (:func:`lib.budget.paid`); ``method`` is the row's name.
+    """
     results = pd.DataFrame([run.result for run in compressed])
     mean = results.mean(numeric_only=True)
-    against_control = drop(compressed, against="control")
+    lost, against_control = drop(compressed), drop(compressed, against="control")
     low, high = interval(compressed)
-    paid = [budget.paid(run.layers, run.result["mode"]) for run in compressed]
+    paid = [budget.paid(run.layers, mode) for run in compressed]
     bits = [(spent["weights"] * spent["bits"]).sum() for spent in paid]
     weights = compressed[0].layers["weights"].sum()
     return {
         "network": compressed[0].result["network"],
-        "mode": compressed[0].result["mode"],
-        "method": f"ADMM (ours, {label(compressed[0])})",
+        "mode": mode,
+        "method": method,
         "source": "ours",
         "data": dataset,
         "automated": True,
@@ -335,8 +339,8 @@ def _row(compressed: Sequence[Run], dataset: str) -> dict:
         "mean_bits": sum(bits) / sum(spent["weights"].sum() for spent in paid),
         "rate": mean["nominal_rate"],
         "paper_rate": float(np.mean(32 * weights / np.array(bits))),
-        "drop_points": drop(compressed)["drop"],
-        "drop_sd": drop(compressed)["drop_sd"],
+        "drop_points": lost["drop"],
+        "drop_sd": lost["drop_sd"],
         "drop_low": low,
         "drop_high": high,
         "control_drop": against_control["drop"],
@@ -346,6 +350,12 @@ def _row(compressed: Sequence[Run], dataset: str) -> dict:
         "entropy_rate": mean["entropy_rate"],
         "file_bytes": file_bytes(compressed),
     }
+
+
+def _row(compressed: Sequence[Run], dataset: str) -> dict:
+    first = compressed[0]
+    name = f"ADMM (ours, {label(first)})"
+    return row(compressed, dataset, method=name, mode=first.result["mode"])
 
 
 def _epochs(run: Run) -> dict[str, int]:

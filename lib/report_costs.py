@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from lib import networks, paths, report_imagenet
+from lib import benchmarks, networks, report_imagenet
 from lib.data.imagenet import FORMS
 from lib.data.streamed import Streamed
 from lib.experiments import Experiment, imagenet, structured
@@ -153,10 +153,10 @@ def measured_steps() -> pd.DataFrame | None:
     ``seconds`` is a step's over its images; ``network``, ``method``, and what it ran on, are as
     the notebook of training steps saved them.
     """
-    file = paths.results("imagenet") / "benchmarks" / "training-steps-cuda.csv"
-    if not file.exists():
+    steps = benchmarks.committed("training-steps")
+    steps = steps[steps["device"] != "cpu"] if len(steps) else steps
+    if steps.empty:
         return None
-    steps = pd.read_csv(file)
     steps = steps[steps["side"] == FORMS["imagenet"].crop].replace({"network": RENAMED})
     return steps.assign(seconds=steps["step (s)"] / steps["batch"]).reset_index(drop=True)
 

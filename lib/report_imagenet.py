@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 
-from lib import budget, data, experiments, report, runs
+from lib import data, experiments, report, runs
 from lib.experiments import Experiment, imagenet
 from lib.networks import pretrained
 from lib.runs import Run
@@ -41,34 +40,13 @@ def table_2(rows: Sequence[Sequence[Run]], *, dataset: str) -> pd.DataFrame:
 
 def _row(found: Sequence[Run], dataset: str) -> dict[str, object]:
     run = found[0]
-    mean = pd.DataFrame([each.result for each in found]).mean(numeric_only=True)
-    quantized = run.result["mode"] == "quantize"
-    paid = [budget.paid(each.layers, "quantize" if quantized else "joint") for each in found]
-    bits = np.array([(spent["weights"] * spent["bits"]).sum() for spent in paid])
-    lost = report.drop(found)
-    low, high = report.interval(found)
-    return {
-        "network": run.result["network"],
-        "method": NAMES[run.experiment["stages"][0]["method"], run.result["mode"]],
-        "automated": "yes" if run.result["method"] == "admm" else "no",
-        "mode": "quantize" if quantized else "joint",
-        "nonzero_percent": float("nan") if quantized else 100 * mean["kept_fraction"],
-        "mean_bits": bits.sum() / sum(spent["weights"].sum() for spent in paid),
-        "rate": mean["nominal_rate"],
-        "paper_rate": (32 * run.layers["weights"].sum() / bits).mean(),
-        "drop_points": lost["drop"],
-        "drop_sd": lost["drop_sd"],
-        "drop_low": low,
-        "drop_high": high,
-        "control_drop": report.drop(found, against="control")["drop"],
-        "n": len(found),
-        "dense_accuracy": 100 * mean["dense_accuracy"],
-        "accuracy": 100 * mean["accuracy"],
-        "entropy_rate": mean["entropy_rate"],
-        "file_bytes": report.file_bytes(found),
-        "source": "ours",
-        "data": dataset,
-    }
+    mode = "quantize" if run.result["mode"] == "quantize" else "joint"
+    name = NAMES[run.experiment["stages"][0]["method"], run.result["mode"]]
+    made = report.row(found, dataset, method=name, mode=mode)
+    made["automated"] = "yes" if run.result["method"] == "admm" else "no"
+    if mode == "quantize":  # the paper states no share
+        made["nonzero_percent"] = float("nan")
+    return made
 
 
 def printed(table: pd.DataFrame) -> pd.DataFrame:

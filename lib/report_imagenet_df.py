@@ -6,6 +6,7 @@ import pandas as pd
 import torch
 
 from lib import networks, report_df, report_imagenet, surgery
+from lib.data.imagenet import FORMS
 from lib.experiments import imagenet, structured
 from lib.runs import Run
 
@@ -20,7 +21,8 @@ TABLES = {
 TITLES = {"resnet50": "ResNet-50", "resnet18": "ResNet-18", "mobilenetv2": "MobileNetV2"}
 
 #: ImageNet's images, as the networks read them, and its classes.
-SHAPE, CLASSES = (3, 224, 224), 1_000
+SHAPE = (3, FORMS["imagenet"].crop, FORMS["imagenet"].crop)
+CLASSES = FORMS["imagenet"].classes
 
 
 def reported(network: str) -> pd.DataFrame:

@@ -327,10 +327,10 @@ def _write(experiment, seed, before, model, dataset, rows, device, threads) -> N
     parent = before.get(experiment.parent.name) if experiment.parent else None
     correct = predict(model, dataset, dataset.test) == dataset.test.labels
     accuracy = int(correct.sum()) / len(correct)
-    layers = budget.layer_costs(compressible(model))
     losses = [evaluate(model, dataset, split)[0] for split in (dataset.train, dataset.test)]
     if distributed.rank():
         return
+    layers = budget.layer_costs(compressible(model))
     dense = networks.build(experiment.network, classes=dataset.classes, channels=dataset.shape[0])
     result = {
         "experiment": experiment.name,

@@ -107,9 +107,13 @@ def test_measured_steps_are_of_the_full_size(tmp_path, monkeypatch):
             "side": [224, 64, 224],
             "batch": [32, 8, 64],
             "step (s)": [16.0, 1.0, 4.0],
+            "device": "a GPU",
         }
     )
     (tmp_path / "benchmarks").mkdir()
+    slower = table.assign(**{"step (s)": 99.0, "device": "cpu"})  # hours of a GPU are asked for
+    slower.to_csv(tmp_path / "benchmarks" / "training-steps-cpu.csv", index=False)
+    assert report_costs.measured_steps() is None
     table.to_csv(tmp_path / "benchmarks" / "training-steps-cuda.csv", index=False)
     found = report_costs.measured_steps()
     assert found["network"].tolist() == ["resnet50-imagenet", "alexnet"]

@@ -358,6 +358,26 @@ def test_short_epochs_share_a_checkpoint(monkeypatch):
     assert len(saves) == 1  # the last epoch's
 
 
+def test_checkpoints_cost_a_tenth_of_the_time_at_most(monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 1)
+    saves = []
+
+    def evaluated(*_):  # an epoch lasts 10
+        clock.now += 10
+        return 0.0, 0.0
+
+    def slowly(state):
+        saves.append(len(state["history"]))
+        clock.now += 2  # so that the next is 20 later, or more
+
+    monkeypatch.setattr(training, "evaluate", evaluated)
+    schedule = replace(SCHEDULE, epochs=8)
+    run(network(), schedule=schedule, save=slowly)
+    assert saves == [1, 4, 7, 8]  # more than 20 seconds apart, and the last epoch's
+
+
 def test_a_loss_that_is_no_number_stops_the_run():
     schedule = Schedule(epochs=3, lr=1e30, batch=8)
     with pytest.raises(Diverged, match=r"in epoch \d: lower the learning rate"):

@@ -249,9 +249,10 @@ def _fits(
     values: Sequence[Tensor], wanted: list[list[int]], *, free_zero: bool
 ) -> tuple[list[list[_Fit]], list[_Sketch]]:
     """For each layer the best codebook of every number wanted (ascending), and its sketch."""
-    # numpy sorts a layer on one thread, and several on several
+    # numpy sorts a layer on one thread, and several on several; a GPU sorts one after the other
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        ordered = list(pool.map(_ordered, values, range(len(values))))
+        on_cpu = all(v.device.type == "cpu" for v in values)
+        ordered = list((pool.map if on_cpu else map)(_ordered, values, range(len(values))))
     sketches, moments = _sketch(ordered, wanted, free_zero=free_zero)
     solved = _solve(sketches, wanted, free_zero=free_zero)
 
