@@ -1,20 +1,20 @@
 """ImageNet networks with the weights that the papers started from: ``load(name)``.
 
-========================= ============================================= ==============
-network                   weights                                       pixels
-========================= ============================================= ==============
-``alexnet``               torchvision's ``IMAGENET1K_V1``               ImageNet's
-``resnet18-imagenet``     torchvision's ``IMAGENET1K_V1``               ImageNet's
-``resnet50-imagenet``     torchvision's ``IMAGENET1K_V1``               ImageNet's
-``mobilenetv2``           torchvision's ``IMAGENET1K_V1``               ImageNet's
-``mnasnet``               torchvision's ``IMAGENET1K_V1``               ImageNet's
-``mobilenetv1``           ``imagenet_pretrained_mbnet.pt`` of the ADMM  from −1 to 1
+========================= ============================================= =========== ==============
+network                   weights                                       top-1 in %  pixels
+========================= ============================================= =========== ==============
+``alexnet``               torchvision's ``IMAGENET1K_V1``               56.52       ImageNet's
+``resnet18-imagenet``     torchvision's ``IMAGENET1K_V1``               69.76       ImageNet's
+``resnet50-imagenet``     torchvision's ``IMAGENET1K_V1``               76.13       ImageNet's
+``mobilenetv2``           torchvision's ``IMAGENET1K_V1``               71.88       ImageNet's
+``mnasnet``               torchvision's ``IMAGENET1K_V1``               73.46       ImageNet's
+``mobilenetv1``           ``imagenet_pretrained_mbnet.pt`` of the ADMM  70.9        from −1 to 1
                           paper's first author, Google's in PyTorch
-``proxylessnas-mobile``   ``proxyless_mobile.pth`` of its authors       ImageNet's
-========================= ============================================= ==============
+``proxylessnas-mobile``   ``proxyless_mobile.pth`` of its authors       74.59       ImageNet's
+========================= ============================================= =========== ==============
 
-How pixels must be normalised is in ``STATISTICS``, what the networks reach in ``TOP_1``; the
-classes are in ImageNet's usual order, of the folders' names.
+The accuracies are those that torchvision and the ADMM paper state. How pixels must be normalised is
+in ``STATISTICS``; the classes are in ImageNet's usual order, of the folders' names.
 """
 
 import contextlib
@@ -76,7 +76,7 @@ AUTHORS = {
 
 NAMES = (*TORCHVISION, *AUTHORS)
 
-#: Top-1 accuracy in %, as torchvision and the ADMM paper state it.
+#: Top-1 accuracy in %, as published.
 TOP_1 = {
     "alexnet": 56.52,
     "resnet18-imagenet": 69.76,
