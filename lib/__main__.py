@@ -5,6 +5,7 @@ them in :mod:`lib.compress_command`.
 """
 
 import argparse
+import functools
 import json
 import sys
 import time
@@ -100,6 +101,7 @@ def _run(options: argparse.Namespace) -> int:
         device=options.device,
         threads=options.threads,
         deadline=time.monotonic() + limit if limit else float("inf"),
+        say=functools.partial(print, flush=True),
     )
     for id, error in outcomes:
         if isinstance(error, OutOfTime):

@@ -2,7 +2,7 @@
 
 import math
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 
 from lib import distributed, runs
@@ -19,14 +19,16 @@ def run_all(
     device: str = "auto",
     threads: int = runs.CPU_THREADS,
     deadline: float = math.inf,
+    say: Callable[[str], None] | None = None,
 ) -> Iterator[tuple[str, Exception | None]]:
     """Gets every task, earlier ones first; yields (run id, None or what went wrong) as they end.
 
-    With ``jobs`` of one it trains here, with a progress bar. A task is handed out when what it
-    needs is done (needs that are not in ``tasks`` are trained by the task itself). A task whose
-    need failed fails too, when it tries to get it.
+    With ``jobs`` of one it trains here, with a progress bar. ``say`` is given one line at the start
+    of each training, in the process that trains. A task is handed out when what it needs is done
+    (needs that are not in ``tasks`` are trained by the task itself). A task whose need failed fails
+    too, when it tries to get it.
     """
-    options = {"device": device, "threads": threads, "deadline": deadline}
+    options = {"device": device, "threads": threads, "deadline": deadline, "say": say}
     if jobs == 1:
         for experiment, seed in tasks:
             yield experiment.id(seed), _attempt(experiment, seed, options)

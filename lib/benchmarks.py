@@ -1,13 +1,12 @@
 """Tables of the benchmark notebooks: where they are kept, and which no GPU has measured yet."""
 
 import os
-import platform
 from pathlib import Path
 
 import pandas as pd
 import torch
 
-from lib import paths
+from lib import arithmetic, paths
 
 #: Notebook → the data set that its full measurement takes, and the last table that it saves.
 FULL = {
@@ -20,7 +19,7 @@ def machine(device: str, *, threads: int) -> dict[str, str | int]:
     """What seconds belong to: the device's name, and the columns that every table ends with."""
     return {
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu",
-        "cpu": _cpu(),
+        "cpu": arithmetic.processor(),
         "cores": os.cpu_count() or 0,
         "threads": threads,
         "torch": torch.__version__,
@@ -55,10 +54,3 @@ def missing_on_gpu() -> list[str]:
 
 def _folder(dataset: str) -> Path:
     return paths.results(dataset) / "benchmarks"
-
-
-def _cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    named = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()

@@ -14,7 +14,8 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -26,8 +27,9 @@ import pandas as pd
 import torch
 from filelock import FileLock
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
-from lib import archive, atomic, budget, data, distributed, networks, paths, weights
+from lib import archive, arithmetic, atomic, budget, data, distributed, networks, paths, weights
 from lib.checkpoints import Checkpoint
 from lib.data import Dataset
 from lib.experiments import Experiment, Stage, specification
@@ -48,6 +50,9 @@ MOST_BYTES = 5_000_000
 #: Threads of a run on a CPU, unless another number is asked for; part of what makes it repeat.
 CPU_THREADS = 1
 
+
+#: Stands for what a checkpoint does not hold that was written before it was kept.
+NOT_RECORDED = "not recorded"
 
 #: What reading a torn or forged result.json raises.
 BROKEN = (OSError, LookupError, TypeError, AttributeError, UnicodeError, json.JSONDecodeError)
@@ -109,6 +114,20 @@ class Run:
         state, model = self.state(), self.dense_model()
         rebuild(model, state).load_state_dict(state)
         return model.eval()
+
+    @property
+    def computed_in(self) -> str:
+        """``float32``, ``bfloat16``, or both where it was resumed on another kind of machine.
+
+        A run older than this record computed in what its schedules ask for.
+        """
+        if "trained_by" in self.result:
+            trained = [one["computed_in"] for one in self.result["trained_by"]]
+            kinds = [kind for one in trained for kind in one.split(" and ")]
+        else:
+            stages = self.experiment["stages"]
+            kinds = [stage["schedule"].get("precision", "float32") for stage in stages]
+        return " and ".join(dict.fromkeys(kinds)) or "float32"
 
     @property
     def architecture(self) -> dict[str, str | int]:
@@ -175,7 +194,8 @@ def finished(dataset: str) -> list[Run]:
 def status(experiment: Experiment, seed: int) -> str:
     """``done``, ``damaged``, ``partial`` (a checkpoint is there), ``stale`` or ``missing``.
 
-    A stale run is one of the same name whose fields or recipe have changed since.
+    A stale run is there by another recipe, its own or that of one it starts from; all else is the
+    same. Another experiment's run is never taken for it, whatever its slug.
     """
     folder = folder_of(experiment, seed)
     if present(folder):
@@ -186,8 +206,28 @@ def status(experiment: Experiment, seed: int) -> str:
         return "done"
     if Checkpoint(experiment.id(seed)).exists():
         return "partial"
-    older = folder.parent.glob(f"{experiment.slug}-{'[0-9a-f]' * 8}-s{seed}")
-    return "stale" if any(map(present, older)) else "missing"
+    others = folder.parent.glob(f"{experiment.slug}-{'[0-9a-f]' * 8}-s{seed}")
+    mine = _without_recipes(specification(experiment))
+    same = (_without_recipes(_specification_in(other)) == mine for other in others)
+    return "stale" if any(same) else "missing"
+
+
+def _specification_in(folder: Path) -> object:
+    """What a run folder says its experiment was; ``None`` where it says nothing."""
+    try:
+        return json.loads((folder / "experiment.json").read_text())
+    except BROKEN:
+        return None
+
+
+def _without_recipes(specification: object) -> object:
+    """An experiment's fields as JSON has them, and those of its starts, without any recipe."""
+    if isinstance(specification, dict):
+        kept = {k: v for k, v in specification.items() if k not in ("recipe", "slug")}
+        return {key: _without_recipes(value) for key, value in kept.items()}
+    if isinstance(specification, (list, tuple)):
+        return [_without_recipes(value) for value in specification]
+    return specification
 
 
 def needs(experiment: Experiment) -> list[Experiment]:
@@ -205,6 +245,7 @@ def get(
     deadline: float = math.inf,
     quiet: bool = False,
     with_weights: bool = False,
+    say: Callable[[str], None] | None = None,
 ) -> Run:
     """The finished run; trained first, its parent and control before it, where it is missing.
 
@@ -216,6 +257,9 @@ def get(
     its checkpoint. Two callers that want the same run train it once: the second waits. Of several
     processes that train together (:mod:`lib.distributed`) all call, and process 0 writes.
 
+    ``say`` is given one line at the start of each training: what it computes in, on which
+    processor. Without it the line is shown above the progress bar, where there is one.
+
     Raises ``ValueError`` for a device that is not there, ``lib.training.OutOfTime`` at the
     ``deadline`` (of ``time.monotonic()``), ``Damaged``, ``Diverged`` and ``DataUnavailable``.
     """
@@ -223,7 +267,13 @@ def get(
     if distributed.agree(lambda: _ready(folder, with_weights)):
         return read(folder)
     place = _device(device)
-    options = {"device": device, "threads": threads, "deadline": deadline, "quiet": quiet}
+    options = {
+        "device": device,
+        "threads": threads,
+        "deadline": deadline,
+        "quiet": quiet,
+        "say": say,
+    }
     before = {
         other.name: get(other, seed, with_weights=other != experiment.control, **options)
         for other in needs(experiment)
@@ -232,7 +282,7 @@ def get(
     checkpoint.file.parent.mkdir(parents=True, exist_ok=True)
     with distributed.held(FileLock(checkpoint.lock)), _threads(threads):
         if not distributed.agree(lambda: _ready(folder, with_weights)):
-            _train(experiment, seed, before, checkpoint, place, threads, deadline, quiet)
+            _train(experiment, seed, before, checkpoint, place, threads, deadline, quiet, say)
     return read(folder)
 
 
@@ -240,7 +290,7 @@ def _ready(folder: Path, with_weights: bool) -> bool:
     return present(folder) and (not with_weights or read(folder).weights.exists())
 
 
-def _train(experiment, seed, before, checkpoint, device, threads, deadline, quiet) -> None:
+def _train(experiment, seed, before, checkpoint, device, threads, deadline, quiet, say) -> None:
     """Trains every stage, resuming from the checkpoint, and writes the run folder."""
     with distributed.in_turn():
         dataset = dataset_of(experiment.dataset, experiment.network, experiment.held_out, device)
@@ -259,6 +309,11 @@ def _train(experiment, seed, before, checkpoint, device, threads, deadline, quie
     if saved["loop"] and "model" in saved["loop"]:  # a search's has none
         rebuild(model, saved["loop"]["model"])  # stages before may have made it smaller
     rows = saved["rows"]
+    here = _here(experiment, device)
+    trained_by = _and_then(_trained_by(experiment, saved), here)
+    if distributed.rank() == 0 and (say or not quiet):
+        line = "{computed_in} on {processor}, {instructions}".format(**here)
+        (say or functools.partial(tqdm.write, file=sys.stderr))(f"{experiment.id(seed)}: {line}")
     for number, stage in enumerate(experiment.stages):
         if number < saved["stage"]:
             continue
@@ -274,14 +329,14 @@ def _train(experiment, seed, before, checkpoint, device, threads, deadline, quie
             seed=seed,
             stage=number,
             resume=saved["loop"] if number == saved["stage"] else None,
-            save=functools.partial(_save, checkpoint, number, rows),
+            save=functools.partial(_save, checkpoint, number, rows, trained_by),
             deadline=deadline,
             trace=experiment.trace,
             description=experiment.id(seed),
             quiet=quiet or distributed.rank() > 0,
         )
         rows = rows + [{"stage": number} | row for row in history]
-    _write(experiment, seed, before, model, dataset, rows, device, threads)
+    _write(experiment, seed, before, model, dataset, rows, device, threads, trained_by)
     if distributed.rank() == 0:
         checkpoint.delete()
 
@@ -316,12 +371,43 @@ def _take_zeros(model: nn.Module, like: Run) -> None:
         weight.mul_((other[name] != 0).to(weight))
 
 
-def _save(checkpoint: Checkpoint, stage: int, rows: list, loop: dict) -> None:
+def _save(checkpoint: Checkpoint, stage: int, rows: list, trained_by: list, loop: dict) -> None:
     if distributed.rank() == 0:
-        checkpoint.save({"stage": stage, "rows": rows, "loop": loop})
+        checkpoint.save({"stage": stage, "rows": rows, "trained_by": trained_by, "loop": loop})
 
 
-def _write(experiment, seed, before, model, dataset, rows, device, threads) -> None:
+def _here(experiment: Experiment, device: torch.device) -> dict[str, str | None]:
+    """What trains from here on: the commit, what it computes in, instructions and processor."""
+    asked = dict.fromkeys(stage.schedule.precision for stage in experiment.stages)
+    kinds = dict.fromkeys(arithmetic.dtype(precision, device) for precision in asked)
+    names = [str(kind).removeprefix("torch.") for kind in kinds]
+    return {
+        "commit": _commit(),
+        "computed_in": " and ".join(names) or "float32",
+        **arithmetic.machine(device),
+    }
+
+
+def _trained_by(experiment: Experiment, saved: dict) -> list[dict]:
+    """What has trained so far, by a checkpoint's own account.
+
+    One written before this was kept says nothing of the machine or the commit; what it computed in
+    is known, since the code of then computed in what the schedule asked for, on every device.
+    """
+    if "trained_by" in saved:
+        return saved["trained_by"]
+    if saved["loop"] is None:
+        return []
+    asked = " and ".join(dict.fromkeys(stage.schedule.precision for stage in experiment.stages))
+    keys = ("commit", "processor", "instructions")
+    return [{"computed_in": asked, **dict.fromkeys(keys, NOT_RECORDED)}]
+
+
+def _and_then(before: list[dict], here: dict) -> list[dict]:
+    return before if before[-1:] == [here] else [*before, here]
+
+
+def _write(experiment, seed, before, model, dataset, rows, device, threads, trained_by) -> None:
     """The run folder, whole or not at all. All processes evaluate, process 0 writes."""
     control = before.get(experiment.control.name) if experiment.control else None
     parent = before.get(experiment.parent.name) if experiment.parent else None
@@ -371,6 +457,7 @@ def _write(experiment, seed, before, model, dataset, rows, device, threads) -> N
             "numpy": np.__version__,
         },
         "commit": _commit(),
+        "trained_by": trained_by,  # one after the other, where the run was resumed elsewhere
         "code_hash": code_hash(),
         "data_fingerprint": dataset.fingerprint,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm.auto import tqdm
 
-from lib import distributed
+from lib import arithmetic, distributed
 from lib.augmentation import draw
 from lib.cuda_graph import CudaGraph
 from lib.data import Dataset, Split, Streamed
@@ -58,8 +58,9 @@ class Schedule:
     all processes together. ``weight_decay`` acts on tensors of two or more dimensions: weights, not
     biases or normalisation. ``clip`` is the largest norm of the whole gradient, beyond which it is
     scaled down; ``None`` for no limit. ``precision`` is what forward and backward passes compute
-    in, ``float32`` or ``bfloat16`` (autocast; the weights, the optimizer and every evaluation stay
-    in float32). ``crop`` pads images by so many pixels and cuts them to their size at random;
+    in: ``float32``, or ``bfloat16`` where the device has instructions for it and float32 elsewhere
+    (:mod:`lib.arithmetic`; the weights, the optimizer and every evaluation stay in float32).
+    ``crop`` pads images by so many pixels and cuts them to their size at random;
     ``flip`` mirrors every other one, at random. Raises ``ValueError`` for another precision, a
     limit that is not positive, and a negative ``crop``.
     """
@@ -76,7 +77,7 @@ class Schedule:
     flip: bool = False
 
     def __post_init__(self):
-        if self.precision not in ("float32", "bfloat16"):
+        if self.precision not in arithmetic.PRECISIONS:
             raise ValueError(f"precision = {self.precision!r} must be float32 or bfloat16")
         if self.clip is not None and not self.clip > 0:
             raise ValueError(f"clip = {self.clip} must be positive, or None for no limit")
@@ -132,12 +133,13 @@ def train(
         disable=quiet,
         dynamic_ncols=True,
     )
-    saved, writing, longest = time.monotonic(), 0.0, 0.0
+    saved, writing, longest, unsaved = time.monotonic(), 0.0, 0.0, False
     with bar:
         while loop.epoch < schedule.epochs and not method.done:
             began = time.monotonic()
             if distributed.agree(lambda late=began + 1.2 * longest > deadline: late):
-                save(loop.state_dict())
+                if unsaved:
+                    save(loop.state_dict())
                 raise OutOfTime(f"stopped after {loop.epoch} of {schedule.epochs} epochs")
             row = loop.run_epoch(bar)
             row["test_loss"], row["test_accuracy"] = evaluate(loop.network, dataset, dataset.test)
@@ -145,11 +147,11 @@ def train(
                 row |= _trace(model, dataset, method)
             loop.history.append(row | method.metrics())
             bar.set_postfix(loss=f"{row['train_loss']:.4f}", accuracy=f"{row['test_accuracy']:.2%}")
-            now = time.monotonic()
+            now, unsaved = time.monotonic(), True
             ended = loop.epoch == schedule.epochs or method.done
             if now - saved > CHECKPOINT_SECONDS * max(1, 10 * writing) or ended:
                 save(loop.state_dict())
-                saved = time.monotonic()
+                saved, unsaved = time.monotonic(), False
                 writing = saved - now
             longest = max(longest, time.monotonic() - began)
     if method.finish():
@@ -241,6 +243,7 @@ class _Loop:
         self.steps = math.ceil(len(dataset.train) / schedule.batch)
         self._refuse_empty_shares()
         self.device = dataset.train.labels.device
+        self.dtype = arithmetic.dtype(schedule.precision, self.device)
         self.rates = schedule.rates(self.steps).to(self.device)
         self.lr = torch.zeros((), device=self.device)
         self.weight = 1.0  # of this process's share of a step
@@ -320,8 +323,8 @@ class _Loop:
         """One optimizer step on what the split gives for it; nothing here waits for the device."""
         images, labels = self.dataset.train.take(*inputs, padding=self.schedule.crop)
         images = self.dataset.normalise(images)
-        half = self.schedule.precision == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+        half = self.dtype != torch.float32
+        with torch.autocast(self.device.type, self.dtype, enabled=half):
             logits = self.parallel(images)
             loss = functional.cross_entropy(logits, labels)
         share = loss if self.weight == 1 else self.weight * loss

@@ -30,8 +30,8 @@ def test_one_after_the_other_and_past_a_failure(tiny, monkeypatch):
 
     monkeypatch.setattr(runs, "get", get)
     tasks = [(tiny, 0), (tiny, 1), (tiny.parent, 0)]
-    outcomes = list(batch.run_all(tasks, device="cpu", threads=3, deadline=7.0))
-    options = {"device": "cpu", "threads": 3, "deadline": 7.0}
+    options = {"device": "cpu", "threads": 3, "deadline": 7.0, "say": print}
+    outcomes = list(batch.run_all(tasks, **options))
     assert seen == [(e.slug, seed, options) for e, seed in tasks]
     assert [id for id, _ in outcomes] == [e.id(seed) for e, seed in tasks]
     assert [str(error) for _, error in outcomes] == ["None", "the loss was nan", "None"]
@@ -72,4 +72,4 @@ def test_a_deadline_that_has_passed_is_everyones(results, tiny):
     tasks = [(tiny.parent, 0), (tiny.parent, 1)]
     outcomes = list(batch.run_all(tasks, deadline=-math.inf, **OPTIONS))
     assert [type(error).__name__ for _, error in outcomes] == ["OutOfTime", "OutOfTime"]
-    assert [runs.status(*task) for task in tasks] == ["partial", "partial"]
+    assert [runs.status(*task) for task in tasks] == ["missing", "missing"]

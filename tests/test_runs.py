@@ -376,6 +376,10 @@ def test_status(trained, tiny):
     assert runs.status(raised, 0) == "stale"
     assert runs.status(raised, 1) == "missing"
     assert runs.status(replace(tiny, slug="tiny", recipe=2), 0) == "missing"  # a prefix is not it
+    # of a parent by another recipe too, but not what another experiment of that name has left
+    parent = replace(tiny.parent, recipe=2)
+    assert runs.status(replace(tiny, parent=parent), 0) == "stale"
+    assert runs.status(replace(tiny, budget=tiny.budget + 1), 0) == "missing"
     checkpoint = Checkpoint(raised.id(0))
     checkpoint.file.parent.mkdir()
     checkpoint.save({})
@@ -438,6 +442,78 @@ def test_no_good_checkpoint_is_an_error(interrupted, slow):
     with pytest.raises(ValueError, match=r"damaged: delete to start this run again"):
         runs.get(slow, 0, **OPTIONS)
     assert not runs.folder_of(slow, 0).exists()
+
+
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """Pretends that what follows runs on another machine, from another commit."""
+
+    def move(processor, has_bfloat16):
+        there = {"processor": processor, "instructions": "some"}
+        monkeypatch.setattr(runs.arithmetic, "machine", lambda device: there)
+        monkeypatch.setattr(runs.arithmetic, "has_bfloat16", lambda kind: has_bfloat16)
+        monkeypatch.setattr(runs, "_commit", lambda: f"commit of {processor}")
+
+    return move
+
+
+def moved(tmp_path, monkeypatch, clock, elsewhere, old=None):
+    """A run of three epochs in bfloat16, stopped after one, ended where there is none."""
+    monkeypatch.setenv("WORKBOOK_RESULTS", str(tmp_path))
+    schedule = Schedule(epochs=3, lr=0.05, batch=256, precision="bfloat16")
+    stage = Stage(method="sgd", schedule=schedule)
+    experiment = Experiment(slug="moved", dataset="digits", network="lenet300", stages=(stage,))
+    elsewhere("first", True)
+    clock()
+    with pytest.raises(OutOfTime):
+        runs.get(experiment, 0, deadline=10, **OPTIONS)
+    if old:
+        old(Checkpoint(experiment.id(0)))
+    elsewhere("second", False)
+    clock()
+    lines = []
+    return runs.get(experiment, 0, say=lines.append, **OPTIONS), lines
+
+
+def test_a_run_names_what_trained_it_and_says_so(tmp_path, monkeypatch, clock, elsewhere):
+    run, lines = moved(tmp_path, monkeypatch, clock, elsewhere)
+    first, second = run.result["trained_by"]
+    assert first == {
+        "commit": "commit of first",
+        "computed_in": "bfloat16",
+        "processor": "first",
+        "instructions": "some",
+    }
+    assert (second["commit"], second["computed_in"]) == ("commit of second", "float32")
+    assert run.computed_in == "bfloat16 and float32"
+    assert run.result["commit"] == "commit of second"
+    (line,) = lines
+    assert line == f"{run.id}: float32 on second, some"
+
+
+def test_a_checkpoint_that_does_not_say_goes_on_and_is_not_recorded(
+    tmp_path, monkeypatch, clock, elsewhere
+):
+    def older(checkpoint):
+        state = checkpoint.load()
+        del state["trained_by"]
+        checkpoint.save(state)
+
+    run, _ = moved(tmp_path, monkeypatch, clock, elsewhere, older)
+    first, second = run.result["trained_by"]
+    assert first == {
+        "commit": "not recorded",
+        "computed_in": "bfloat16",  # on every machine, then
+        "processor": "not recorded",
+        "instructions": "not recorded",
+    }
+    assert second["processor"] == "second"
+    assert run.history["epoch"].tolist() == [1, 2, 3]
+
+
+def test_what_a_run_older_than_the_record_computed_in_is_known(trained):
+    result = {key: value for key, value in trained.result.items() if key != "trained_by"}
+    assert replace(trained, result=result).computed_in == "float32"
 
 
 def test_two_stages_are_recorded_one_after_the_other(results, tiny):
