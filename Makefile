@@ -36,6 +36,7 @@ help:
 # fails, the others are kept.
 reproduce: $(READY)
 	@echo "Reproducing on $(DATASET)"
+	@$(PY) -m lib calibrate --once > /dev/null
 	@gpus=$(GPUS); XDG_CACHE_HOME="$(CURDIR)/.venv/home/cache" \
 	    $(PY) -m snakemake --cores $(CORES) --resources quarter=$$((4 * gpus)) \
 	    --config dataset=$(DATASET) gpus=$$gpus --keep-going --keep-incomplete --rerun-incomplete \

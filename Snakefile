@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from snakemake.logging import logger
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from lib import paths
+from lib import calibration, paths
 
 DATASET = config.get("dataset", "digits")
 GPUS = int(config.get("gpus", 0))  # of this machine; on a cluster 1, or 0 to train on CPUs
@@ -242,6 +242,8 @@ if workflow.is_main_process:
     time = f"{total / 3600:,.0f} hours" if total > 7200 else f"{math.ceil(total / 60)} minutes"
     say(f"{DATASET}: {', '.join(f'{n} runs {status}' for status, n in counts.items())}")
     say(f"To train: about {time} of one {'GPU' if GPUS else 'CPU core'}")
+    if MISSING and not GPUS:
+        say(calibration.described())
     say(f"Executed notebooks go to {BOOKS}/")
 
 

@@ -1,4 +1,4 @@
-"""The command line: ``python -m lib list | run | fetch | export | merge | verify | readme | …``.
+"""The command line: ``python -m lib list | run | fetch | export | merge | verify | publish | …``.
 
 The commands about files of compressed networks are in :mod:`lib.file_commands`, the one that makes
 them in :mod:`lib.compress_command`.
@@ -15,7 +15,9 @@ from itertools import chain
 from pathlib import Path
 
 from lib import (
+    arithmetic,
     batch,
+    calibration,
     compress_command,
     data,
     distributed,
@@ -55,6 +57,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def list_runs(options: argparse.Namespace) -> int:
     """The catalogue with each run's status."""
+    if not options.json and not calibration.known():
+        print("measuring how fast this machine trains, once, some seconds", file=sys.stderr)
+        calibration.measure()
     rows = [
         _row(entry, seed)
         for entry in _entries(_datasets(options.dataset))
@@ -73,8 +78,20 @@ def list_runs(options: argparse.Namespace) -> int:
         )
     done = sum(row["status"] == "done" for row in rows)
     print(f"{done} of {len(rows)} done; times are estimates, on one CPU thread and on one GPU")
+    print(calibration.described())
+    found, here = calibration.known(), arithmetic.machine("cpu")
+    if found and any(found[key] != value for key, value in here.items()):
+        print("this is another machine: python -m lib calibrate measures it")
     for command in missing_on_gpu():
         print(f"not measured on a GPU: {command}")
+    return 0
+
+
+def calibrate(options: argparse.Namespace) -> int:
+    """Measures how fast this machine trains, which the times of list and of the batch go by."""
+    if not (options.once and calibration.known()):
+        calibration.measure()
+    print(calibration.described())
     return 0
 
 
@@ -182,13 +199,18 @@ def verify_runs(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def write_readme(options: argparse.Namespace) -> int:
-    """Writes the README's numbers, and results' tables and figures, anew from the run folders."""
-    from lib import readme  # it draws, which no other command waits for
+def publish_results(options: argparse.Namespace) -> int:
+    """Writes the README's numbers, and results' tables and figures, anew from the finished runs."""
+    from lib import publish  # it draws, which no other command waits for
 
-    text = readme.README.read_text()
-    readme.README.write_text(readme.render(text))
-    readme.draw()
+    if options.measured:
+        for file in publish.take_measured(options.measured):
+            print(f"measured    {file.name}")
+    found = publish.publish()
+    for file in found["others"]:
+        print(f"not written by this command: {file}")
+    for folder in found["uncommitted"]:
+        print(f"shown but not committed yet: {folder.name}")
     return 0
 
 
@@ -246,6 +268,9 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_argument("--dataset", choices=datasets, help="default: every real data set")
     listing.add_argument("--json", action="store_true", help="for programs")
 
+    calibrating = command("calibrate", calibrate)
+    calibrating.add_argument("--once", action="store_true", help="not where it was done before")
+
     running = command("run", run)
     running.add_argument("names", nargs="*", metavar="NAME", help="a run's id, or an experiment")
     running.add_argument("--missing", action="store_true", help="all that is not done, in order")
@@ -271,7 +296,13 @@ def _parser() -> argparse.ArgumentParser:
     verifying.add_argument("names", nargs="*", metavar="NAME", help="default: all that are there")
     verifying.add_argument("--dataset", choices=datasets, default="mnist")
 
-    command("readme", write_readme)
+    publishing = command("publish", publish_results)
+    publishing.add_argument(
+        "--measured",
+        type=Path,
+        metavar="FOLDER",
+        help="first take over the times that a benchmark notebook saved there",
+    )
     file_commands.add(command)
     compress_command.add(command)
     return parser

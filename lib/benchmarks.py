@@ -1,4 +1,8 @@
-"""Tables of the benchmark notebooks: where they are kept, and which no GPU has measured yet."""
+"""Tables of the benchmark notebooks: the published ones, and which no GPU has measured yet.
+
+A notebook saves what it measures in its own folder; ``python -m lib publish --measured FOLDER``
+takes it over from there.
+"""
 
 import os
 from pathlib import Path
@@ -24,16 +28,6 @@ def machine(device: str, *, threads: int) -> dict[str, str | int]:
         "threads": threads,
         "torch": torch.__version__,
     }
-
-
-def save(table: pd.DataFrame, name: str, *, dataset: str, device: str, threads: int) -> None:
-    """A full measurement, beside the data set's other results, with what it ran on."""
-    folder = _folder(dataset)
-    folder.mkdir(parents=True, exist_ok=True)
-    kind = device.split(":")[0]
-    table.assign(**machine(device, threads=threads)).to_csv(
-        folder / f"{name}-{kind}.csv", index=False
-    )
 
 
 def committed(name: str) -> pd.DataFrame:

@@ -1,14 +1,29 @@
-"""What every notebook begins with: parameters checked, seeds set, versions shown, figures saved."""
+"""What every notebook begins with: parameters checked, seeds set, versions shown, results saved.
+
+What a notebook saves goes into a folder named for its data set and its parameters, which git
+ignores: exploring never touches what is published (``python -m lib publish`` writes that), and the
+runs of a sweep never overwrite each other.
+"""
 
 import ast
+import hashlib
 import itertools
 import platform
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import matplotlib.pyplot as plt
+import pandas as pd
 import torch
+from matplotlib.figure import Figure
 
-from lib import plots
+from lib import paths, plots, report
+
+#: File systems take names of 255 bytes; a longer list of parameters is cut, and digested.
+LONGEST_NAME = 200
+
+_folder: Path | None = None  # of this kernel's notebook, from ``begin`` on
 
 
 def begin(
@@ -17,14 +32,17 @@ def begin(
     """Checks what papermill injected, seeds PyTorch, sets the plotting style; returns versions.
 
     ``datasets`` are those that the notebook is about, every known one where it is not given; the
-    batch reads the same names in its metadata.
+    batch reads the same names in its metadata. The second line of what is returned is the folder
+    that :func:`save` writes into.
 
     Raises ``ValueError`` where papermill passed a parameter that the notebook does not declare
     (papermill itself only warns), where the device is not there, or the data set is another.
     """
+    global _folder
     from lib.data import NAMES
 
-    refuse_undeclared(_cells())
+    cells, variables = _kernel()
+    refuse_undeclared(cells)
     datasets = NAMES if datasets is None else datasets
     if dataset not in datasets:
         raise ValueError(
@@ -34,7 +52,49 @@ def begin(
         raise ValueError(f"device = {device!r} but no GPU is visible: use 'auto' or 'cpu'")
     torch.manual_seed(seed)
     plt.style.use(plots.STYLE)
-    return f"Python {platform.python_version()}, torch {torch.__version__}, data set {dataset}"
+    parameters = {name: variables[name] for name in declared(cells) if name in variables}
+    _folder = paths.notebooks(dataset) / folder_name(parameters)
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}, data set {dataset}"
+    return f"{versions}\nfigures and tables are saved in {_shown(_folder)}"
+
+
+def save(made: Figure | pd.DataFrame, name: str) -> None:
+    """Writes a figure as ``name``.png and ``name``.svg, a table as ``name``.csv.
+
+    Into the folder of this notebook's data set and parameters. Raises ``ValueError`` before
+    :func:`begin`.
+    """
+    if _folder is None:
+        raise ValueError("call notebook.begin(dataset=...) first: it names the folder to save in")
+    writer = plots.save if isinstance(made, Figure) else report.save
+    writer(made, name, _folder)
+
+
+def declared(cells: Sequence[str]) -> list[str]:
+    """The parameters of the cell that declares them, with types: the last run that has a data set.
+
+    Empty where there is none.
+    """
+    for source in reversed(cells):
+        try:
+            body = ast.parse(source).body
+        except SyntaxError:  # a magic
+            continue
+        names = [node.target.id for node in body if isinstance(node, ast.AnnAssign)]
+        if "dataset" in names and len(names) == len(body):
+            return names
+    return []
+
+
+def folder_name(parameters: Mapping[str, object]) -> str:
+    """``epochs=20,rate=200``: every parameter but the data set, in the order of declaration."""
+    said = [f"{name}={value}" for name, value in parameters.items() if name != "dataset"]
+    whole = ",".join(said) or "no-parameters"
+    name = re.sub(r"[^\w.,=+-]", "_", whole, flags=re.ASCII)
+    if name == whole and len(name) <= LONGEST_NAME:
+        return name
+    # what was replaced or cut still tells folders apart
+    return f"{name[: LONGEST_NAME - 9]}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
 
 
 def refuse_undeclared(cells: list[str]) -> None:
@@ -60,9 +120,16 @@ def _assigned(source: str) -> set[str]:
     return {target.id for target in targets if isinstance(target, ast.Name)}
 
 
-def _cells() -> list[str]:
-    """The sources of the cells run so far."""
+def _kernel() -> tuple[list[str], Mapping[str, object]]:
+    """The sources of the cells run so far, and the kernel's variables."""
     from IPython import get_ipython
 
     shell = get_ipython()
-    return [] if shell is None else [source.strip() for source in shell.user_ns["In"]]
+    if shell is None:
+        return [], {}
+    return [source.strip() for source in shell.user_ns["In"]], shell.user_ns
+
+
+def _shown(folder: Path) -> Path:
+    """As a reader writes it: from the project's root, where it lies in it."""
+    return folder.relative_to(paths.ROOT) if folder.is_relative_to(paths.ROOT) else folder

@@ -31,6 +31,12 @@ def runs(dataset: str) -> Path:
     return results(dataset) / "runs"
 
 
+def notebooks(dataset: str) -> Path:
+    """The folder of executed notebooks and what they save, which git ignores."""
+    folder = results(dataset) / "notebooks"
+    return folder if dataset in APART else folder / dataset
+
+
 def checkpoints() -> Path:
     """The folder of checkpoints and locks, which only unfinished runs need."""
     return Path(os.environ.get("WORKBOOK_RESULTS", ROOT / "results")) / "checkpoints"

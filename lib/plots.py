@@ -1,5 +1,6 @@
 """The figures, drawn from run folders' tables; each returns a figure that is ready for print."""
 
+import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from lib import paths
+from lib import atomic
 
 #: The style sheet of every figure.
 STYLE = Path(__file__).parent / "workbook.mplstyle"
@@ -20,13 +21,14 @@ STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 MARKERS = "os^vDP*X"
 
 
-def save(figure: Figure, name: str, *, dataset: str) -> None:
-    """Writes ``name``.png and ``name``.svg into the data set's figures."""
-    folder = paths.results(dataset) / "figures"
+def save(figure: Figure, name: str, folder: Path) -> None:
+    """Writes ``name``.png and ``name``.svg into ``folder``, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     for kind in ("png", "svg"):
         metadata = {"Date": None} if kind == "svg" else {"Software": None}
-        figure.savefig(folder / f"{name}.{kind}", metadata=metadata)
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format=kind, metadata=metadata)
+        atomic.write(folder / f"{name}.{kind}", drawn.getvalue())
 
 
 def images(rows: Mapping[str, ArrayLike], *, title: str, signed: bool = False) -> Figure:

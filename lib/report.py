@@ -1,11 +1,12 @@
 """Run folders in, tables out: the papers' numbers beside ours, drops paired seed by seed."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from lib import archive, budget, data, experiments, paths, runs
+from lib import archive, atomic, budget, data, experiments, paths, runs
 from lib.experiments import Experiment
 from lib.runs import Run
 
@@ -31,17 +32,38 @@ def reported(name: str) -> pd.DataFrame:
     return pd.read_csv(paths.REPORTED / f"{name}.csv")
 
 
-def save(table: pd.DataFrame, name: str, *, dataset: str) -> None:
-    """Writes ``name``.csv into the data set's tables."""
-    folder = paths.results(dataset) / "tables"
+def save(table: pd.DataFrame, name: str, folder: Path) -> None:
+    """Writes ``name``.csv into ``folder``, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    table.to_csv(folder / f"{name}.csv", index=False)
+    atomic.write(folder / f"{name}.csv", table.to_csv(index=False).encode())
 
 
 def finished(experiment: Experiment, *, most: int = 100) -> list[Run]:
     """The finished runs of an experiment, seed by seed; nothing is trained."""
     found = (runs.folder_of(experiment, seed) for seed in range(most))
     return [runs.read(folder) for folder in found if runs.present(folder)]
+
+
+def computed_in(found: Sequence[Run]) -> str:
+    """What some runs computed in: ``float32``, ``bfloat16``, or both."""
+    return " and ".join(
+        dict.fromkeys(kind for run in found for kind in run.computed_in.split(" and "))
+    )
+
+
+def frame(rows: Sequence[Mapping]) -> pd.DataFrame:
+    """Rows of ours as a table; the column ``computed_in`` stays only where they differ in it."""
+    made = pd.DataFrame(rows)
+    if "computed_in" in made and made["computed_in"].nunique() == 1:
+        return made.drop(columns="computed_in")
+    return made
+
+
+def shown_computed_in(table: pd.DataFrame) -> dict[str, list[str]]:
+    """The column of a printed table that says what rows computed in; none where they agree."""
+    if "computed_in" not in table:
+        return {}
+    return {"computed in": shown(table["computed_in"], "{}")}
 
 
 def drop(compressed: Sequence[Run], *, against: str = "dense") -> dict[str, float]:
@@ -88,8 +110,9 @@ def table_3(rows: Sequence[Sequence[Run]], *, dataset: str) -> pd.DataFrame:
     """
     paper = reported("admm_table3").assign(source="reported", data="mnist")
     paper["automated"] = paper["automated"] == "yes"
-    table = pd.concat([paper, pd.DataFrame([_row(r, dataset) for r in rows if r])])
-    return table.reindex(columns=[*paper.columns, *OURS])  # the same columns where no row is ours
+    ours = frame([_row(r, dataset) for r in rows if r])
+    columns = [*paper.columns, *OURS, *ours.columns.intersection(["computed_in"])]
+    return pd.concat([paper, ours]).reindex(columns=columns)  # the same where no row is ours
 
 
 def table_4(rows: Sequence[Sequence[Run]], *, dataset: str) -> pd.DataFrame:
@@ -104,9 +127,10 @@ def table_4(rows: Sequence[Sequence[Run]], *, dataset: str) -> pd.DataFrame:
     """
     paper = reported("admm_table4").assign(source="reported", data="cifar10")
     paper["paper_rate"] = paper["rate"]
-    ours = [_row(found, dataset) | _epochs(found[0]) for found in rows if found]
-    table = pd.concat([paper, pd.DataFrame(ours)], ignore_index=True)
+    ours = frame([_row(found, dataset) | _epochs(found[0]) for found in rows if found])
+    table = pd.concat([paper, ours], ignore_index=True)
     columns = [*paper.columns, *OURS, "dense_epochs", "epochs"]
+    columns += ours.columns.intersection(["computed_in"]).tolist()
     return table.reindex(columns=list(dict.fromkeys(columns)))
 
 
@@ -200,6 +224,7 @@ def printed(table: pd.DataFrame) -> pd.DataFrame:
         "compressed, %": shown(table["accuracy"], "{:.2f}"),
         "entropy rate": shown(table["entropy_rate"], "{:,.0f}×"),
         "file, bytes": shown(table["file_bytes"], "{:,.0f}"),
+        **shown_computed_in(table),
     }
     return pd.DataFrame(columns).reset_index(drop=True)
 
@@ -349,6 +374,7 @@ def row(compressed: Sequence[Run], dataset: str, *, method: str, mode: str) -> d
         "accuracy": 100 * mean["accuracy"],
         "entropy_rate": mean["entropy_rate"],
         "file_bytes": file_bytes(compressed),
+        "computed_in": computed_in(compressed),
     }
 
 

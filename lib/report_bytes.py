@@ -3,8 +3,8 @@
     python -m lib.report_bytes FOLDER
 
 measures the committed networks and one of AlexNet's size (trained first: half an hour on one
-core) into ``results/benchmarks/coders.csv``, and writes their codes to FOLDER for
-:mod:`lib.yardsticks_nncodec`, whose table is ``results/benchmarks/nncodec.csv``.
+core) into FOLDER/coders.csv, and writes their codes beside it for :mod:`lib.yardsticks_nncodec`,
+whose table is nncodec.csv. ``python -m lib publish --measured FOLDER`` takes both over.
 """
 
 import math
@@ -167,7 +167,7 @@ def committed_coders() -> str:
 
 def main(folder: str) -> None:
     """Measures all networks, and writes their codes."""
-    Path(folder).mkdir(parents=True, exist_ok=True)
+    Path(folder).mkdir(parents=True, exist_ok=True)  # before half an hour's work
     models = {
         run.id: (label, run.model(), run.architecture, run.result["accuracy"])
         for label, run in committed_runs().items()
@@ -179,8 +179,7 @@ def main(folder: str) -> None:
         yardsticks.export(compressible(model), Path(folder) / f"{network}.npz")
         start = {"network": network, "label": label, "accuracy": accuracy}
         rows.append(start | coders(model, **said))
-    table = paths.results("mnist") / "benchmarks" / "coders.csv"
-    pd.DataFrame(rows).to_csv(table, index=False)
+    report.save(pd.DataFrame(rows), "coders", Path(folder))
 
 
 def _whole(number: float) -> str:

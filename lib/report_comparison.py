@@ -45,9 +45,10 @@ def results_curve(curves: Mapping[str, Sequence[Sequence[Run]]]) -> pd.DataFrame
                     "loss": results["test_loss"].mean(),
                     "train_loss": results["train_loss"].mean(),
                     "n": len(found),
+                    "computed_in": report.computed_in(found),
                 }
             )
-    return pd.DataFrame(rows)
+    return report.frame(rows)
 
 
 def _amount(run: Run) -> float:
@@ -78,7 +79,7 @@ def head_to_head(dataset: str, network: str) -> pd.DataFrame:
         found = report.finished(experiment)
         if found:
             rows.append(_row(method, rate, experiment, found))
-    return pd.DataFrame(rows)
+    return report.frame(rows)
 
 
 def _row(method: str, rate: float, experiment: Experiment, found: Sequence[Run]) -> dict:
@@ -100,6 +101,7 @@ def _row(method: str, rate: float, experiment: Experiment, found: Sequence[Run])
         "search_epochs": experiment.like.epochs if experiment.like else 0,
         "tuning_epochs": sum(trial.epochs for trial in trials),
         "n": len(found),
+        "computed_in": report.computed_in(found),
     }
 
 
@@ -117,9 +119,10 @@ def quantized(dataset: str) -> pd.DataFrame:
                     "accuracy_sd": accuracy.std(),
                     "drop": report.drop(found)["drop"],
                     "n": len(found),
+                    "computed_in": report.computed_in(found),
                 }
             )
-    return pd.DataFrame(rows)
+    return report.frame(rows)
 
 
 #: How weights are chosen, in the words of the table of what ADMM's allocation earns.
@@ -148,7 +151,7 @@ def earned(dataset: str) -> pd.DataFrame:
         "deep-compression": rows["deep-compression", rate],
     }
     found = {WAYS[way]: report.finished(experiment) for way, experiment in ways.items()}
-    return pd.DataFrame(
+    return report.frame(
         [
             {
                 "what": name,
@@ -157,6 +160,7 @@ def earned(dataset: str) -> pd.DataFrame:
                 "rate": np.mean([run.result["nominal_rate"] for run in runs]),
                 "epochs": runs[0].result["epochs"],
                 "n": len(runs),
+                "computed_in": report.computed_in(runs),
             }
             for name, runs in found.items()
             if runs
@@ -246,9 +250,10 @@ def tried(
                     "knobs": ", ".join(f"{k} {v}" for k, v in setting.items()),
                     "accuracy": accuracy,
                     "chosen": bool(found[i]) and i == int(np.nanargmax(accuracies)),
+                    "computed_in": report.computed_in(found[i]),
                 }
             )
-    return pd.DataFrame(rows).dropna()
+    return report.frame([row for row in rows if not np.isnan(row["accuracy"])])
 
 
 def printed(table: pd.DataFrame) -> pd.DataFrame:
@@ -275,6 +280,7 @@ def printed(table: pd.DataFrame) -> pd.DataFrame:
             "of its search": table["search_epochs"],
             "of tuning": table["tuning_epochs"],
             "n": table["n"],
+            **report.shown_computed_in(table),
         }
     )
 

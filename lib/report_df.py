@@ -62,6 +62,7 @@ def measured(found: Sequence[Run]) -> dict[str, object]:
         "parameters": results["parameters"].mean(),
         "macs": results["macs"].mean(),
         "epochs": results["epochs"].iloc[0],
+        "computed_in": report.computed_in(found),
     }
 
 
@@ -74,7 +75,7 @@ def table(found: Found, keys: Sequence[str]) -> pd.DataFrame:
     for key, runs in found.items():
         parts = key if isinstance(key, tuple) else (key,)
         rows.append(dict(zip(keys, parts, strict=True)) | measured(runs))
-    made = pd.DataFrame(rows)
+    made = report.frame(rows)
     if "asked" in made:
         made["asked"] = (100 * made["asked"]).round(6)
     return made
@@ -206,8 +207,9 @@ def landings(found: Found, keys: Sequence[str]) -> pd.DataFrame:
     rows = []
     for key, runs in found.items():
         named = dict(zip(keys, key if isinstance(key, tuple) else (key,), strict=True))
-        rows.append(named | landing(runs[0]) | {"accuracy": 100 * runs[0].result["accuracy"]})
-    return pd.DataFrame(rows)
+        known = {"accuracy": 100 * runs[0].result["accuracy"], "computed_in": runs[0].computed_in}
+        rows.append(named | landing(runs[0]) | known)
+    return report.frame(rows)
 
 
 #: What ``structured.gain`` and ``structured.twice`` compare, in words.
@@ -257,13 +259,15 @@ def origins(found: Found) -> pd.DataFrame:
         dense, control, built = (_percent(runs, step) for step in STEPS)
         add("dense", result, dense, dense, start=start, epochs=first)
         add("control", result, control, dense, start=start, epochs=last)
-        add("hybrid", result, built, dense, start=start, epochs=last)
+        said = report.computed_in(runs)
+        add("hybrid", result, built, dense, start=start, epochs=last, computed_in=said)
     if "from-scratch" in found:
         again = found["from-scratch"]
         dense = _percent(found.get("hybrid", ()), "dense_accuracy")
         result = again[0].result
-        add("from-scratch", result, _percent(again), dense, epochs=result["epochs"])
-    return pd.DataFrame(rows)
+        known = {"epochs": result["epochs"], "computed_in": report.computed_in(again)}
+        add("from-scratch", result, _percent(again), dense, **known)
+    return report.frame(rows)
 
 
 def differences(found: Found) -> pd.DataFrame:
@@ -346,9 +350,10 @@ def both(found: Found) -> pd.DataFrame:
                 "own_rate": run.result["nominal_rate"],
                 "file_bytes": run.result["file_bytes"],
                 "epochs": run.result["epochs"],
+                "computed_in": run.computed_in,
             }
         )
-    return pd.DataFrame(rows)
+    return report.frame(rows)
 
 
 # ------------------------------------------------------------------------------------ as it is read
@@ -382,6 +387,7 @@ SHOWN = {
     "built": ("built, %", "{:.1f}"),
     "pull": ("2λ|B − B_d|, nats", "{:.3f}"),
     "epochs": ("epochs", "{:.0f}"),
+    "computed_in": ("computed in", "{}"),
 }
 
 
@@ -588,7 +594,9 @@ def beside(paper: pd.DataFrame, rows: Mapping[float, Experiment]) -> pd.DataFram
             }
         )
     stated = ["what", "asked", "reported", "reported_gain"]
-    return pd.DataFrame(made).reindex(columns=[*stated, *MEASURED])
+    ours = report.frame(made)
+    differ = ours.columns.intersection(["computed_in"])
+    return ours.reindex(columns=[*stated, *MEASURED, *differ])
 
 
 def committed_table_5_beside() -> str:

@@ -16,7 +16,7 @@ def finished(dataset: str) -> dict[int, list[Run]]:
 
 def curve(found: dict[int, list[Run]]) -> pd.DataFrame:
     """A row a size: means over seeds, errors in % of the test split, ``error_sd`` over seeds."""
-    return pd.DataFrame([_row(size, runs) for size, runs in sorted(found.items())])
+    return report.frame([_row(size, runs) for size, runs in sorted(found.items())])
 
 
 def _row(size: int, runs: list[Run]) -> dict[str, float]:
@@ -35,6 +35,7 @@ def _row(size: int, runs: list[Run]) -> dict[str, float]:
         "bits": mean("mean_bits"),
         "nominal_rate": mean("nominal_rate"),
         "n": len(runs),
+        "computed_in": report.computed_in(runs),
     }
 
 
@@ -60,6 +61,7 @@ def printed(table: pd.DataFrame) -> pd.DataFrame:
             "kept, %": (100 * table["kept"]).map("{:.2f}".format),
             "nominal rate": table["nominal_rate"].map("{:,.0f}×".format),
             "n": table["n"],
+            **report.shown_computed_in(table),
         }
     )
 

@@ -33,9 +33,10 @@ def table_2(rows: Sequence[Sequence[Run]], *, dataset: str) -> pd.DataFrame:
     """
     paper = report.reported("admm_table2").assign(source="reported", data="imagenet")
     paper["paper_rate"] = paper["rate"]
-    ours = pd.DataFrame([_row(found, dataset) for found in rows])
+    ours = report.frame([_row(found, dataset) for found in rows])
     table = pd.concat([paper, ours], ignore_index=True) if len(ours) else paper
-    return table.reindex(columns=list(dict.fromkeys([*paper.columns, *report.OURS])))
+    differ = ours.columns.intersection(["computed_in"])
+    return table.reindex(columns=list(dict.fromkeys([*paper.columns, *report.OURS, *differ])))
 
 
 def _row(found: Sequence[Run], dataset: str) -> dict[str, object]:
@@ -67,6 +68,7 @@ def printed(table: pd.DataFrame) -> pd.DataFrame:
         "nominal rate": shown(table["rate"].where(table["source"] == "ours"), "{:.1f}×"),
         "entropy rate": shown(table["entropy_rate"], "{:.1f}×"),
         "file, bytes": shown(table["file_bytes"], "{:,.0f}"),
+        **report.shown_computed_in(table),
     }
     found = pd.DataFrame(columns)
     return found.loc[:, (found != "–").any()]

@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 
-from lib import runs
+from lib import calibration, runs
 from lib.experiments import Experiment, Stage
 from lib.training import Schedule
 
@@ -13,6 +13,12 @@ from lib.training import Schedule
 @pytest.fixture(autouse=True)
 def one_thread():
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def no_calibration(monkeypatch):
+    """No command measures the machine, which takes seconds; the test of the measurement does."""
+    monkeypatch.setattr(calibration, "measure", lambda: None)
 
 
 @pytest.fixture

@@ -1,22 +1,31 @@
-"""Tables of measurements: kept with their machine, and missing where no GPU has measured."""
+"""Tables of measurements: published with their machine, and missing where no GPU has measured."""
 
 import pandas as pd
 import pytest
 
-from lib import benchmarks, paths
+from lib import benchmarks, paths, publish, report
 from lib.__main__ import main
 
 
-def test_a_table_is_kept_with_its_machine(results):
-    assert benchmarks.committed("steps").empty
+def test_measurements_are_taken_over_from_the_folder_that_is_named(results, tmp_path):
+    assert benchmarks.committed("sizes").empty
     table = pd.DataFrame({"seconds": [1.5, 2.5]})
-    benchmarks.save(table, "steps", dataset="mnist", device="cpu", threads=2)
-    benchmarks.save(table, "steps", dataset="digits", device="cpu", threads=2)  # not committed
-    found = benchmarks.committed("steps")
+    measured = table.assign(**benchmarks.machine("cpu", threads=2))
+    folder = tmp_path / "notebooks" / "mnist" / "full=True"
+    report.save(measured, "sizes-cpu", folder)
+    report.save(table, "speed-digits-cpu", folder)  # of embedded data: not published
+    report.save(table, "another-cpu", folder)
+    assert [file.name for file in publish.take_measured(folder)] == ["sizes-cpu.csv"]
+    found = benchmarks.committed("sizes")
     assert found["seconds"].tolist() == [1.5, 2.5]
     assert list(found) == ["seconds", "device", "cpu", "cores", "threads", "torch"]
     assert set(found["device"]) == {"cpu"}
     assert set(found["threads"]) == {2}
+
+
+def test_a_folder_without_measurements_is_refused(results, tmp_path):
+    with pytest.raises(ValueError, match="holds no table of measurements"):
+        publish.take_measured(tmp_path)
 
 
 def test_what_no_gpu_has_measured_is_listed_with_its_command(results, capsys):

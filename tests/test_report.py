@@ -316,12 +316,19 @@ def test_uniform_spends_as_much_on_every_layer():
     assert (even["kept"] * even["bits"]).sum() == (table["kept"] * table["bits"]).sum()
 
 
-def test_tables_are_saved_apart_for_the_embedded_data(results):
+def test_a_table_is_saved_whole_or_not_at_all(tmp_path, monkeypatch):
     table = pd.DataFrame({"a": [1.5], "b": ["x"]})
-    report.save(table, "t", dataset="digits")
-    report.save(table, "t", dataset="mnist")
-    for folder in (results / "digits" / "tables", results / "tables"):
-        pd.testing.assert_frame_equal(pd.read_csv(folder / "t.csv"), table)
+    report.save(table, "t", tmp_path / "new")
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "new" / "t.csv"), table)
+
+    def full(file):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(report.atomic.os, "fsync", full)
+    with pytest.raises(OSError, match="no space"):
+        report.save(table.assign(a=2.5), "t", tmp_path / "new")
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "new" / "t.csv"), table)
+    assert [file.name for file in (tmp_path / "new").iterdir()] == ["t.csv"]
 
 
 def test_the_speed_that_is_committed_is_shown_with_where_it_was_measured(results):

@@ -19,6 +19,7 @@ def run(accuracy, *, dense=0.98, control=0.99, kept=0.05, amount=0.05, **result)
     losses = {"test_loss": 0.1, "train_loss": 0.05, "epochs": 60}
     return SimpleNamespace(
         experiment={"stages": stages},
+        computed_in=result.pop("computed_in", "float32"),
         layers=layers,
         result=KNOWN
         | losses
@@ -72,6 +73,22 @@ def test_head_to_head_counts_search_and_tuning(finished):
     assert searched["search_epochs"] == tries["trials"] * tries["epochs"]
     assert searched["tuning_epochs"] == 0
     assert (admm["asked"], admm["n"], searched["n"]) == (50, 2, 1)
+
+
+def test_rows_that_computed_in_different_numbers_say_so(finished):
+    half = {"computed_in": "bfloat16"}
+    finished["lenet300-digits-admm-50x"] = [run(0.97, **half), run(0.96)]
+    finished["lenet300-digits-lc-50x"] = [run(0.95, **half)]
+    finished["lenet300-digits-gradual-50x"] = [run(0.95, **half)]
+    table = report_comparison.head_to_head("digits", "lenet300").set_index("method")
+    both = {"ADMM": "bfloat16 and float32", "LC-ℓ0": "bfloat16", "gradual pruning": "bfloat16"}
+    assert table["computed_in"].to_dict() == both
+    shown = report_comparison.printed(table.reset_index())
+    assert shown["computed in"].tolist() == list(both.values())
+    finished["lenet300-digits-admm-50x"] = [run(0.97, **half)]
+    table = report_comparison.head_to_head("digits", "lenet300")
+    assert "computed_in" not in table
+    assert "computed in" not in report_comparison.printed(table)
 
 
 def test_the_verdict_names_the_winner_and_its_lead_in_sd():

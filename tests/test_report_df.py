@@ -23,6 +23,7 @@ def run(accuracy, *, dense=0.90, control=0.92, macs=500, lr=0.1, **result):
     history = {"stage": [0, 0, 1], "macs_share": [0.9, 0.46, np.nan], "mu": [6, 10, np.nan]}
     return SimpleNamespace(
         experiment={"stages": stages, "parent": first},
+        computed_in=result.pop("computed_in", "float32"),
         history=pd.DataFrame(history),
         result={
             "accuracy": accuracy,
@@ -93,6 +94,14 @@ def test_a_network_without_parent_or_control_has_no_gain():
     assert np.isnan(row["gain"])
     assert np.isnan(row["control_gain"])
     assert "–" not in report_df.text(pd.DataFrame([row]))  # such columns are left out
+
+
+def test_rows_that_computed_in_different_numbers_say_so():
+    found = {("hybrid", 0.5): [run(0.8)], ("ranks", 0.5): [run(0.8, computed_in="bfloat16")]}
+    shown = report_df.printed(report_df.curve(found))
+    assert shown["computed in"].tolist() == ["float32", "bfloat16"]
+    del found["ranks", 0.5]
+    assert "computed in" not in report_df.printed(report_df.curve(found))
 
 
 def test_the_lead_is_over_the_better_half_and_signed():

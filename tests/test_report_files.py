@@ -18,6 +18,7 @@ def fake(folder, size, error, *, dense=0.01):
         "kept_fraction": 0.02,
         "mean_bits": 1.5,
         "nominal_rate": 1_000,
+        "trained_by": [{"computed_in": "float32"}],
     }
     return runs.Run(folder, result)
 

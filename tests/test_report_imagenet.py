@@ -26,7 +26,9 @@ def fake(mode, method, layers, **result):
     table = pd.DataFrame(layers, columns=["weights", "kept", "levels"])
     table = table.assign(name=["a", "b"], bits=[1, 2])
     experiment = {"stages": [{"method": method}]}
-    return SimpleNamespace(result=result, layers=table, experiment=experiment)
+    return SimpleNamespace(
+        result=result, layers=table, experiment=experiment, computed_in="float32"
+    )
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ import difflib
 from dataclasses import replace
 from itertools import chain
 
+from lib import calibration
 from lib.experiments import cifar, comparison, curve, files, imagenet, lenet, structured
 from lib.experiments.spec import Entry, Experiment
 
@@ -78,8 +79,10 @@ SECONDS_AN_EPOCH = {
 def seconds(experiment: Experiment, device: str) -> float:
     """Roughly how long a run takes on a ``cpu`` or ``cuda`` device, its parent's time left out.
 
-    One that trains nothing is measured all the same: it counts as an epoch.
+    On a CPU scaled to this machine, where it was measured (:mod:`lib.calibration`). A run that
+    trains nothing is evaluated all the same: it counts as an epoch.
     """
     dataset = "cifar" if experiment.dataset.startswith("cifar") else experiment.dataset
     network = experiment.network.removesuffix("-tanh")
-    return SECONDS_AN_EPOCH[network, dataset][device] * max(1, experiment.epochs)
+    scale = calibration.factor(experiment) if device == "cpu" else 1.0
+    return scale * SECONDS_AN_EPOCH[network, dataset][device] * max(1, experiment.epochs)

@@ -1,15 +1,22 @@
-"""The README's numbers: every block between two markers is written from the run folders.
+"""What is published: ``python -m lib publish`` writes it from finished runs, and nothing else does.
 
-A block begins with ``<!-- begin NAME -->`` and ends with ``<!-- end NAME -->``.
+The README's numbers, every block between ``<!-- begin NAME -->`` and ``<!-- end NAME -->``, and the
+tables and figures under ``results``. They show the catalogue's runs, as far as they are there; what
+a notebook explores has a folder of its own (:mod:`lib.notebook`). Measured times come from a
+benchmark notebook's folder, which has to be named: they depend on the machine and its load.
 """
 
 import re
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.figure import Figure
 
 from lib import (
+    atomic,
     data,
     experiments,
     paths,
@@ -26,6 +33,13 @@ from lib.experiments import comparison, structured
 from lib.runs import Run
 
 README = paths.ROOT / "README.md"
+
+#: Tables of measurements that are published: those of notebooks 31, 90 and 91, and the coders'.
+MEASURED = re.compile(
+    r"(codebooks|dtypes|epoch|file|l1-ball|projection|sizes|threshold-gradients|thresholding"
+    r"|training-projections|training-steps|speed-cifar10|speed-cifar10-jpeg)-(cpu|cuda)\.csv"
+    r"|coders\.csv|nncodec\.csv"
+)
 
 #: The data set of Table 4's committed runs.
 MIRROR = "cifar10-jpeg"
@@ -44,22 +58,102 @@ def render(text: str) -> str:
     return re.sub(pattern, block, text, flags=re.DOTALL)
 
 
-def draw() -> None:
-    """Writes the tables and figures of the committed runs into ``results``.
+def publish() -> dict[str, list[Path]]:
+    """Writes all that is published anew.
+
+    Returns ``others``: files among the published ones that it does not write, so that they are from
+    an older version or from somebody's hand; and ``uncommitted``: runs that are shown and that git
+    does not hold yet. Raises ``Damaged`` for a run that is not whole; the README is written last.
+    """
+    text = render(README.read_text())
+    written = draw()
+    atomic.write(README, text.encode())
+    folders = (_folder("tables"), _folder("figures"))
+    there = [file for folder in folders for file in sorted(folder.glob("[!.]*"))]
+    return {
+        "others": [file for file in there if file not in written],
+        "uncommitted": _uncommitted(paths.runs("mnist")),
+    }
+
+
+def take_measured(folder: Path) -> list[Path]:
+    """Copies the measurements in ``folder``, a benchmark notebook's, to the published ones.
+
+    Raises ``ValueError`` where it holds none.
+    """
+    files = [file for file in sorted(folder.glob("*.csv")) if MEASURED.fullmatch(file.name)]
+    if not files:
+        raise ValueError(
+            f"{folder} holds no table of measurements: name the folder that notebook 31, 90 or 91 "
+            "said it saves in (90 and 91 save with full=True)"
+        )
+    published = _folder("benchmarks")
+    published.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        atomic.write(published / file.name, file.read_bytes())
+    return files
+
+
+def _uncommitted(folder: Path) -> list[Path]:
+    """The run folders that git does not hold as they are; none where there is no repository."""
+    asked = ["git", "-C", str(folder), "status", "--porcelain", "-z", "--untracked-files=normal"]
+    try:
+        said = subprocess.run([*asked, "."], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return []
+    names = {Path(line[3:]).parts for line in said.split("\0") if line}
+    return sorted({folder / parts[2] for parts in names if len(parts) > 2 and parts[:2] == RUNS})
+
+
+#: Where git keeps run folders.
+RUNS = ("results", "runs")
+
+#: What this process has written since :func:`draw` began.
+_written: set[Path] = set()
+
+
+def _folder(kind: str) -> Path:
+    """``tables``, ``figures`` or ``benchmarks`` of the real data sets, which share them."""
+    return paths.results("mnist") / kind
+
+
+def _table(table: pd.DataFrame, name: str) -> None:
+    report.save(table, name, _folder("tables"))
+    _written.add(_folder("tables") / f"{name}.csv")
+
+
+def _figure(figure: Figure, name: str) -> None:
+    plots.save(figure, name, _folder("figures"))
+    plt.close(figure)
+    _written.update(_folder("figures") / f"{name}.{kind}" for kind in ("png", "svg"))
+
+
+def draw() -> set[Path]:
+    """Writes the tables and figures of the finished runs into ``results``; returns the files.
 
     They are those that the notebooks make with ``dataset="mnist"`` and ``"cifar10-jpeg"``, of the
     runs that are there.
     """
+    _written.clear()
     _draw_table_4()
     _draw_comparison()
     _draw_df()
     _draw_files()
+    _draw_benchmarks()
+    _draw_table_3()
+    return set(_written)
+
+
+def _draw_table_3() -> None:
+    """Table 3, its rates, the allocation in its rows, and Figure 2, as far as there are runs."""
     rows = _rows()
+    if not rows:
+        return
     table = report.table_3(rows, dataset="mnist")
-    report.save(table[table["source"] == "ours"], "admm-table-3", dataset="mnist")
+    _table(table[table["source"] == "ours"], "admm-table-3")
     with plt.style.context(plots.STYLE):
         rates = plots.rates(table, title="LeNet-5 on MNIST")
-        plots.save(rates, "admm-table-3-rates", dataset="mnist")
+        _figure(rates, "admm-table-3-rates")
         layers = {
             f"{runs[0].result['budget']:,} bits, {report.label(runs[0])}": runs[0].layers
             for runs in rows
@@ -67,7 +161,7 @@ def draw() -> None:
         }
         even = {label: report.uniform(table) for label, table in layers.items()}
         bars = plots.allocation(layers, references=even, title="ADMM Figure 3, LeNet-5 on MNIST")
-        plots.save(bars, "admm-figure-3", dataset="mnist")
+        _figure(bars, "admm-figure-3")
         found = {
             rho: report.finished(experiment, most=1)
             for rho, experiment in experiments.figure_2("mnist").items()
@@ -75,8 +169,8 @@ def draw() -> None:
         }
         curves = {rho: runs[0].history for rho, runs in found.items() if runs}
         lines = plots.convergence(curves, title="ADMM Figure 2, LeNet-5 on MNIST")
-        plots.save(lines, "admm-figure-2", dataset="mnist")
-        report.save(report.figure_2(curves), "admm-figure-2", dataset="mnist")
+        _figure(lines, "admm-figure-2")
+        _table(report.figure_2(curves), "admm-figure-2")
 
 
 def _draw_table_4() -> None:
@@ -85,17 +179,17 @@ def _draw_table_4() -> None:
     if not rows:
         return
     table = report.table_4(rows, dataset=name)
-    report.save(table[table["source"] == "ours"], f"admm-table-4-{name}", dataset=name)
+    _table(table[table["source"] == "ours"], f"admm-table-4-{name}")
     of = data.describe(name)
     panels = {"cifar10": f"reported: {data.describe('cifar10')}", name: f"ours: {of}"}
     with plt.style.context(plots.STYLE):
         rates = plots.rates_by_network(table, panels=panels, title="ADMM Table 4: rate and drop")
-        plots.save(rates, f"admm-table-4-rates-{name}", dataset=name)
+        _figure(rates, f"admm-table-4-rates-{name}")
         for network, layers in report.allocations(rows).items():
             even = {label: report.uniform(table) for label, table in layers.items()}
             title = f"nonzeros and bits of each layer, {network} on {of}"
             bars = plots.allocation(layers, references=even, title=title)
-            plots.save(bars, f"admm-figure-3-{network}-{name}", dataset=name)
+            _figure(bars, f"admm-figure-3-{network}-{name}")
 
 
 def _draw_comparison() -> None:
@@ -104,23 +198,21 @@ def _draw_comparison() -> None:
     with plt.style.context(plots.STYLE):
         table = report_comparison.results_curve(report_comparison.finished_curves(name))
         if not table.empty:
-            report.save(table, "lc-results", dataset=name)
+            _table(table, "lc-results")
             lines = plots_comparison.results_curve(table, title="LeNet-300-100 (tanh) on MNIST")
-            plots.save(lines, "lc-results", dataset=name)
+            _figure(lines, "lc-results")
         for network in comparison.RATES[name]:
             table = report_comparison.head_to_head(name, network)
             if not table.empty:
-                report.save(table, f"head-to-head-{network}", dataset=name)
+                _table(table, f"head-to-head-{network}")
                 panels = plots_comparison.head_to_head(table, title=f"{network} on MNIST")
-                plots.save(panels, f"head-to-head-{network}", dataset=name)
+                _figure(panels, f"head-to-head-{network}")
         table = report_comparison.earned(name)
         if not table.empty:
-            report.save(table, "allocation-earns", dataset=name)
+            _table(table, "allocation-earns")
             asked = comparison.ALLOCATION_RATE[name]
             title = f"what the allocation earns: LeNet-300-100 on MNIST, {asked:,.0f}×"
-            plots.save(
-                plots_comparison.earned(table, title=title), "allocation-earns", dataset=name
-            )
+            _figure(plots_comparison.earned(table, title=title), "allocation-earns")
 
 
 def _rows() -> list[list[Run]]:
@@ -142,6 +234,7 @@ def _table_3() -> str:
             "dense → compressed": _accuracies(table),
             "entropy rate": table["entropy_rate"].map("{:,.0f}×".format).where(ours, ""),
             "file, bytes": report.shown(table["file_bytes"], "{:,.0f}", unknown=""),
+            **report.shown_computed_in(table),
         }
     )
     return _markdown(shown)
@@ -195,6 +288,7 @@ def _shown_4(table: pd.DataFrame) -> pd.DataFrame:
             "bits": stated("mean_bits", "{:.2f}"),
             "rate": stated("paper_rate", "{:,.1f}×"),
             "drop, points": _drops(table, "{:.2f}"),
+            **report.shown_computed_in(table),
         }
     )
 
@@ -249,6 +343,7 @@ def _earned() -> str:
                 "nominal rate": table["rate"].map("{:,.0f}×".format),
                 "epochs": table["epochs"],
                 "n": table["n"],
+                **report.shown_computed_in(table),
             }
         )
     )
@@ -276,6 +371,7 @@ def _df() -> str:
                 "against dense": table["gain"].map("{:+.2f}".format),
                 "against dense trained on": table["control_gain"].map("{:+.2f}".format),
                 "n": table["n"],
+                **report.shown_computed_in(table),
             }
         )
     )
@@ -297,7 +393,7 @@ def _draw_df() -> None:
     table = report_df.curve(_df_runs())
     if table.empty:
         return
-    report.save(table, f"df-curve-{MIRROR}", dataset=MIRROR)
+    _table(table, f"df-curve-{MIRROR}")
     paper = report_df.reported("df_table3", network="resnet56")
     panels = {
         f"reported: ResNet-56, {data.describe('cifar10')}": (None, paper),
@@ -305,7 +401,7 @@ def _draw_df() -> None:
     }
     with plt.style.context(plots.STYLE):
         lines = plots_df.curve(panels, title="DF Figure 3a: accuracy against MACs")
-        plots.save(lines, f"df-curve-{MIRROR}", dataset=MIRROR)
+        _figure(lines, f"df-curve-{MIRROR}")
 
 
 def _files() -> str:
@@ -326,7 +422,7 @@ def _draw_files() -> None:
     if not found:
         return
     table = report_files.curve(found)
-    report.save(table, "file-sizes", dataset="mnist")
+    _table(table, "file-sizes")
     published = report.reported("file_lenet5").rename(columns={"bytes": "file"})
     curves = {
         "asked for in bytes": table,
@@ -336,9 +432,23 @@ def _draw_files() -> None:
     with plt.style.context(plots.STYLE):
         dense = float(table["dense_error"].mean())
         title = "LeNet-5 on MNIST: error against the file's size"
-        plots.save(
-            plots_bytes.files(curves, dense=dense, title=title), "file-sizes", dataset="mnist"
-        )
+        _figure(plots_bytes.files(curves, dense=dense, title=title), "file-sizes")
+
+
+def _draw_benchmarks() -> None:
+    """What the committed measurements show: the costs of projections, and the ladders of speed."""
+    folder = _folder("benchmarks")
+    with plt.style.context(plots.STYLE):
+        for file in sorted(folder.glob("sizes-*.csv")):
+            table = pd.read_csv(file)
+            title = f"Time of a projection, 54 layers, {table['device'].iloc[0]}"
+            name = "projection-costs" + ("" if file.stem == "sizes-cpu" else "-cuda")
+            _figure(plots.costs(table, title=title), name)
+        for file in sorted(folder.glob("speed-*.csv")):
+            table = pd.read_csv(file)
+            title = "{network} on {dataset}, batch {batch}, {device}".format(**table.iloc[0])
+            bars = table[table["step"] != "best loader, else as ours"]
+            _figure(plots.ladder(bars, title=title), file.stem)
 
 
 def _markdown(table: pd.DataFrame) -> str:
