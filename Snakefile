@@ -54,7 +54,11 @@ CATALOGUE = {run["id"]: run for run in json.loads(listing.stdout)}
 # a clone gives committed runs any order of dates, and no rule may ever delete or repeat one.
 # Stale and damaged ones are the user's to decide on; a notebook that needs one says so.
 DONE = [id for id, run in CATALOGUE.items() if run["status"] == "done"]
-MISSING = [id for id, run in CATALOGUE.items() if run["status"] in ("missing", "partial")]
+MISSING = [
+    id
+    for id, run in CATALOGUE.items()
+    if run["status"] in ("missing", "partial") and (GPUS or not run["gpu"])
+]
 
 
 def about(path):

@@ -60,11 +60,7 @@ def list_runs(options: argparse.Namespace) -> int:
     if not options.json and not calibration.known():
         print("measuring how fast this machine trains, once, some seconds", file=sys.stderr)
         calibration.measure()
-    rows = [
-        _row(entry, seed)
-        for entry in _entries(_datasets(options.dataset))
-        for seed in range(entry.seeds)
-    ]
+    rows = [_row(entry, seed) for entry, seed in _queue(_datasets(options.dataset))]
     if options.json:
         print(json.dumps(rows, indent=1))
         return 0
@@ -73,11 +69,13 @@ def list_runs(options: argparse.Namespace) -> int:
     for row in rows:
         cpu, gpu = (_duration(row["seconds"][kind]) for kind in ("cpu", "cuda"))
         print(
-            f"{row['id']:{width}}  {row['status']:8} {row['priority']:^8} "
-            f"{cpu:>6} {gpu:>6}    {row['purpose']}"
+            f"{row['id']:{width}}  {row['status']:8} {row['priority']:^8}"
+            f"{'G' if row['gpu'] else ' '}{cpu:>6} {gpu:>6}    {row['purpose']}"
         )
     done = sum(row["status"] == "done" for row in rows)
     print(f"{done} of {len(rows)} done; times are estimates, on one CPU thread and on one GPU")
+    if any(row["gpu"] for row in rows):
+        print("G: takes days on a CPU; run --missing leaves it to a GPU")
     print(calibration.described())
     found, here = calibration.known(), arithmetic.machine("cpu")
     if found and any(found[key] != value for key, value in here.items()):
@@ -142,12 +140,16 @@ def _run(options: argparse.Namespace) -> int:
 def _tasks(options: argparse.Namespace) -> list[batch.Task]:
     if not options.missing:
         return [task for name in options.names for task in experiments.find(name)]
-    return [
-        task
-        for entry in _entries(_wanted(options.dataset))
-        for task in entry.runs
-        if runs.status(*task) in ("missing", "partial")
+    missing = [
+        (entry, seed)
+        for entry, seed in _queue(_wanted(options.dataset))
+        if runs.status(entry.experiment, seed) in ("missing", "partial")
     ]
+    on_gpu = runs.place(options.device).type == "cuda"
+    left = sum(entry.gpu for entry, _ in missing) if not on_gpu else 0
+    if left:
+        print(f"left out: {left} runs that take days on a CPU (python -m lib run ID trains one)")
+    return [(entry.experiment, seed) for entry, seed in missing if on_gpu or not entry.gpu]
 
 
 def fetch(options: argparse.Namespace) -> int:
@@ -219,8 +221,9 @@ def publish_results(options: argparse.Namespace) -> int:
 
 
 def _datasets(name: str | None) -> list[str]:
-    """The named data set, else every real one: the others are for trying things out."""
-    return [name] if name else [d for d in experiments.DATASETS if d not in paths.APART]
+    """The named data set, else every real one: the others are for trying things out, or retired."""
+    apart = (*paths.APART, *experiments.RETIRED)
+    return [name] if name else [d for d in experiments.DATASETS if d not in apart]
 
 
 def _wanted(name: str | None) -> list[str]:
@@ -232,10 +235,11 @@ def _wanted(name: str | None) -> list[str]:
     return [each for each in names if each not in absent]
 
 
-def _entries(datasets: list[str]) -> list[Entry]:
-    """The catalogue of several data sets, the most wanted first."""
+def _queue(datasets: list[str]) -> list[tuple[Entry, int]]:
+    """The runs of several data sets' catalogues, by priority, then by seed."""
     entries = chain.from_iterable(map(experiments.catalogue, datasets))
-    return sorted(entries, key=lambda entry: entry.priority)
+    runs_ = [(entry, seed) for entry in entries for seed in range(entry.seeds)]
+    return sorted(runs_, key=lambda run: run[0].place(run[1]))
 
 
 def _row(entry: Entry, seed: int) -> dict:
@@ -245,7 +249,8 @@ def _row(entry: Entry, seed: int) -> dict:
         "id": experiment.id(seed),
         **{kind: other and other.id(seed) for kind, other in needed.items()},
         "status": runs.status(experiment, seed),
-        "priority": entry.priority,
+        "priority": entry.place(seed)[0],
+        "gpu": entry.gpu,
         "seconds": {kind: experiments.seconds(experiment, kind) for kind in ("cpu", "cuda")},
         "purpose": entry.purpose,
     }

@@ -2,6 +2,7 @@
 
 import math
 import multiprocessing
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 
@@ -31,12 +32,16 @@ def run_all(
     options = {"device": device, "threads": threads, "deadline": deadline, "say": say}
     if jobs == 1:
         for experiment, seed in tasks:
-            yield experiment.id(seed), _attempt(experiment, seed, options)
+            late = time.monotonic() > deadline
+            yield experiment.id(seed), _late() if late else _attempt(experiment, seed, options)
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
         waiting, running = dict.fromkeys(tasks), {}
         while waiting or running:
+            if time.monotonic() > deadline:  # what runs ends by itself, nothing is begun
+                yield from ((experiment.id(seed), _late()) for experiment, seed in waiting)
+                waiting = {}
             unfinished = {e.id(s) for e, s in [*waiting, *running.values()]}
             for experiment, seed in list(waiting):
                 blocked = any(n.id(seed) in unfinished for n in runs.needs(experiment))
@@ -45,10 +50,16 @@ def run_all(
                     quietly = options | {"quiet": True}
                     future = pool.submit(_attempt, experiment, seed, quietly)
                     running[future] = (experiment, seed)
+            if not running:
+                return
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
                 experiment, seed = running.pop(future)
                 yield experiment.id(seed), future.exception() or future.result()
+
+
+def _late() -> OutOfTime:
+    return OutOfTime("not begun before the time limit")
 
 
 def _attempt(experiment: Experiment, seed: int, options: dict) -> Exception | None:

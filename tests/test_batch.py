@@ -30,7 +30,7 @@ def test_one_after_the_other_and_past_a_failure(tiny, monkeypatch):
 
     monkeypatch.setattr(runs, "get", get)
     tasks = [(tiny, 0), (tiny, 1), (tiny.parent, 0)]
-    options = {"device": "cpu", "threads": 3, "deadline": 7.0, "say": print}
+    options = {"device": "cpu", "threads": 3, "deadline": math.inf, "say": print}
     outcomes = list(batch.run_all(tasks, **options))
     assert seen == [(e.slug, seed, options) for e, seed in tasks]
     assert [id for id, _ in outcomes] == [e.id(seed) for e, seed in tasks]

@@ -45,7 +45,7 @@ def result(id):
 runs = json.loads(Path("runs.json").read_text())
 if sys.argv[1] == "list":
     print(json.dumps([
-        dict(id=id, parent=need, like=None, control=None, priority=1,
+        dict(id=id, parent=need, like=None, control=None, priority=1, gpu=False,
              status="done" if result(id).exists() else "missing",
              seconds=dict(cpu=3600 * hours, cuda=3600 * hours))
         for id, (hours, need) in runs.items()
@@ -76,8 +76,11 @@ def place(tmp_path):
     (tmp_path / "lib/__main__.py").write_text(LIBRARY)
     (tmp_path / "runs.json").write_text(json.dumps(RUNS))
     (tmp_path / "lib/paths.py").write_text(
-        "from pathlib import Path\n\ndef results(dataset):\n    return Path('results', dataset)\n"
+        "from pathlib import Path\n\ndef results(dataset):\n    return Path('results', dataset)\n\n"
+        "def checkpoints():\n    return Path('results/checkpoints')\n"
     )
+    for name in ("calibration.py", "atomic.py"):
+        (tmp_path / "lib" / name).symlink_to(paths.ROOT / "lib" / name)
     for name in COMMANDS:
         command = tmp_path / "bin" / name
         call = shlex.join([sys.executable, str(FAKE), str(tmp_path / "jobs"), name])

@@ -1,7 +1,7 @@
 """Experiments: what a run is, the papers' tables and figures as runs, and the catalogue of all."""
 
 from lib.experiments.cifar import short_table_4, table_4
-from lib.experiments.index import DATASETS, catalogue, find, seconds
+from lib.experiments.index import DATASETS, RETIRED, catalogue, find, seconds
 from lib.experiments.lenet import (
     EXTREME_RHOS,
     FIGURE_2_RHOS,
@@ -33,6 +33,7 @@ __all__ = [
     "FIGURE_2_RHOS",
     "LENET5_WEIGHTS",
     "PERIODS",
+    "RETIRED",
     "RHO",
     "TABLE_3",
     "Entry",

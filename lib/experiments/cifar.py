@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from lib.experiments.recipes import admm, dense
-from lib.experiments.spec import Entry, Experiment
+from lib.experiments.recipes import admm, dense, then_tuned
+from lib.experiments.spec import FULL, Entry, Experiment
 
 DATASETS = ("cifar10-jpeg", "cifar10", "digits")
 
@@ -31,8 +31,9 @@ TABLE_4_DIGITS = (
 #: finishes, or a GPU in half an hour.
 SHORT = {"resnet20": 24, "resnet50": 60}
 
-#: Epochs of the dense ResNet-20 that the CPU's schedule starts from, on CIFAR-10's own pixels.
-CPU_DENSE = 100
+#: The schedule for a CPU, on CIFAR-10's own pixels: epochs of the dense network, of the compression
+#: and of the training of its codebooks after it.
+CPU = {"dense": 100, "compress": 40, "tune": 10}
 
 
 def table_4(dataset: str, *, epochs: int | None = None) -> list[Experiment]:
@@ -52,6 +53,20 @@ def short_table_4(dataset: str) -> list[Experiment]:
     return [_short(dataset, **row) for row in rows]
 
 
+def cpu_table_4(dataset: str) -> tuple[list[Experiment], list[Experiment]]:
+    """ResNet-20's rows by the schedule for a CPU: with a ρ that rises, and with the paper's."""
+    rows = [row for row in TABLE_4 if row["network"] == "resnet20"]
+    return tuple(
+        [_for_cpu(dataset, **row) for row in rows if row.get("rises", False) is rises]
+        for rises in (True, False)
+    )
+
+
+def _for_cpu(dataset: str, **row) -> Experiment:
+    compressed = _row(dataset, epochs=CPU["compress"], dense_epochs=CPU["dense"], **row)
+    return then_tuned(compressed, epochs=CPU["tune"])
+
+
 def _short(dataset: str, *, network: str, **row) -> Experiment:
     epochs = SHORT[network]
     return _row(dataset, network=network, epochs=epochs, dense_epochs=epochs, **row)
@@ -67,8 +82,9 @@ def _row(dataset: str, *, rises: bool = False, **row) -> Experiment:
 
 def entries(dataset: str) -> list[Entry]:
     """What the catalogue holds of these networks on a data set."""
+    gpu = {"gpu": True} if dataset == "cifar10" else {}
     return [
-        Entry(experiment=experiment, seeds=seeds, purpose=purpose, priority=priority)
+        Entry(experiment=experiment, seeds=seeds, purpose=purpose, priority=priority, **gpu)
         for experiment, seeds, purpose, priority in _entries(dataset)
     ]
 
@@ -79,8 +95,11 @@ def _entries(dataset: str) -> Iterator[tuple[Experiment, int, str, int]]:
         yield from _with_starts(rows, 1, 2)
         return
     if dataset == "cifar10":
-        start = dense(dataset, network="resnet20", epochs=CPU_DENSE)
-        yield start, 3, "the start of the CPU's schedule", 1
+        yield from _with_starts(rows[:4], 3, FULL)
+        for network in ("resnet56", "vgg16"):
+            yield dense(dataset, network=network), 1, "dense baseline", FULL
+        yield from _with_starts(rows[4:], 1, FULL)
+        return
     short = short_table_4(dataset)
     yield from _with_starts(rows[:4], 3, 1)
     for network in ("resnet56", "vgg16"):

@@ -236,7 +236,7 @@ def entries(dataset: str) -> list[Entry]:
             found.append((need, f"{purpose}: start or control", priority))
         found.append((row, purpose, priority))
     return [
-        Entry(experiment=e, seeds=1, purpose=purpose, priority=priority)
+        Entry(experiment=e, seeds=1, purpose=purpose, priority=priority, gpu=dataset == "imagenet")
         for e, purpose, priority in found
     ]
 

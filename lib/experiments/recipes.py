@@ -193,14 +193,27 @@ def admm(
 
 def tuned(compressed: Experiment, *, epochs: int) -> Experiment:
     """The codebooks of a compressed network trained on, at a tenth of its learning rate."""
-    schedule = compressed.stages[-1].schedule
-    slower = replace(schedule, epochs=epochs, warmup=0, lr=schedule.lr / 10)
     return replace(
         compressed,
         slug=f"{compressed.slug}-tuned-{epochs}ep",
-        stages=(Stage(method="tune-codebooks", schedule=slower),),
+        stages=(_tuning(compressed, epochs),),
         parent=compressed,
     )
+
+
+def then_tuned(compressed: Experiment, *, epochs: int) -> Experiment:
+    """The same in one run: the compression, then its codebooks trained on."""
+    return replace(
+        compressed,
+        slug=f"{compressed.slug}-then-tuned-{epochs}ep",
+        stages=(*compressed.stages, _tuning(compressed, epochs)),
+    )
+
+
+def _tuning(compressed: Experiment, epochs: int) -> Stage:
+    schedule = compressed.stages[-1].schedule
+    slower = replace(schedule, epochs=epochs, warmup=0, lr=schedule.lr / 10)
+    return Stage(method="tune-codebooks", schedule=slower)
 
 
 def weights(network: str, classes: int = 10) -> int:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property
 
 from lib.training import Schedule
@@ -92,18 +92,48 @@ class Experiment:
         )
 
 
+#: Where MNIST's rows stand in the queue, behind ResNet-20's, and CIFAR's for a GPU, behind those
+#: that a CPU trains.
+MNIST, FULL = 4, 7
+
+
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """An experiment in the catalogue: how many seeds, what for, and how soon (1 is first)."""
+    """An experiment in the catalogue: how many seeds, what for, and how soon (1 is first).
+
+    ``priority`` is seed 0's, and that of all seeds without ``later_priority``. ``gpu``: it takes
+    days on a CPU, so that only a GPU takes it unasked.
+    """
 
     experiment: Experiment
     seeds: int
     purpose: str
     priority: int
+    later_priority: int | None = None
+    gpu: bool = False
 
     @property
     def runs(self) -> list[tuple[Experiment, int]]:
         return [(self.experiment, seed) for seed in range(self.seeds)]
+
+    def place(self, seed: int) -> tuple[int, int]:
+        """Where a seed stands in the queue: its priority, then the seed; smaller is sooner."""
+        later = self.priority if self.later_priority is None else self.later_priority
+        return (later if seed else self.priority, seed)
+
+    def merged(self, other: "Entry") -> "Entry":
+        """With all seeds that one of two entries of an experiment asks for, each as soon as asked.
+
+        For a GPU only where both are.
+        """
+        asked = [entry for entry in (self, other) if entry.seeds > 1]
+        return replace(
+            self,
+            seeds=max(self.seeds, other.seeds),
+            priority=min(self.priority, other.priority),
+            later_priority=min((entry.place(1)[0] for entry in asked), default=None),
+            gpu=self.gpu and other.gpu,
+        )
 
 
 #: Fields of an experiment that are experiments.

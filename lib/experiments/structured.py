@@ -12,7 +12,7 @@ import torch
 
 from lib import networks, paths, surgery
 from lib.data.imagenet import FORMS
-from lib.experiments import cifar
+from lib.experiments import cifar, spec
 from lib.experiments.recipes import RHO, admm_schedule, classes, dense, dense_schedule
 from lib.experiments.spec import Entry, Experiment, Stage
 from lib.training import Schedule
@@ -37,6 +37,7 @@ TABLE_5 = {
 #: on. The paper trains on for 100; it leaves the first open.
 FULL = {"choose": 4, "periods_per_epoch": 4, "tune": 100}
 SHORT = {"choose": 2, "periods_per_epoch": 8, "tune": 8}
+CPU = {"choose": 5, "periods_per_epoch": 4, "tune": 45}
 DIGITS = {"choose": 6, "periods_per_epoch": 2, "tune": 4}
 
 #: On ImageNet an epoch has 20,019 steps: μ is at its largest after six of its 16 periods.
@@ -80,6 +81,11 @@ def short(dataset: str) -> dict[str, object]:
     if dataset == "digits":
         return {}
     return {"network": "resnet20", "length": "short"}
+
+
+def cpu() -> dict[str, object]:
+    """What makes a row one of the schedule for a CPU: ResNet-20, unless it says another."""
+    return {"network": "resnet20", "length": "cpu"}
 
 
 def df(
@@ -217,7 +223,7 @@ def _whole(dataset: str, network: str) -> torch.nn.Module:
 
 def _epochs(dataset: str, length: str) -> dict[str, int]:
     own = {"digits": DIGITS, "imagenet": IMAGENET, "imagenet-sample": SAMPLE}
-    return own.get(dataset) or {"full": FULL, "short": SHORT}[length]
+    return own.get(dataset) or {"full": FULL, "short": SHORT, "cpu": CPU}[length]
 
 
 def _schedule(start: Experiment, length: str) -> Schedule:
@@ -235,7 +241,7 @@ def _schedule(start: Experiment, length: str) -> Schedule:
 
 
 def _start(dataset: str, network: str, length: str, held_out: bool = False) -> Experiment:
-    epochs = SHORT_DENSE if length == "short" else None
+    epochs = {"short": SHORT_DENSE, "cpu": cifar.CPU["dense"]}.get(length)
     return dense(dataset, network=network, epochs=epochs, held_out=held_out)
 
 
@@ -405,8 +411,9 @@ def twice(dataset: str, **length) -> dict[str, Experiment]:
 
 def entries(dataset: str) -> list[Entry]:
     """What the catalogue holds of DF and its baselines on a data set."""
+    own = {"gpu": True} if dataset in ("cifar10", "cifar100") else {}
     return [
-        Entry(experiment=experiment, seeds=seeds, purpose=purpose, priority=priority)
+        Entry(experiment=experiment, seeds=seeds, purpose=purpose, priority=priority, **own)
         for experiment, seeds, purpose, priority in _with_needs(_entries(dataset))
     ]
 
@@ -416,7 +423,11 @@ def _entries(dataset: str) -> Iterator[tuple[Experiment, int, str, int]]:
         yield from _figures(dataset, (1, 1, 1, 1), {})
         return
     if dataset == "cifar100":
-        yield from ((row, 1, "DF Table 5", 4) for row in table_5(dataset).values())
+        yield from ((row, 1, "DF Table 5", spec.FULL) for row in table_5(dataset).values())
+        return
+    if dataset == "cifar10":
+        yield from _figures(dataset, (spec.FULL,) * 4, {})
+        yield from ((row, 1, "DF Table 5", spec.FULL) for row in table_5(dataset).values())
         return
     yield from _figures(dataset, (1, 2, 2, 3), {})
     yield from ((row, 1, "DF Table 5", 3) for row in table_5(dataset).values())
