@@ -295,7 +295,8 @@ def _shown_4(table: pd.DataFrame) -> pd.DataFrame:
 
 def _drops(table: pd.DataFrame, reported: str = "{:.1f}") -> list[str]:
     return [
-        "{drop_points:.2f} [{drop_low:.2f}, {drop_high:.2f}], n = {n:.0f}".format(**row)
+        f"{row['drop_points']:.2f} [{row['drop_low']:.2f}, {row['drop_high']:.2f}] "
+        f"over {row['interval_over']}, n = {row['n']:.0f}"
         if row["source"] == "ours"
         else reported.format(row["drop_points"])
         for _, row in table.iterrows()
@@ -317,7 +318,8 @@ def _head_to_head() -> str:
         if table.empty:
             continue
         shown = report_comparison.printed(table).rename(columns={"asked": f"{network}, asked"})
-        wins = "\n".join(f"- {line}" for line in report_comparison.verdict(table).splitlines())
+        said = report_comparison.verdict(report_comparison.by_seed("mnist", network))
+        wins = "\n".join(f"- {line}" for line in said.splitlines())
         parts += [_markdown(shown), wins]
         picture = f"results/figures/head-to-head-{network}.png"
         parts.append(f"![Test error of each method against rate and epochs, {network}]({picture})")
@@ -334,7 +336,8 @@ def _earned() -> str:
     if table.empty:
         return report_comparison.committed_earned()
     spread = table["accuracy_sd"].map(" ± {:.2f}".format).where(table["n"] > 1, "")
-    parts = "\n".join(f"- {line}" for line in report_comparison.worth(table).splitlines())
+    said = report_comparison.worth(report_comparison.earned_by_seed("mnist"))
+    parts = "\n".join(f"- {line}" for line in said.splitlines())
     rows = _markdown(
         pd.DataFrame(
             {

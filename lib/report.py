@@ -6,18 +6,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib import archive, atomic, budget, data, experiments, paths, runs
+from lib import archive, atomic, budget, data, experiments, paths, runs, statistics
 from lib.experiments import Experiment
 from lib.runs import Run
-
-#: How often a drop's interval resamples seeds and images.
-RESAMPLES = 2_000
 
 #: What our rows state and the paper's do not.
 OURS = (
     "drop_sd",
     "drop_low",
     "drop_high",
+    "interval_over",
     "control_drop",
     "n",
     "dense_accuracy",
@@ -73,27 +71,26 @@ def drop(compressed: Sequence[Run], *, against: str = "dense") -> dict[str, floa
     for as long).
     Returns ``drop`` (mean), ``drop_sd`` (over seeds, NaN for one) and ``n``.
     """
-    key = {"dense": "dense_accuracy", "control": "control_accuracy"}[against]
-    losses = [100 * (run.result[key] - run.result["accuracy"]) for run in compressed]
+    losses = _losses(compressed, against)
     spread = float(np.std(losses, ddof=1)) if len(losses) > 1 else float("nan")
     return {"drop": float(np.mean(losses)), "drop_sd": spread, "n": len(losses)}
 
 
-def interval(compressed: Sequence[Run], *, against: str = "dense") -> tuple[float, float]:
-    """A 95 % interval of the mean drop, in points, over other seeds and other test images.
+def interval(compressed: Sequence[Run], *, against: str = "dense") -> statistics.Interval:
+    """The accuracy lost, in points, with a 95 % interval, which says what it is over.
 
-    A bootstrap that resamples seeds and images together (2,000 times, fixed seed): the same
-    images are drawn for both networks of a pair, so what both get right or wrong cancels.
+    Of several runs it is over seeds, of the differences paired seed by seed (Student's t). Of one
+    run it is over test images: the same images for both networks, so that what both get right or
+    wrong cancels. That one says nothing about other seeds.
     """
-    lost = np.stack([_lost(run, against) for run in compressed])  # (seeds, images), −1, 0 or 1
-    seeds, images = lost.shape
-    generator = np.random.default_rng(0)
-    means = np.empty(RESAMPLES)
-    for i in range(RESAMPLES):
-        rows = lost[generator.integers(seeds, size=seeds)].mean(axis=0)  # (images,)
-        means[i] = rows[generator.integers(images, size=images)].mean()
-    low, high = np.percentile(100 * means, [2.5, 97.5])
-    return float(low), float(high)
+    if len(compressed) == 1:
+        return statistics.over_images(_lost(compressed[0], against))
+    return statistics.over_seeds(_losses(compressed, against))
+
+
+def _losses(compressed: Sequence[Run], against: str) -> list[float]:
+    key = {"dense": "dense_accuracy", "control": "control_accuracy"}[against]
+    return [100 * (run.result[key] - run.result["accuracy"]) for run in compressed]
 
 
 def file_bytes(found: Sequence[Run]) -> float:
@@ -349,7 +346,7 @@ def row(compressed: Sequence[Run], dataset: str, *, method: str, mode: str) -> d
     results = pd.DataFrame([run.result for run in compressed])
     mean = results.mean(numeric_only=True)
     lost, against_control = drop(compressed), drop(compressed, against="control")
-    low, high = interval(compressed)
+    drop_interval = interval(compressed)
     paid = [budget.paid(run.layers, mode) for run in compressed]
     bits = [(spent["weights"] * spent["bits"]).sum() for spent in paid]
     weights = compressed[0].layers["weights"].sum()
@@ -366,8 +363,9 @@ def row(compressed: Sequence[Run], dataset: str, *, method: str, mode: str) -> d
         "paper_rate": float(np.mean(32 * weights / np.array(bits))),
         "drop_points": lost["drop"],
         "drop_sd": lost["drop_sd"],
-        "drop_low": low,
-        "drop_high": high,
+        "drop_low": drop_interval.low,
+        "drop_high": drop_interval.high,
+        "interval_over": drop_interval.over,
         "control_drop": against_control["drop"],
         "n": len(compressed),
         "dense_accuracy": 100 * mean["dense_accuracy"],
@@ -403,8 +401,9 @@ def label(run: Run) -> str:
     Of a run that only prunes or only quantizes, that it does: its first bits mean nothing.
     """
     experiment = run.experiment
-    tuned = experiment["stages"][0]["method"] == "tune-codebooks"
-    compression = experiment["parent"] if tuned else experiment
+    methods = [stage["method"] for stage in experiment["stages"]]
+    tuned = methods[-1] == "tune-codebooks"
+    compression = experiment["parent"] if methods[0] == "tune-codebooks" else experiment
     options = dict(compression["stages"][0]["options"])
     start = options.get("start_bits", experiments.ADMM_DEFAULTS["start_bits"])
     bits = {

@@ -5,9 +5,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from lib import report
+from lib import report, statistics
 from lib.experiments import Experiment, comparison, curve
 from lib.runs import Run
+
+#: Accuracies in percent by seed.
+BySeed = dict[int, float]
 
 #: How the tables and figures name the methods.
 NAMES = {
@@ -142,15 +145,6 @@ def earned(dataset: str) -> pd.DataFrame:
     Accuracies in percent, means and sd over seeds; ``epochs`` those of all training after the dense
     network, or of all where there was none.
     """
-    rate = comparison.ALLOCATION_RATE[dataset]
-    rows = comparison.rows(dataset, "lenet300")
-    ways = {
-        "admm": rows["admm", rate],
-        **{kind: comparison.allocation(dataset, kind) for kind in comparison.ALLOCATIONS},
-        "fixed-bitwidth": rows["fixed-bitwidth", rate],
-        "deep-compression": rows["deep-compression", rate],
-    }
-    found = {WAYS[way]: report.finished(experiment) for way, experiment in ways.items()}
     return report.frame(
         [
             {
@@ -162,15 +156,34 @@ def earned(dataset: str) -> pd.DataFrame:
                 "n": len(runs),
                 "computed_in": report.computed_in(runs),
             }
-            for name, runs in found.items()
-            if runs
+            for name, runs in _ways(dataset).items()
         ]
     )
 
 
-def worth(table: pd.DataFrame) -> str:
-    """What the parts of ADMM's result are worth, from :func:`earned`'s table: a line a part."""
-    rows = table.set_index("what")
+def earned_by_seed(dataset: str) -> dict[str, BySeed]:
+    """A row of :func:`earned` → its accuracies (%) by seed."""
+    return {name: _by_seed(runs) for name, runs in _ways(dataset).items()}
+
+
+def _ways(dataset: str) -> dict[str, list[Run]]:
+    rate = comparison.ALLOCATION_RATE[dataset]
+    rows = comparison.rows(dataset, "lenet300")
+    ways = {
+        "admm": rows["admm", rate],
+        **{kind: comparison.allocation(dataset, kind) for kind in comparison.ALLOCATIONS},
+        "fixed-bitwidth": rows["fixed-bitwidth", rate],
+        "deep-compression": rows["deep-compression", rate],
+    }
+    found = {WAYS[way]: report.finished(experiment) for way, experiment in ways.items()}
+    return {name: runs for name, runs in found.items() if runs}
+
+
+def worth(accuracies: Mapping[str, BySeed]) -> str:
+    """What the parts of ADMM's result are worth, from :func:`earned_by_seed`: a line a part.
+
+    Paired over the seeds that both have, with a 95 % interval over them.
+    """
     pairs = {
         "ADMM's shares, against one threshold for all layers (largest weights in both)": (
             "magnitude",
@@ -184,52 +197,77 @@ def worth(table: pd.DataFrame) -> str:
     }
     lines = []
     for part, (one, other) in pairs.items():
-        one, other = WAYS[one], WAYS[other]
-        if {one, other} <= set(rows.index):
-            points = rows.accuracy[one] - rows.accuracy[other]
-            lines.append(f"{part}: {points:+.2f} points{_in_sd(rows, one, other)}")
+        if {WAYS[one], WAYS[other]} <= set(accuracies):
+            points = _points(accuracies[WAYS[one]], accuracies[WAYS[other]])
+            if points:
+                lines.append(f"{part}: {_said(points, signed=True)} (n = {len(points)})")
     return "\n".join(lines)
 
 
-def verdict(table: pd.DataFrame) -> str:
-    """Which method wins at which rate, by how much, and where ADMM stands: one line a rate.
+def by_seed(dataset: str, network: str) -> dict[float, dict[str, BySeed]]:
+    """Rate asked for → method → its accuracies (%) by seed, of the runs that are there."""
+    found: dict[float, dict[str, BySeed]] = {}
+    for (method, rate), experiment in comparison.rows(dataset, network).items():
+        if runs := report.finished(experiment):
+            found.setdefault(rate, {})[NAMES[method]] = _by_seed(runs)
+    return found
 
-    A difference is given in points and in standard deviations, √((s₁² + s₂²)/2) over seeds; a
-    method wins by two or more, else it leads.
+
+def verdict(accuracies: Mapping[float, Mapping[str, BySeed]]) -> str:
+    """Which method is first at which rate, by how much, and where ADMM stands: one line a rate.
+
+    Differences are paired over the seeds that both methods have, with 95 % intervals over them. The
+    first method *wins* where each of the others is behind it at the 5 % level by a paired test over
+    three seeds or more, corrected for all comparisons in the table (Holm); else it *leads*.
     """
+    ranked = {
+        rate: sorted(methods, key=lambda name, of=methods: -np.mean([*of[name].values()]))
+        for rate, methods in sorted(accuracies.items())
+    }
+    points = {
+        (rate, other): _points(accuracies[rate][best], accuracies[rate][other])
+        for rate, (best, *others) in ranked.items()
+        for other in others
+    }
+    enough = {key: values for key, values in points.items() if len(values) >= 3}
+    p_values = statistics.holm({k: statistics.paired_test(v) for k, v in enough.items()})
     lines = []
-    for rate, rows in table.groupby("asked"):
-        ranked = rows.sort_values("accuracy", ascending=False).set_index("method")
-        best, second = ranked.index[:2]
-        points, spread = _difference(ranked, best, second)
-        lines.append(
-            f"{rate:,.0f}×: {best} {'wins' if points >= 2 * spread else 'leads'} with "
-            f"{ranked.accuracy[best]:.2f} %, {_apart(ranked, best, second)} before {second}"
-        )
-        if best != NAMES["admm"]:
-            place = ranked.index.get_loc(NAMES["admm"]) + 1
-            lines[-1] += (
-                f"; ADMM is number {place} of {len(ranked)}, "
-                f"{_apart(ranked, best, NAMES['admm'])} behind"
-            )
-    return "\n".join(f"{line}." for line in lines)
+    for rate, (best, *others) in ranked.items():
+        sure = others and all(p_values.get((rate, other), 1.0) < 0.05 for other in others)
+        mean = np.mean([*accuracies[rate][best].values()])
+        line = f"{rate:,.0f}×: {best} {'wins' if sure else 'leads'} with {mean:.2f} %"
+        if others:
+            line += f", {_before(rate, others[0], points, p_values)} before {others[0]}"
+        if NAMES["admm"] in others:
+            place = others.index(NAMES["admm"]) + 2
+            behind = _before(rate, NAMES["admm"], points, p_values)
+            line += f"; ADMM is number {place} of {len(others) + 1}, {behind} behind"
+        lines.append(f"{line}.")
+    return "\n".join(lines)
 
 
-def _apart(table: pd.DataFrame, better: str, worse: str) -> str:
-    return f"{_difference(table, better, worse)[0]:.2f} points{_in_sd(table, better, worse)}"
+def _before(rate, other, points, p_values) -> str:
+    values = points[rate, other]
+    p = p_values.get((rate, other))
+    tested = "" if p is None else f", p = {p:.2g}"
+    return f"{_said(values)} (n = {len(values)}{tested})"
 
 
-def _in_sd(table: pd.DataFrame, better: str, worse: str) -> str:
-    """The difference in standard deviations, in brackets; nothing for one seed."""
-    points, spread = _difference(table, better, worse)
-    return f" ({points / spread:.1f} sd)" if spread else ""
+def _points(one: BySeed, other: BySeed) -> list[float]:
+    """Differences in points, seed by seed, of the seeds that both have."""
+    return [one[seed] - other[seed] for seed in sorted(set(one) & set(other))]
 
 
-def _difference(table: pd.DataFrame, better: str, worse: str) -> tuple[float, float]:
-    """In points, and the standard deviation over seeds; 0 for one seed, or seeds that agree."""
-    points = table.accuracy[better] - table.accuracy[worse]
-    spread = np.sqrt((table.accuracy_sd[better] ** 2 + table.accuracy_sd[worse] ** 2) / 2)
-    return points, spread if spread > 0 else 0.0
+def _said(points: Sequence[float], *, signed: bool = False) -> str:
+    """A mean difference, and its interval over seeds where there are several."""
+    found, sign = statistics.over_seeds(points), "+" if signed else ""
+    if len(points) < 2:
+        return f"{found.mean:{sign}.2f} points"
+    return f"{found.mean:{sign}.2f} [{found.low:{sign}.2f}, {found.high:{sign}.2f}] points"
+
+
+def _by_seed(runs: Sequence[Run]) -> BySeed:
+    return {run.result["seed"]: 100 * run.result["accuracy"] for run in runs}
 
 
 def tried(
@@ -310,7 +348,8 @@ def committed_head_to_head() -> str:
     for network in comparison.RATES["mnist"]:
         table = head_to_head("mnist", network)
         if not table.empty:
-            parts += [f"{network} on MNIST", printed(table).to_string(index=False), verdict(table)]
+            said = verdict(by_seed("mnist", network))
+            parts += [f"{network} on MNIST", printed(table).to_string(index=False), said]
     return "\n\n".join(parts) or report.none("the head to head", "mnist")
 
 
@@ -329,7 +368,7 @@ def committed_earned() -> str:
         return report.none("what the allocation earns", "mnist")
     rate = comparison.ALLOCATION_RATE["mnist"]
     heading = f"lenet300 on MNIST, {rate:,.0f}× asked for, accuracy in %"
-    return f"{_headed(heading, table)}\n\n{worth(table)}"
+    return f"{_headed(heading, table)}\n\n{worth(earned_by_seed('mnist'))}"
 
 
 def committed_claims() -> str:

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from lib import experiments, networks, report, runs
 from lib.experiments import Stage
@@ -124,36 +125,34 @@ def test_the_parts_of_a_file_sum_to_it(trained):
     assert parts["biases"] == pytest.approx(4 * 580, rel=0.2)
 
 
-def test_an_interval_of_networks_that_fail_alike_is_a_point(compressed):
-    assert report.interval(compressed((990, 990, 990))) == (0, 0)
-    # every image lost is certain, whatever is drawn
-    assert report.interval(compressed((1000, 1000, 0))) == (100, 100)
+def test_an_interval_of_several_seeds_is_over_seeds(compressed):
+    found = compressed((990, 995, 980), (992, 993, 985), (988, 990, 987))
+    for against, losses in (("dense", [1.0, 0.7, 0.1]), ("control", [1.5, 0.8, 0.3])):
+        interval = report.interval(found, against=against)
+        expected = stats.t.interval(
+            0.95, 2, statistics.mean(losses), statistics.stdev(losses) / math.sqrt(3)
+        )
+        assert (interval.low, interval.high) == pytest.approx(expected)
+        assert (interval.over, interval.n) == ("seeds", 3)
 
 
-def test_an_interval_of_one_pair_is_the_normal_one(compressed):
+def test_an_interval_of_one_pair_is_over_images(compressed):
     found = compressed((1000, 1000, 900))  # an image is lost with p = 0.1
-    low, high = report.interval(found)
+    interval = report.interval(found)
     spread = 1.96 * 100 * math.sqrt(0.1 * 0.9 / IMAGES)
-    assert low == pytest.approx(10 - spread, abs=0.15)
-    assert high == pytest.approx(10 + spread, abs=0.15)
-    assert report.interval(found) == (low, high)
-
-
-def test_an_interval_is_wider_when_seeds_differ(compressed):
-    alike = report.interval(compressed(*[(1000, 1000, 950)] * 3))
-    low, high = report.interval(compressed(*[(1000, 1000, right) for right in (990, 950, 910)]))
-    assert low < alike[0]
-    assert high > alike[1]
-    assert low <= 5 <= high
+    assert interval.mean == pytest.approx(10)
+    assert (interval.low, interval.high) == pytest.approx((10 - spread, 10 + spread), abs=0.01)
+    assert (interval.over, interval.n) == ("images", 1)
 
 
 def test_images_won_and_lost_cancel(make):
     right = np.arange(IMAGES) >= 100
     make("dense-s0", 900)
     run = make("compressed-s0", right, parent="dense-s0")
-    low, high = report.interval([run])
-    assert low < 0 < high
-    assert low == pytest.approx(-high, abs=0.4)
+    interval = report.interval([run])
+    assert interval.mean == 0
+    assert interval.low == pytest.approx(-interval.high)
+    assert interval.low < 0
 
 
 def test_table_3_has_the_papers_rows_and_ours(compressed):

@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from lib import plots_comparison, report, report_comparison
 from lib.experiments import comparison, curve
@@ -91,23 +92,68 @@ def test_rows_that_computed_in_different_numbers_say_so(finished):
     assert "computed in" not in report_comparison.printed(table)
 
 
-def test_the_verdict_names_the_winner_and_its_lead_in_sd():
-    table = pd.DataFrame(
-        {
-            "method": ["ADMM", "LC-ℓ0", "gradual pruning"],
-            "asked": 500,
-            "accuracy": [98.0, 98.5, 97.0],
-            "accuracy_sd": [0.1, 0.1, 0.2],
+def seeds(*accuracies):
+    return dict(enumerate(accuracies))
+
+
+def test_a_method_wins_where_a_paired_test_tells_it_from_all_others():
+    """The seeds differ by more than the methods do; paired, the differences are clear."""
+    found = {
+        500: {
+            "ADMM": seeds(97.5, 98.0, 98.5),
+            "LC-ℓ0": seeds(98.01, 98.5, 99.0),
+            "gradual pruning": seeds(96.51, 97.0, 97.4),
         }
+    }
+    points, more = [0.51, 0.5, 0.5], [1.5, 1.5, 1.6]
+    test = stats.ttest_1samp(points, 0)
+    low, high = test.confidence_interval(0.95)
+    p, other = test.pvalue, stats.ttest_1samp(more, 0).pvalue
+    assert p < other < 0.05
+    said = f"0.50 [{low:.2f}, {high:.2f}] points (n = 3, p = {2 * p:.2g})"
+    assert report_comparison.verdict(found) == (
+        f"500×: LC-ℓ0 wins with 98.50 %, {said} before ADMM; ADMM is number 2 of 3, {said} behind."
     )
-    assert report_comparison.verdict(table) == (
-        "500×: LC-ℓ0 wins with 98.50 %, 0.50 points (5.0 sd) before ADMM; ADMM is number 2 of 3, "
-        "0.50 points (5.0 sd) behind."
+
+
+def test_a_method_only_leads_where_one_other_may_be_as_good():
+    found = {
+        500: {
+            "ADMM": seeds(97.0, 98.0, 98.9),
+            "LC-ℓ0": seeds(97.2, 97.9, 99.2),
+            "gradual pruning": seeds(90.0, 91.0, 92.0),
+        }
+    }
+    assert report_comparison.verdict(found).startswith("500×: LC-ℓ0 leads with 98.10 %, 0.13 [-")
+
+
+def test_with_one_seed_or_two_nothing_wins():
+    one = {500: {"ADMM": seeds(99.0), "LC-ℓ0": seeds(98.5)}}
+    assert report_comparison.verdict(one) == (
+        "500×: ADMM leads with 99.00 %, 0.50 points (n = 1) before LC-ℓ0."
     )
-    lonely = table.assign(accuracy=[99.0, 98.5, 97.0], accuracy_sd=np.nan)
-    assert report_comparison.verdict(lonely) == (
-        "500×: ADMM wins with 99.00 %, 0.50 points before LC-ℓ0."
+    two = {500: {"ADMM": seeds(99.0, 99.01), "LC-ℓ0": seeds(90.0, 90.01)}}
+    assert "ADMM leads" in report_comparison.verdict(two)
+    alone = {500: {"LC-ℓ0": seeds(98.5)}}
+    assert report_comparison.verdict(alone) == "500×: LC-ℓ0 leads with 98.50 %."
+
+
+def test_differences_are_over_common_seeds():
+    found = {50: {"ADMM": {0: 90.0, 1: 95.0, 2: 99.0}, "LC-ℓ0": {1: 94.0, 3: 10.0}}}
+    assert report_comparison.verdict(found) == (
+        "50×: ADMM leads with 94.67 %, 1.00 points (n = 1) before LC-ℓ0."
     )
+
+
+def test_what_the_allocation_is_worth_is_paired():
+    ways = report_comparison.WAYS
+    found = {
+        ways["magnitude"]: seeds(97.0, 98.0),
+        ways["deep-compression"]: seeds(97.5, 98.5, 99.0),
+        ways["scratch"]: {5: 98.0},
+    }
+    (line,) = report_comparison.worth(found).splitlines()
+    assert line.endswith("-0.50 [-0.50, -0.50] points (n = 2)")
 
 
 def test_claims_are_paired_against_the_control_and_signed(finished):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from lib import report, report_imagenet, runs
+from lib import report, report_imagenet, runs, statistics
 from lib.experiments import imagenet
 
 
@@ -33,7 +33,8 @@ def fake(mode, method, layers, **result):
 
 @pytest.fixture(autouse=True)
 def no_interval(monkeypatch):
-    monkeypatch.setattr(report, "interval", lambda found: (3.0, 5.0))
+    interval = statistics.Interval(4.0, 3.0, 5.0, 1, "images")
+    monkeypatch.setattr(report, "interval", lambda found: interval)
 
 
 def test_a_row_pays_for_its_nonzeros_or_for_every_weight_as_its_mode_says():
