@@ -178,6 +178,44 @@ def figure_2(histories: Mapping[float, pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def figure_2_claims(table: pd.DataFrame) -> str:
+    """What the paper says of Figure 2, held against :func:`figure_2`'s table of its four ρ.
+
+    A line a claim: whether it holds, and by which numbers. A rise counts from double the first MSE
+    on, a fall from half the peak down, and "vanishes" is below 1 % of the peak; these margins are
+    ours, as the paper names none.
+    """
+    paper = table[table["rho"].isin(experiments.FIGURE_2_RHOS)].set_index("rho")
+    losses = ", ".join(f"{loss:.4f}" for loss in paper["loss"])
+    best = paper["quantized_loss"].idxmin()
+    rises = paper["mse_peak"] > 2 * paper["mse_first"]
+    both = paper.index[rises & (paper["mse"] < paper["mse_peak"] / 2)]
+    left = 100 * paper.loc[experiments.RHO, "mse"] / paper.loc[experiments.RHO, "mse_peak"]
+    shares = ", ".join(f"{100 * row.mse / row.mse_peak:.0f} %" for row in paper.itertuples())
+    claims = [
+        ("a smaller ρ gives a lower loss of W", paper["loss"].is_monotonic_increasing, losses),
+        (
+            "the lowest quantized loss is not at the smallest ρ",
+            best != paper.index.min(),
+            f"it is at ρ = {best:g}",
+        ),
+        (
+            "the MSE of W and V first rises, then falls",
+            len(both) == len(paper),
+            f"at {len(both)} of {len(paper)} ρ; at the end {shares} of the peak are left",
+        ),
+        (
+            f"ρ = {experiments.RHO:g} is enough for the MSE to vanish",
+            left < 1,
+            f"{left:.0f} % of its peak are left",
+        ),
+    ]
+    return "\n".join(
+        f"{claim}: {'holds' if holds else 'does not hold'} ({numbers})"
+        for claim, holds, numbers in claims
+    )
+
+
 def file_parts(run: Run) -> dict[str, float]:
     """What the file of the final network holds, in bytes; the parts sum to its size.
 

@@ -14,7 +14,7 @@ BySeed = dict[int, float]
 
 #: How the tables and figures name the methods.
 NAMES = {
-    "admm": "ADMM",
+    "admm": "ADMM, rising ρ (ours)",
     "lc": "LC-ℓ0",
     "lc-fewest": "LC-ℓ0, 0.5 % kept",
     "deep-compression": "Deep Compression",
@@ -185,11 +185,11 @@ def worth(accuracies: Mapping[str, BySeed]) -> str:
     Paired over the seeds that both have, with a 95 % interval over them.
     """
     pairs = {
-        "ADMM's shares, against one threshold for all layers (largest weights in both)": (
+        "ADMM's shares and bits against one threshold and its bits, largest weights in both": (
             "magnitude",
             "deep-compression",
         ),
-        "ADMM's choice of weights, trained from scratch, against the largest": (
+        "ADMM's choice of weights, from scratch, against the largest, from the dense network": (
             "scratch",
             "magnitude",
         ),

@@ -307,6 +307,31 @@ def test_a_real_runs_rate_is_what_its_budget_counted(results, tiny, mode):
     assert row["rate"] >= row["paper_rate"] * (1 - 1e-12)
 
 
+def test_claims_about_figure_2_hold_or_do_not_by_their_numbers():
+    table = pd.DataFrame(
+        {
+            "rho": [0.0005, 0.01, 0.05, 0.1, 0.5],
+            "loss": [9.0, 0.1, 0.2, 0.3, 0.4],
+            "quantized_loss": [0.0, 0.5, 0.3, 0.4, 0.6],
+            "mse_first": [1.0] * 5,
+            "mse_peak": [1.0, 4.0, 4.0, 4.0, 4.0],
+            "mse": [1.0, 1.0, 0.02, 1.0, 1.0],
+        }
+    )
+    assert report.figure_2_claims(table).splitlines() == [
+        "a smaller ρ gives a lower loss of W: holds (0.1000, 0.2000, 0.3000, 0.4000)",
+        "the lowest quantized loss is not at the smallest ρ: holds (it is at ρ = 0.05)",
+        "the MSE of W and V first rises, then falls: holds (at 4 of 4 ρ; at the end 25 %, 0 %, "
+        "25 %, 25 % of the peak are left)",
+        "ρ = 0.05 is enough for the MSE to vanish: holds (0 % of its peak are left)",
+    ]
+    worse = table.assign(
+        loss=[9.0, 0.1, 0.4, 0.3, 0.2], quantized_loss=[0.0, 0.1, 0.2, 0.3, 0.4], mse=3.0
+    )
+    lines = report.figure_2_claims(worse).splitlines()
+    assert all(": does not hold (" in line for line in lines)
+
+
 def test_uniform_spends_as_much_on_every_layer():
     table = pd.DataFrame({"weights": [1000, 3000], "kept": [300, 100], "bits": [1, 3]})
     even = report.uniform(table)

@@ -11,6 +11,7 @@ from scipy import stats
 from lib import plots_comparison, report, report_comparison
 from lib.experiments import comparison, curve
 
+ADMM = report_comparison.NAMES["admm"]
 KNOWN = {"nominal_rate": 500.0, "entropy_rate": 100.0, "file_bytes": 10_000}
 
 
@@ -63,7 +64,7 @@ def test_head_to_head_counts_search_and_tuning(finished):
     finished["lenet300-digits-admm-50x"] = [run(0.97), run(0.96)]
     finished["lenet300-digits-black-box-50x"] = [run(0.95)]
     table = report_comparison.head_to_head("digits", "lenet300").set_index("method")
-    admm, searched = table.loc["ADMM"], table.loc["black-box search (TPE)"]
+    admm, searched = table.loc[ADMM], table.loc["black-box search (TPE)"]
     assert admm["accuracy"] == pytest.approx(96.5)
     assert admm["drop"] == pytest.approx(1.5)
     assert admm["drop_sd"] == pytest.approx(np.sqrt(0.5))
@@ -82,7 +83,11 @@ def test_rows_that_computed_in_different_numbers_say_so(finished):
     finished["lenet300-digits-lc-50x"] = [run(0.95, **half)]
     finished["lenet300-digits-gradual-50x"] = [run(0.95, **half)]
     table = report_comparison.head_to_head("digits", "lenet300").set_index("method")
-    both = {"ADMM": "bfloat16 and float32", "LC-ℓ0": "bfloat16", "gradual pruning": "bfloat16"}
+    both = {
+        ADMM: "bfloat16 and float32",
+        "LC-ℓ0": "bfloat16",
+        "gradual pruning": "bfloat16",
+    }
     assert table["computed_in"].to_dict() == both
     shown = report_comparison.printed(table.reset_index())
     assert shown["computed in"].tolist() == list(both.values())
@@ -100,7 +105,7 @@ def test_a_method_wins_where_a_paired_test_tells_it_from_all_others():
     """The seeds differ by more than the methods do; paired, the differences are clear."""
     found = {
         500: {
-            "ADMM": seeds(97.5, 98.0, 98.5),
+            ADMM: seeds(97.5, 98.0, 98.5),
             "LC-ℓ0": seeds(98.01, 98.5, 99.0),
             "gradual pruning": seeds(96.51, 97.0, 97.4),
         }
@@ -112,14 +117,15 @@ def test_a_method_wins_where_a_paired_test_tells_it_from_all_others():
     assert p < other < 0.05
     said = f"0.50 [{low:.2f}, {high:.2f}] points (n = 3, p = {2 * p:.2g})"
     assert report_comparison.verdict(found) == (
-        f"500×: LC-ℓ0 wins with 98.50 %, {said} before ADMM; ADMM is number 2 of 3, {said} behind."
+        f"500×: LC-ℓ0 wins with 98.50 %, {said} before {ADMM}; ADMM is number 2 of 3, {said} "
+        "behind."
     )
 
 
 def test_a_method_only_leads_where_one_other_may_be_as_good():
     found = {
         500: {
-            "ADMM": seeds(97.0, 98.0, 98.9),
+            ADMM: seeds(97.0, 98.0, 98.9),
             "LC-ℓ0": seeds(97.2, 97.9, 99.2),
             "gradual pruning": seeds(90.0, 91.0, 92.0),
         }
@@ -128,20 +134,20 @@ def test_a_method_only_leads_where_one_other_may_be_as_good():
 
 
 def test_with_one_seed_or_two_nothing_wins():
-    one = {500: {"ADMM": seeds(99.0), "LC-ℓ0": seeds(98.5)}}
+    one = {500: {ADMM: seeds(99.0), "LC-ℓ0": seeds(98.5)}}
     assert report_comparison.verdict(one) == (
-        "500×: ADMM leads with 99.00 %, 0.50 points (n = 1) before LC-ℓ0."
+        f"500×: {ADMM} leads with 99.00 %, 0.50 points (n = 1) before LC-ℓ0."
     )
-    two = {500: {"ADMM": seeds(99.0, 99.01), "LC-ℓ0": seeds(90.0, 90.01)}}
-    assert "ADMM leads" in report_comparison.verdict(two)
+    two = {500: {ADMM: seeds(99.0, 99.01), "LC-ℓ0": seeds(90.0, 90.01)}}
+    assert f"{ADMM} leads" in report_comparison.verdict(two)
     alone = {500: {"LC-ℓ0": seeds(98.5)}}
     assert report_comparison.verdict(alone) == "500×: LC-ℓ0 leads with 98.50 %."
 
 
 def test_differences_are_over_common_seeds():
-    found = {50: {"ADMM": {0: 90.0, 1: 95.0, 2: 99.0}, "LC-ℓ0": {1: 94.0, 3: 10.0}}}
+    found = {50: {ADMM: {0: 90.0, 1: 95.0, 2: 99.0}, "LC-ℓ0": {1: 94.0, 3: 10.0}}}
     assert report_comparison.verdict(found) == (
-        "50×: ADMM leads with 94.67 %, 1.00 points (n = 1) before LC-ℓ0."
+        f"50×: {ADMM} leads with 94.67 %, 1.00 points (n = 1) before LC-ℓ0."
     )
 
 
