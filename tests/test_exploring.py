@@ -17,7 +17,7 @@ import pytest
 import torch
 from IPython.core.interactiveshell import InteractiveShell
 
-from lib import archive, notebook, paths, runs, search
+from lib import archive, experiments, notebook, paths, runs, search
 from lib.data import catalogue
 from lib.data.dataset import Dataset, Split
 from lib.experiments import cifar
@@ -108,6 +108,8 @@ def made(explored, monkeypatch):
     monkeypatch.setattr(runs, "train", shortly(runs.train))
     monkeypatch.setattr(runs, "search", shortly(runs.search))
     monkeypatch.setattr(search, "train", shortly(search.train))
+    usual = experiments.dense_schedule
+    monkeypatch.setattr(experiments, "dense_schedule", lambda *n: replace(usual(*n), batch=8))
     few = tuple(row for row in cifar.TABLE_4 if row["network"] == "resnet20")
     monkeypatch.setattr(cifar, "TABLE_4", few)
     monkeypatch.setattr(notebook, "_folder", None)
