@@ -193,7 +193,8 @@ def test_two_processes_train_as_one(alone, together, slug):
     assert all(one.result[key] == two.result[key] for key in same)
     assert two.result["nominal_rate"] == pytest.approx(one.result["nominal_rate"], rel=2e-3)
     assert (one.correct != two.correct).sum() <= 2  # of 360
-    assert two.result["train_loss"] == pytest.approx(one.result["train_loss"], rel=1e-3)
+    # of the compressed network, so it comes after a projection too
+    assert two.result["train_loss"] == pytest.approx(one.result["train_loss"], rel=5e-3)
 
 
 @pytest.mark.parametrize("slug", SLUGS)
