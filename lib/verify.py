@@ -50,6 +50,9 @@ def verify(run: Run, *, device: str = "cpu") -> list[str]:
     if result.get("budget_in") == "macs":
         if result["macs"] > result["budget"]:
             problems.append(f"{result['macs']} MACs exceed the budget of {result['budget']}")
+    elif result.get("budget_in") == "bytes":
+        if size > result["budget"]:
+            problems.append(f"a file of {size} bytes exceeds the budget of {result['budget']}")
     elif result["budget"]:
         # where nothing else is said, the budget is of nonzero weights and their bits
         mode = result["mode"] if result["mode"] in ("prune", "quantize") else "joint"

@@ -105,3 +105,10 @@ def test_a_held_out_run_is_verified_on_what_was_held_out(results, tiny):
     assert verify(run) == []
     (problem,) = verify(rewrite(run, held_out_accuracy=run.result["held_out_accuracy"] / 2))
     assert problem.startswith("accuracy")
+
+
+def test_a_budget_in_bytes_is_held_against_the_file(trained):
+    size = trained.result["file_bytes"]
+    assert verify(rewrite(trained, budget=size, budget_in="bytes")) == []
+    (problem,) = verify(rewrite(trained, budget=size - 1, budget_in="bytes"))
+    assert problem == f"a file of {size} bytes exceeds the budget of {size - 1}"
