@@ -75,7 +75,7 @@ def list_runs(options: argparse.Namespace) -> int:
     done = sum(row["status"] == "done" for row in rows)
     print(f"{done} of {len(rows)} done; times are estimates, on one CPU thread and on one GPU")
     if any(row["gpu"] for row in rows):
-        print("G: takes days on a CPU; run --missing leaves it to a GPU")
+        print("G: by a schedule for a GPU; on a CPU run --missing leaves it out")
     print(calibration.described())
     found, here = calibration.known(), arithmetic.machine("cpu")
     if found and any(found[key] != value for key, value in here.items()):
@@ -148,7 +148,7 @@ def _tasks(options: argparse.Namespace) -> list[batch.Task]:
     on_gpu = runs.place(options.device).type == "cuda"
     left = sum(entry.gpu for entry, _ in missing) if not on_gpu else 0
     if left:
-        print(f"left out: {left} runs that take days on a CPU (python -m lib run ID trains one)")
+        print(f"left out: {left} runs by a schedule for a GPU (python -m lib run ID trains one)")
     return [(entry.experiment, seed) for entry, seed in missing if on_gpu or not entry.gpu]
 
 

@@ -7,6 +7,8 @@ which runs share a job hangs on their times. Without a measurement the catalogue
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
@@ -109,14 +111,12 @@ def _images_a_second(network, shape, batch, kind) -> float:
     from lib.optimizers import Method
     from lib.training import Schedule, _Loop
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        few = _random(shape, batch)
-        schedule = Schedule(epochs=1, lr=0.01, batch=batch)
-        loop = _Loop(_network(network, shape), few, schedule, Method(), seed=0, stage=0)
-        loop.dtype = kind
-        index = torch.arange(batch)
+    few = _random(shape, batch)
+    schedule = Schedule(epochs=1, lr=0.01, batch=batch)
+    loop = _Loop(_network(network, shape), few, schedule, Method(), seed=0, stage=0)
+    loop.dtype = kind
+    index = torch.arange(batch)
+    with _one_thread():
         for _ in range(2):
             loop._step(index)
         steps, began = 0, time.process_time()
@@ -124,8 +124,6 @@ def _images_a_second(network, shape, batch, kind) -> float:
             loop._step(index)
             steps += 1
         return batch * steps / (time.process_time() - began)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def described() -> str:
@@ -140,25 +138,34 @@ def described() -> str:
 
 def _seconds(network, shape, batch, steps, precision) -> float:
     """The better of two epochs of the training loop on random images, with their evaluation."""
-    import torch
-
     from lib.optimizers import Method
     from lib.training import Schedule, train
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     few = _random(shape, batch * steps)
     schedule = Schedule(epochs=1, lr=0.01, batch=batch, weight_decay=1e-4, precision=precision)
     model = _network(network, shape)
     first = replace(few, train=few.train[:batch], test=few.train[:batch])
-    train(model, first, schedule, Method(), seed=0, quiet=True)  # libraries choose their kernels
     times = []
-    for seed in range(2):
-        began = time.perf_counter()
-        train(model, few, schedule, Method(), seed=seed, quiet=True)
-        times.append(time.perf_counter() - began)
-    torch.set_num_threads(threads)
+    with _one_thread():
+        # libraries choose their kernels
+        train(model, first, schedule, Method(), seed=0, quiet=True)
+        for seed in range(2):
+            began = time.perf_counter()
+            train(model, few, schedule, Method(), seed=seed, quiet=True)
+            times.append(time.perf_counter() - began)
     return min(times)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _random(shape, count):

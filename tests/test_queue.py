@@ -71,7 +71,7 @@ def test_mnist_comes_after_them_and_before_the_papers_own_network(queue):
     assert not any("cifar10-jpeg" in row["id"] for row in queue)
 
 
-def test_what_takes_days_is_a_gpus(queue):
+def test_full_schedules_and_what_takes_days_are_a_gpus(queue):
     """All of CIFAR by the full schedule, and all of ImageNet."""
     gpu = {row["id"]: row["priority"] for row in queue if row["gpu"]}
     assert {priority for priority in gpu.values() if priority < 10} == {FULL}
@@ -103,7 +103,7 @@ def test_missing_on_a_cpu_leaves_a_gpus_runs_out(results, monkeypatch, capsys):
         if not entry.gpu
     ]
     assert [e.id(seed) for e, seed in asked] == [id for _, id in sorted(wanted, key=lambda w: w[0])]
-    assert "runs that take days on a CPU" in capsys.readouterr().out
+    assert "runs by a schedule for a GPU" in capsys.readouterr().out
 
 
 def test_the_schedule_for_a_cpu():

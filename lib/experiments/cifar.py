@@ -82,9 +82,9 @@ def _row(dataset: str, *, rises: bool = False, **row) -> Experiment:
 
 def entries(dataset: str) -> list[Entry]:
     """What the catalogue holds of these networks on a data set."""
-    gpu = {"gpu": True} if dataset == "cifar10" else {}
+    gpu = dataset == "cifar10"
     return [
-        Entry(experiment=experiment, seeds=seeds, purpose=purpose, priority=priority, **gpu)
+        Entry(experiment=experiment, seeds=seeds, purpose=purpose, priority=priority, gpu=gpu)
         for experiment, seeds, purpose, priority in _entries(dataset)
     ]
 

@@ -101,8 +101,8 @@ MNIST, FULL = 4, 7
 class Entry:
     """An experiment in the catalogue: how many seeds, what for, and how soon (1 is first).
 
-    ``priority`` is seed 0's, and that of all seeds without ``later_priority``. ``gpu``: it takes
-    days on a CPU, so that only a GPU takes it unasked.
+    ``priority`` is seed 0's, and that of all seeds without ``later_priority``. ``gpu``: its
+    schedule is a GPU's, so that a CPU takes it only when it is named.
     """
 
     experiment: Experiment

@@ -411,9 +411,9 @@ def twice(dataset: str, **length) -> dict[str, Experiment]:
 
 def entries(dataset: str) -> list[Entry]:
     """What the catalogue holds of DF and its baselines on a data set."""
-    own = {"gpu": True} if dataset in ("cifar10", "cifar100") else {}
+    gpu = dataset in ("cifar10", "cifar100")
     return [
-        Entry(experiment=experiment, seeds=seeds, purpose=purpose, priority=priority, **own)
+        Entry(experiment=experiment, seeds=seeds, purpose=purpose, priority=priority, gpu=gpu)
         for experiment, seeds, purpose, priority in _with_needs(_entries(dataset))
     ]
 
