@@ -37,12 +37,15 @@ from lib.networks import compressible, pretrained
 from lib.optimizers import METHODS
 from lib.search import BlackBox, search
 from lib.surgery import ranks, rebuild, shrink_like
-from lib.training import evaluate, predict, train
+from lib.training import evaluate, image_losses, predict, train
 
 WEIGHTS = "weights.safetensors"
 
 #: What a run folder holds, besides result.json and, where they are committed, the weights.
 FILES = ("experiment.json", "history.csv", "layers.csv", "correct.npy")
+
+#: The losses of the held-out images, in the folder of a trial; those of older trials lack it.
+LOSSES = "losses.npy"
 
 #: Packed weights of more bytes than this are kept apart: run folders are for a repository.
 MOST_BYTES = 5_000_000
@@ -93,6 +96,16 @@ class Run:
         """Which of the evaluated images the final network gets right, (images,) bool."""
         packed = np.load(self.folder / "correct.npy", allow_pickle=False)
         return np.unpackbits(packed, count=self.result["images"]).astype(bool)
+
+    @property
+    def losses(self) -> np.ndarray:
+        """The cross-entropy of each held-out image, (images,) float32, of a trial.
+
+        Raises ``Damaged`` for a run that is no trial, or one from before they were kept.
+        """
+        if LOSSES not in self.result["files"]:
+            raise Damaged(f"{self.folder} holds no losses of held-out images")
+        return np.load(self.folder / LOSSES, allow_pickle=False)
 
     @property
     def weights(self) -> Path:
@@ -162,7 +175,8 @@ def read(folder: Path) -> Run:
     try:
         result = json.loads((folder / "result.json").read_text())
         run = Run(folder, result)
-        files = {name: folder / name for name in FILES}
+        listed = (LOSSES,) if LOSSES in result["files"] else ()
+        files = {name: folder / name for name in FILES + listed}
         if not result.get("weights_apart") or run.weights.exists():
             files[WEIGHTS] = run.weights
         for name, file in files.items():
@@ -414,6 +428,7 @@ def _write(experiment, seed, before, model, dataset, rows, device, threads, trai
     correct = predict(model, dataset, dataset.test) == dataset.test.labels
     accuracy = int(correct.sum()) / len(correct)
     losses = [evaluate(model, dataset, split)[0] for split in (dataset.train, dataset.test)]
+    each = image_losses(model, dataset, dataset.test) if experiment.held_out else None
     if distributed.rank():
         return
     layers = budget.layer_costs(compressible(model))
@@ -473,6 +488,8 @@ def _write(experiment, seed, before, model, dataset, rows, device, threads, trai
         "correct.npy": _npy(np.packbits(correct.cpu().numpy())),
         WEIGHTS: weights.pack(model.state_dict()),
     }
+    if experiment.held_out:
+        contents[LOSSES] = _npy(each.cpu().numpy())
     result["files"] = {k: hashlib.sha256(v).hexdigest() for k, v in contents.items()}
     result["weights_apart"] = len(contents[WEIGHTS]) > MOST_BYTES or _is_control(experiment)
     run = Run(folder_of(experiment, seed), result)

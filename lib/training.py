@@ -223,14 +223,31 @@ def evaluate(model: nn.Module, dataset: Dataset, split: Split | Streamed) -> tup
 @torch.no_grad()
 def predict(model: nn.Module, dataset: Dataset, split: Split | Streamed) -> Tensor:
     """The class that ``model`` gives each image of ``split``, (images,) int64."""
+    classes = torch.zeros_like(split.labels)
+    return _of_each_image(model, dataset, split, lambda logits, _: logits.argmax(1), classes)
+
+
+@torch.no_grad()
+def image_losses(model: nn.Module, dataset: Dataset, split: Split | Streamed) -> Tensor:
+    """The cross-entropy of ``model`` on each image of ``split``, (images,) float32."""
+    losses = torch.zeros(len(split), device=split.labels.device)
+    loss = partial(functional.cross_entropy, reduction="none")
+    return _of_each_image(model, dataset, split, loss, losses)
+
+
+def _of_each_image(model, dataset, split, measure, out: Tensor) -> Tensor:
+    """``measure(logits, labels)`` of each image, written into ``out``, zeros as long as the split.
+
+    All processes have all of them.
+    """
     was_training = model.training
     model.eval()
-    classes = torch.zeros_like(split.labels)
-    mine = classes[distributed.block(len(split), EVALUATION_BATCH)].split(EVALUATION_BATCH)
-    for found, (images, _) in zip(mine, _batches(dataset, split), strict=False):  # empty is one
-        found.copy_(model(images).argmax(1))
+    mine = out[distributed.block(len(split), EVALUATION_BATCH)].split(EVALUATION_BATCH)
+    batches = _batches(dataset, split)
+    for found, (images, labels) in zip(mine, batches, strict=False):  # empty is one
+        found.copy_(measure(model(images), labels))
     model.train(was_training)
-    return distributed.total(classes)
+    return distributed.total(out)
 
 
 class _Loop:

@@ -1,5 +1,6 @@
 """ADMM against Algorithm 1 written out, and its three modes against their constraints."""
 
+import copy
 import itertools
 
 import numpy as np
@@ -173,9 +174,125 @@ def test_compressed_changes_nothing():
         assert torch.equal(a, b)
 
 
+def moved(method, seed, lr=0.1):
+    """A step: something else than the method moves the weights, then the proximal term does."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for w in method.w:
+            w += 0.02 * torch.randn(w.shape, generator=generator)
+    method.after_step(torch.tensor(lr))
+
+
+def test_a_fading_dual_step_shrinks_with_the_learning_rate():
+    model = network()
+    method = ADMM(budget=20, rho=0.1, start_bits=1, fading=True)
+    method.start(model)
+    for seed, lr in enumerate((0.05, 0.2, 0.08)):  # the largest need not be the first
+        moved(method, seed, lr)
+    before = [u.double() for u in method.u]
+    method.after_period()
+    for w, v, u, old in zip(method.w, method.v, method.u, before, strict=True):
+        expected = old + 0.08 / 0.2 * (w.double() - v.double())
+        torch.testing.assert_close(u.double(), expected, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("mode", ["joint", "quantize"])
+def test_a_held_v_stays_with_its_zeros_and_bits_and_w_comes_to_it(mode):
+    model, budget = network(), {"joint": 30, "quantize": 75}[mode]
+    method = ADMM(budget=budget, mode=mode, rho=0.5, start_bits=1, hold_after=2)
+    method.start(model)
+    for seed in range(2):
+        moved(method, seed)
+        method.after_period()
+    v, bits = [v.clone() for v in method.v], method.bits.clone()
+    zeros = [w == 0 for w in method.w]
+    assert mode == "joint" or not any(zero.any() for zero in zeros)
+    first = method.metrics()["mse"]
+    for period in range(5):
+        if period < 2:
+            moved(method, period + 7)
+        for _ in range(20):  # no loss, the proximal step alone
+            method.after_step(torch.tensor(0.1))
+        method.after_period()
+        assert all(map(torch.equal, method.v, v))
+        assert torch.equal(method.bits, bits)
+        assert all(bool((w[zero] == 0).all()) for w, zero in zip(method.w, zeros, strict=True))
+    assert method.metrics()["mse"] < 0.1 * first
+    for u, v, zero in zip(method.u, method.v, zeros, strict=True):
+        assert not u[zero].any()
+        assert not v[zero].any()
+    method.finish()
+    paid = sum(
+        b * (w != 0).sum() if mode == "joint" else b * w.numel()
+        for b, w in zip(bits.tolist(), method.w, strict=True)
+    )
+    assert int(paid) <= budget
+
+
+def test_what_is_compressed_at_the_end_is_the_average_of_w():
+    model, budget = network(), 32 * 10
+    method = ADMM(budget=budget, mode="prune", rho=0.1, average_after=2)
+    method.start(model)
+    seen = []
+    for seed in range(5):
+        moved(method, seed)
+        seen.append(np.concatenate([w.ravel() for w in weights(model)]))
+        method.after_period()
+    mean = np.mean(seen[2:], axis=0)
+    largest = np.argsort(-np.abs(mean))[:10]
+    expected = np.zeros_like(mean)
+    expected[largest] = mean[largest]
+    now = weights(model)
+    found = np.concatenate([w.numpy().ravel() for w in method.compressed().values()])
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert all(map(np.array_equal, now, weights(model)))
+    method.finish()
+    found = np.concatenate([w.ravel() for w in weights(model)])
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "end", [{"fading": True}, {"hold_after": 2}, {"average_after": 1}, {"hold_after": 1}]
+)
+@pytest.mark.parametrize("mode", ["joint", "quantize"])
+def test_every_end_is_within_the_budget_and_goes_on_from_its_state(mode, end):
+    budget = {"joint": 30, "quantize": 75}[mode]
+    options = {"budget": budget, "mode": mode, "rho": 0.1, "growth": 1.2, "start_bits": 1}
+    model = network()
+    method = ADMM(**options | end)
+    method.start(model)
+    for seed in range(4):
+        if seed == 3:  # interrupted: another object, from the state alone
+            saved = copy.deepcopy((method.state_dict(), model.state_dict()))
+            other = network(seed=1)
+            resumed = ADMM(**options | end)
+            resumed.start(other)
+            other.load_state_dict(saved[1])
+            resumed.load_state_dict(saved[0])
+            moved(resumed, seed)
+            resumed.after_period()
+            resumed.finish()
+        moved(method, seed)
+        method.after_period()
+    method.finish()
+    assert all(map(torch.equal, model.parameters(), other.parameters()))
+    free = mode == "joint"
+    paid = sum(
+        b * int((w != 0).sum() if free else w.numel())
+        for b, w in zip(method.bits.tolist(), method.w, strict=True)
+    )
+    assert paid <= budget
+    for bits, w in zip(method.bits.tolist(), method.w, strict=True):
+        assert torch.unique(w[w != 0] if free else w).numel() <= 2**bits
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"hold_after": 0}, "hold_after = 0 must be 1 period or more"),
+        ({"average_after": -1}, "average_after = -1 must be 1 period or more"),
+        ({"mode": "prune", "fading": True}, "mode='prune' has neither"),
+        ({"mode": "prune", "hold_after": 2}, "mode='prune' has neither"),
         ({"mode": "both"}, "unknown mode 'both': choose one of joint, prune, quantize"),
         ({"rho": 0.0}, "must be positive"),
         ({"rho": float("nan")}, "must be positive"),

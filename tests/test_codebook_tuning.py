@@ -1,6 +1,7 @@
 """Values made by k-means are the best ones; shared, they move by the mean of their gradients."""
 
 import copy
+import functools
 import io
 
 import kmeans1d
@@ -89,6 +90,55 @@ def test_values_that_have_met_part_again_after_a_resume(model):
     step(model)
     resumed.after_step(torch.tensor(0.1))
     assert torch.unique(model[0].weight[model[0].weight != 0]).numel() == 2
+
+
+def lloyd(latent, centres):
+    """One iteration written out: the nearest value, then each value's mean."""
+    codes = np.abs(latent[:, None] - centres).argmin(1)
+    means = [latent[codes == k].mean() if (codes == k).any() else c for k, c in enumerate(centres)]
+    return np.array(means)[codes], np.sort(means)
+
+
+def test_with_reassignment_unquantized_weights_choose_their_values_anew():
+    model = network(zeros=0.4)
+    method = CodebookTuning(bits=2, reassign=True)
+    method.start(model)
+    shared = [w[w != 0] for w in weights(model)]
+    zeros = [w == 0 for w in weights(model)]
+    latent, centres = [s.copy() for s in shared], [np.unique(s) for s in shared]
+    generator = torch.Generator().manual_seed(0)
+    first = [s.copy() for s in shared]
+    for _ in range(6):
+        with torch.no_grad():
+            for w in compressible(model).values():
+                w += 0.1 * torch.randn(w.shape, generator=generator)
+        moved = [w[~zero] for w, zero in zip(weights(model), zeros, strict=True)]
+        method.after_step(torch.tensor(0.1))
+        for i, now in enumerate(moved):
+            latent[i] += now - shared[i]
+            shared[i], centres[i] = lloyd(latent[i], centres[i])
+        for w, zero, expected in zip(weights(model), zeros, shared, strict=True):
+            assert (w[zero] == 0).all()
+            np.testing.assert_allclose(w[~zero], expected, atol=1e-5)
+            assert len(np.unique(w[~zero])) <= 4
+    changed = [
+        np.unique(a, return_inverse=True)[1] != np.unique(b, return_inverse=True)[1]
+        for a, b in zip(first, shared, strict=True)
+    ]
+    assert all(each.any() for each in changed)
+
+
+def test_a_value_that_no_weight_has_is_kept():
+    model = nn.Sequential(nn.Linear(4, 1, bias=False))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[1.0, 1.0, 2.0, 4.0]]))
+    method = CodebookTuning(reassign=True)
+    method.start(model)
+    with torch.no_grad():
+        model[0].weight[0, 2] = 1.2
+    method.after_step(torch.tensor(0.1))
+    torch.testing.assert_close(model[0].weight[0], torch.tensor([3.2 / 3] * 3 + [4.0]))
+    assert method.layers[0].values[1] == 2
 
 
 def test_a_layer_without_weights_is_left_alone(model):
@@ -228,7 +278,8 @@ def test_deep_compression_is_two_stages(digits):
     assert history[-1]["test_accuracy"] > 0.9
 
 
-def test_a_run_on_digits_resumed_is_the_run_that_was_not(digits, monkeypatch):
+@pytest.mark.parametrize("reassign", [False, True])
+def test_a_run_on_digits_resumed_is_the_run_that_was_not(digits, monkeypatch, reassign):
     """As after an interruption: the weights that ``start`` sees are not those of the checkpoint."""
     monkeypatch.setattr("lib.training.CHECKPOINT_SECONDS", 0.0)
 
@@ -240,11 +291,12 @@ def test_a_run_on_digits_resumed_is_the_run_that_was_not(digits, monkeypatch):
     MagnitudePruning(keep=0.1).start(whole)
     states = []
     save = lambda state: states.append(copy.deepcopy(state))  # noqa: E731
-    trained(digits, whole, CodebookTuning(bits=[4, 3, 2]), stage=1, save=save)
+    tuning = functools.partial(CodebookTuning, bits=[4, 3, 2], reassign=reassign)
+    trained(digits, whole, tuning(), stage=1, save=save)
     kept = [np.count_nonzero(w) for w in weights(whole)]
     assert sum(kept) <= 26_620
     resumed = dense()
-    trained(digits, resumed, CodebookTuning(bits=[4, 3, 2]), stage=1, resume=states[0])
+    trained(digits, resumed, tuning(), stage=1, resume=states[0])
     assert all(map(torch.equal, whole.parameters(), resumed.parameters()))
 
 

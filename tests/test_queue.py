@@ -8,8 +8,8 @@ import pytest
 
 from lib import batch, data, experiments, runs
 from lib.__main__ import main
-from lib.experiments import catalogue, cifar, cpu, structured
-from lib.experiments.spec import FULL, MNIST, Entry
+from lib.experiments import catalogue, cifar, cpu, structured, trials
+from lib.experiments.spec import FULL, MNIST, TRIALS, Entry
 from lib.training import OutOfTime
 
 ADMM = "resnet20-cifar10-admm"
@@ -43,8 +43,9 @@ def queue(results, capsys):
 
 
 def test_the_first_three_priorities_are_resnet_20_on_cifar_10(queue):
-    first = [row for row in queue if row["priority"] <= 3]
-    assert first == queue[: len(first)]
+    first = [row for row in queue if row["priority"] in (1, 2, 3)]
+    before = queue[: queue.index(first[-1])]
+    assert not any("-mnist-" in row["id"] for row in before)
     expected = [
         *((slug, 0) for slug in [*FIRST, *CONSTANT]),
         *((slug, seed) for seed in (1, 2) for slug in FIRST),
@@ -58,6 +59,38 @@ def test_the_first_three_priorities_are_resnet_20_on_cifar_10(queue):
     priorities = [row["priority"] for row in first]
     assert priorities == [1] * 8 + [2] * 12 + [3] * 8
     assert len({row["id"] for row in first}) == len(first)
+
+
+def test_trials_come_right_after_the_first_priority(queue):
+    found = [row for row in queue if row["priority"] == TRIALS]
+    first = [row["priority"] for row in queue].index(TRIALS)
+    assert queue[first : first + len(found)] == found
+    assert {row["priority"] for row in queue[:first]} == {1}
+    start = "resnet20-cifar10-dense-40ep-held-out"
+    ends = [row for row in found if "-admm-" in row["id"] and row["id"].endswith("-s0")]
+    grid = [row for row in found if "-df-" in row["id"]]
+    assert (len(ends), len(grid)) == (6, 9)
+    assert found[0]["id"].startswith(start)
+    assert all(row["parent"] == found[0]["id"] for row in ends + grid)
+    others = [row for row in found[1:] if row not in ends + grid]
+    today = ends[0]["id"].removesuffix("-s0")
+    assert [row["id"].rpartition("-s")[0] for row in others][1] == today
+    assert all(row["id"].endswith("-s1") for row in others)
+    assert others[0]["id"].startswith(start)
+
+
+def test_the_trials_have_short_schedules():
+    ends = trials.endings("cifar10")
+    for experiment in ends.values():
+        assert [stage.schedule.epochs for stage in experiment.stages] == [20, 5]
+        assert experiment.held_out
+        assert experiment.parent.epochs == 40
+    assert len({experiment.name for experiment in ends.values()}) == 6
+    assert len({experiment.slug for experiment in ends.values()}) == 6
+    grid = structured.trials("cifar10", **structured.cpu())
+    for experiment in grid.values():
+        assert experiment.parent == ends["today"].parent
+        assert experiment.epochs == 5
 
 
 def test_mnist_comes_after_them_and_before_the_papers_own_network(queue):

@@ -5,7 +5,17 @@ from dataclasses import replace
 from itertools import chain
 
 from lib import calibration
-from lib.experiments import cifar, comparison, cpu, curve, files, imagenet, lenet, structured
+from lib.experiments import (
+    cifar,
+    comparison,
+    cpu,
+    curve,
+    files,
+    imagenet,
+    lenet,
+    structured,
+    trials,
+)
 from lib.experiments.spec import MNIST, Entry, Experiment
 
 #: Data sets that experiments are defined on.
@@ -18,7 +28,7 @@ DATASETS = tuple(
 RETIRED = ("cifar10-jpeg",)
 
 #: The catalogue's parts; what stands in several has the first one's purpose.
-PARTS = (lenet, curve, comparison, cpu, cifar, structured, files, imagenet)
+PARTS = (lenet, curve, comparison, trials, cpu, cifar, structured, files, imagenet)
 
 
 def catalogue(dataset: str) -> list[Entry]:

@@ -167,9 +167,15 @@ def admm(
     dense_epochs: int | None = None,
     mode: str = "joint",
     trace: bool = False,
+    start: Experiment | None = None,
     **options,
 ) -> Experiment:
-    """ADMM from the dense network to a nominal rate; ``options`` are those of ``ADMM``."""
+    """ADMM from the dense network to a nominal rate; ``options`` are those of ``ADMM``.
+
+    ``start`` is the dense network, where it is not the usual one: a trial's has seen no held-out
+    image.
+    """
+    start = start or dense(dataset, network=network, epochs=dense_epochs)
     budget = int(32 * weights(network) / rate)
     options = {"budget": budget, "rho": RHO, "mode": mode} | options
     # what equals its default is left out, so that it is the same experiment said or unsaid
@@ -177,17 +183,19 @@ def admm(
     schedule = admm_schedule(dataset, network, epochs)
     usual = {"budget": budget, "rho": RHO, "mode": mode}
     details = "".join(f"-{k}{v:g}" for k, v in sorted(options.items()) if usual.get(k) != v)
-    details = f"{rate:g}x-{schedule.epochs}ep{details}{'-traced' if trace else ''}"
+    ending = f"{'-traced' if trace else ''}{'-held-out' if start.held_out else ''}"
+    details = f"{rate:g}x-{schedule.epochs}ep{details}{ending}"
     stage = Stage(method="admm", schedule=schedule, options=tuple(sorted(options.items())))
     return Experiment(
         slug=f"{network}-{dataset}-admm-{mode}-{details}",
         dataset=dataset,
         network=network,
         stages=(stage,),
-        parent=dense(dataset, network=network, epochs=dense_epochs),
+        parent=start,
         mode=mode,
         budget=budget,
         trace=trace,
+        held_out=start.held_out,
     )
 
 
@@ -201,19 +209,23 @@ def tuned(compressed: Experiment, *, epochs: int) -> Experiment:
     )
 
 
-def then_tuned(compressed: Experiment, *, epochs: int) -> Experiment:
-    """The same in one run: the compression, then its codebooks trained on."""
+def then_tuned(compressed: Experiment, *, epochs: int, **options) -> Experiment:
+    """The same in one run: the compression, then its codebooks trained on.
+
+    ``options`` are those of ``CodebookTuning``.
+    """
+    said = "".join(f"-{name}" for name in sorted(options))
     return replace(
         compressed,
-        slug=f"{compressed.slug}-then-tuned-{epochs}ep",
-        stages=(*compressed.stages, _tuning(compressed, epochs)),
+        slug=f"{compressed.slug}-then-tuned-{epochs}ep{said}",
+        stages=(*compressed.stages, _tuning(compressed, epochs, **options)),
     )
 
 
-def _tuning(compressed: Experiment, epochs: int) -> Stage:
+def _tuning(compressed: Experiment, epochs: int, **options) -> Stage:
     schedule = compressed.stages[-1].schedule
     slower = replace(schedule, epochs=epochs, warmup=0, lr=schedule.lr / 10)
-    return Stage(method="tune-codebooks", schedule=slower)
+    return Stage(method="tune-codebooks", schedule=slower, options=tuple(sorted(options.items())))
 
 
 def weights(network: str, classes: int = 10) -> int:

@@ -92,9 +92,9 @@ class Experiment:
         )
 
 
-#: Where MNIST's rows stand in the queue, behind ResNet-20's, and CIFAR's for a GPU, behind those
-#: that a CPU trains.
-MNIST, FULL = 4, 7
+#: Where ResNet-20's trials stand in the queue, right behind its first rows; MNIST's rows, behind
+#: ResNet-20's; and CIFAR's for a GPU, behind those that a CPU trains.
+TRIALS, MNIST, FULL = 1.5, 4, 7
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,15 +108,15 @@ class Entry:
     experiment: Experiment
     seeds: int
     purpose: str
-    priority: int
-    later_priority: int | None = None
+    priority: float
+    later_priority: float | None = None
     gpu: bool = False
 
     @property
     def runs(self) -> list[tuple[Experiment, int]]:
         return [(self.experiment, seed) for seed in range(self.seeds)]
 
-    def place(self, seed: int) -> tuple[int, int]:
+    def place(self, seed: int) -> tuple[float, int]:
         """Where a seed stands in the queue: its priority, then the seed; smaller is sooner."""
         later = self.priority if self.later_priority is None else self.later_priority
         return (later if seed else self.priority, seed)

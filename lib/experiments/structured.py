@@ -241,8 +241,8 @@ def _schedule(start: Experiment, length: str) -> Schedule:
 
 
 def _start(dataset: str, network: str, length: str, held_out: bool = False) -> Experiment:
-    epochs = {"short": SHORT_DENSE, "cpu": cifar.CPU["dense"]}.get(length)
-    return dense(dataset, network=network, epochs=epochs, held_out=held_out)
+    epochs = {"short": SHORT_DENSE, "cpu": cifar.CPU["trial" if held_out else "dense"]}
+    return dense(dataset, network=network, epochs=epochs.get(length), held_out=held_out)
 
 
 def weak_start(dataset: str, *, network: str | None = None, length: str = "full") -> Experiment:

@@ -39,12 +39,21 @@ class ADMM(Method):
     (the paper's τ' is one epoch); ``exact`` solves the multiple-choice knapsack exactly instead of
     greedily.
 
+    Three ways to end it, all ours and off by default, for a learning rate that falls to zero: W
+    then stops while U = Σ(W − V) goes on growing, V wanders, and the last quantization costs what
+    the loss never saw.
+      - ``fading``: the dual step shrinks with the learning rate, U ← U + (α/α_max)·(W − V);
+      - ``hold_after``: after so many periods V, the weights that are kept and the bits stay as they
+        are, and W is pulled to a V that no longer moves;
+      - ``average_after``: what is projected and quantized at the end is the average of W at the
+        ends of the periods after so many.
+
     A heuristic for a non-convex problem: always within the budget, never proven optimal. A step
     costs one pass over the weights (the proximal term), a period the two projections. Biases and
     normalisation stay in 32 bits, outside the budget.
 
-    Raises ``ValueError`` for an unknown mode, a ρ or a growth that is not positive, or (from
-    ``start``) a budget that no choice of bits fits.
+    Raises ``ValueError`` for an unknown mode, a ρ or a growth that is not positive, a number of
+    periods below one, or (from ``start``) a budget that no choice of bits fits.
     """
 
     def __init__(
@@ -57,6 +66,9 @@ class ADMM(Method):
         periods_per_epoch: int = 1,
         exact: bool = False,
         growth: float = 1.0,
+        fading: bool = False,
+        hold_after: int | None = None,
+        average_after: int | None = None,
     ):
         if mode not in MODES:
             raise ValueError(f"unknown mode {mode!r}: choose one of {', '.join(MODES)}")
@@ -68,7 +80,13 @@ class ADMM(Method):
             raise ValueError(f"start_bits = {start_bits} must be between 1 and 8")
         if periods_per_epoch < 1:
             raise ValueError(f"periods_per_epoch = {periods_per_epoch} must be 1 or more")
+        if mode == "prune" and (fading or hold_after is not None):
+            raise ValueError("fading and hold_after move U and V: mode='prune' has neither")
+        for name, periods in (("hold_after", hold_after), ("average_after", average_after)):
+            if periods is not None and periods < 1:
+                raise ValueError(f"{name} = {periods} must be 1 period or more, or None for never")
         self.budget, self.mode, self.exact = budget, mode, exact
+        self.fading, self.hold_after, self.average_after = fading, hold_after, average_after
         self.first_rho, self.growth = rho, growth
         self.start_bits, self.periods_per_epoch = start_bits, periods_per_epoch
 
@@ -82,6 +100,12 @@ class ADMM(Method):
         self.u = [torch.zeros_like(w) for w in self.w]
         # V − U, what the proximal step pulls to
         self.anchor = [torch.zeros_like(w) for w in self.w]
+        self.period = 0
+        # the learning rate of the last step, and the largest so far
+        self.rate, self.highest = torch.zeros_like(self.rho), torch.zeros_like(self.rho)
+        # where W is not zero while V is held, and the average of W
+        self.support: list[Tensor] = []
+        self.mean: list[Tensor] = []
         bits = 32 if self.mode == "prune" else self.start_bits
         self.bits = torch.full((len(self.w),), bits)
         if self.mode == "quantize":
@@ -90,6 +114,9 @@ class ADMM(Method):
 
     @torch.no_grad()
     def after_step(self, lr: Tensor) -> None:
+        if self.fading:
+            self.rate.copy_(lr)
+            torch.maximum(self.highest, lr, out=self.highest)
         # W ← (W − α∇ℓ + αρ(V − Y/ρ)) / (1 + αρ), W − α∇ℓ being what the optimizer left:
         # W ← W + t·(V − U − W) with t = αρ/(1 + αρ)
         t = lr * self.rho / (1 + lr * self.rho)
@@ -106,28 +133,69 @@ class ADMM(Method):
 
     @torch.no_grad()
     def after_period(self) -> None:
-        self._project()
+        self.period += 1
+        if self.average_after is not None and self.period > self.average_after:
+            self._average()
+        if self.hold_after is None or self.period <= self.hold_after:
+            self._project()
+        if self.hold_after is not None and self.period >= self.hold_after:
+            self._hold()
 
     def _project(self) -> None:
         """Lines 7 to 10 of Algorithm 1: project W, then W + Y/ρ onto V, then the dual step."""
-        self._project_w()
+        self._project_w(self.w)
         if self.mode == "prune":
             torch._foreach_copy_(self.v, self.w)
         else:
             target = torch._foreach_add(self.w, self.u)
             self._project_v(target)
-            # Y ← Y + ρ(W − V), divided by ρ
+            self._dual_step(target)
+        self._set_anchor()
+
+    def _dual_step(self, target: list[Tensor]) -> None:
+        """Y ← Y + ρ(W − V), divided by ρ; ``target`` is W + U."""
+        if self.fading and self.period:
+            # U ← U + (α/α_max)·(W − V)
+            residual = torch._foreach_sub(self.w, self.v)
+            torch._foreach_mul_(residual, self.rate / self.highest)
+            torch._foreach_add_(self.u, residual)
+        else:
             torch._foreach_copy_(self.u, target)
             torch._foreach_sub_(self.u, self.v)
-            # ρ ← growth·ρ; Y stays, so U = Y/ρ shrinks
-            self.rho.mul_(self.growth)
-            torch._foreach_div_(self.u, self.growth)
+        # ρ ← growth·ρ; Y stays, so U = Y/ρ shrinks
+        self.rho.mul_(self.growth)
+        torch._foreach_div_(self.u, self.growth)
+
+    def _set_anchor(self) -> None:
         torch._foreach_copy_(self.anchor, self.v)
         torch._foreach_sub_(self.anchor, self.u)
 
-    def _project_w(self) -> None:
+    def _hold(self) -> None:
+        """The dual step alone; W has the zeros that it had when V was projected for the last time.
+
+        Where W is zero, V and U are made so too: nothing pulls at what is gone.
+        """
+        if self.period == self.hold_after:
+            every = self.mode == "quantize"
+            self.support = [torch.ones_like(w) if every else (w != 0).to(w) for w in self.w]
+            torch._foreach_mul_(self.v, self.support)
+            torch._foreach_mul_(self.u, self.support)
+        else:
+            torch._foreach_mul_(self.w, self.support)
+            self._dual_step(torch._foreach_add(self.w, self.u))
+        self._set_anchor()
+
+    def _average(self) -> None:
+        """W̄ ← W̄ + (W − W̄)/n, n the periods that are averaged so far."""
+        if not self.mean:
+            self.mean = [torch.zeros_like(w) for w in self.w]
+        change = torch._foreach_sub(self.w, self.mean)
+        torch._foreach_div_(change, self.period - self.average_after)
+        torch._foreach_add_(self.mean, change)
+
+    def _project_w(self, w: list[Tensor]) -> None:
         if self.mode != "quantize":
-            project_fixed_bitwidth(self.w, self.bits, budget=self.budget, out=self.w)
+            project_fixed_bitwidth(w, self.bits, budget=self.budget, out=w)
 
     def _project_v(self, target: list[Tensor]) -> None:
         free_zero = self.mode == "joint"
@@ -146,17 +214,30 @@ class ADMM(Method):
 
     @torch.no_grad()
     def compressed(self) -> dict[str, Tensor]:
-        """W quantized to V's bitwidths ("directly perform a quantization to W*", Section 4.1)."""
+        """W quantized to V's bitwidths ("directly perform a quantization to W*", Section 4.1).
+
+        With ``average_after`` it is the projection of the average of W.
+        """
+        final = self._averaged() if self.mean else self.w
         if self.mode == "prune":
-            return dict(zip(self.names, self.w, strict=True))
+            return dict(zip(self.names, final, strict=True))
         free_zero = self.mode == "joint"
-        books = fit_codebooks(self.w, widest=self.bits.tolist(), free_zero=free_zero)
+        books = fit_codebooks(final, widest=self.bits.tolist(), free_zero=free_zero)
         return {
             name: assign(w, centres[bits - 1], free_zero=free_zero)
             for name, w, bits, centres in zip(
-                self.names, self.w, self.bits.tolist(), books.centres, strict=True
+                self.names, final, self.bits.tolist(), books.centres, strict=True
             )
         }
+
+    def _averaged(self) -> list[Tensor]:
+        """The average of W, projected as W is, or with the zeros that are held."""
+        final = [mean.clone() for mean in self.mean]
+        if self.support:
+            torch._foreach_mul_(final, self.support)
+        else:
+            self._project_w(final)
+        return final
 
     @torch.no_grad()
     def finish(self) -> bool:
@@ -178,13 +259,23 @@ class ADMM(Method):
         }
 
     def state_dict(self) -> dict:
-        return {"v": self.v, "u": self.u, "anchor": self.anchor, "bits": self.bits, "rho": self.rho}
+        state = {"v": self.v, "u": self.u, "anchor": self.anchor, "bits": self.bits}
+        state |= {"rho": self.rho, "period": self.period, "support": self.support}
+        return state | {"mean": self.mean, "rate": self.rate, "highest": self.highest}
 
     def load_state_dict(self, state: dict) -> None:
         for mine, saved in ((self.v, "v"), (self.u, "u"), (self.anchor, "anchor")):
             torch._foreach_copy_(mine, [tensor.to(mine[0].device) for tensor in state[saved]])
         self.bits = state["bits"].cpu()
         self.rho.copy_(state["rho"])
+        if "period" not in state:  # saved before there were other ends
+            return
+        self.period = state["period"]
+        self.support, self.mean = (
+            [tensor.to(self.rho.device) for tensor in state[name]] for name in ("support", "mean")
+        )
+        self.rate.copy_(state["rate"])
+        self.highest.copy_(state["highest"])
 
     def _affordable(self, counts: list[int]) -> list[int]:
         """For each layer the widest choice that fits when every other layer gets one bit."""
