@@ -16,6 +16,7 @@ OURS = (
     "drop_low",
     "drop_high",
     "interval_over",
+    "verdict",
     "control_drop",
     "n",
     "dense_accuracy",
@@ -97,6 +98,14 @@ def file_bytes(found: Sequence[Run]) -> float:
     """The mean size of the runs' files; NaN where one is older than the archive."""
     sizes = [run.result["file_bytes"] for run in found]
     return float("nan") if None in sizes else float(np.mean(sizes))
+
+
+def hours(found: Sequence[Run]) -> float:
+    """How long one of the runs was trained, in hours: the mean over seeds, its parent's left out.
+
+    Of one thread, for a run on a CPU. Machines differ, and so does what ran beside it.
+    """
+    return float(np.mean([run.result["train_seconds"] for run in found])) / 3600
 
 
 def table_3(rows: Sequence[Sequence[Run]], *, dataset: str) -> pd.DataFrame:
@@ -252,6 +261,7 @@ def printed(table: pd.DataFrame) -> pd.DataFrame:
         "nominal rate": shown(table["rate"], rate),
         "drop, points": shown(table["drop_points"], "{:.2f}"),
         "sd": shown(table["drop_sd"], "{:.2f}"),
+        "verdict": shown(table["verdict"], "{}"),
         "n": shown(table["n"], "{:.0f}"),
         **({"epochs, dense + then": _schedules(table)} if networks else {}),
         "drop against control": shown(table["control_drop"], "{:.2f}"),
@@ -275,31 +285,50 @@ def committed_table_3() -> str:
     return printed(table_3(rows, dataset="mnist")).to_string(index=False)
 
 
-def committed_rows_4() -> list[list[Run]]:
-    """Table 4's runs on the JPEG mirror, those of an experiment together: by the full schedule as
-    far as there are any, then by the short one."""
-    dataset = "cifar10-jpeg"
-    wanted = [*experiments.table_4(dataset), *experiments.short_table_4(dataset)]
-    return [found for experiment in wanted if (found := finished(experiment))]
+def committed_rows_4() -> dict[str, list[list[Run]]]:
+    """Table 4's runs, those of an experiment together, of CIFAR-10 and of its JPEG mirror.
+
+    By the full schedule as far as there are any, then by a shorter one. The mirror's pixels stand
+    in for CIFAR-10's: a row that is there on CIFAR-10 is left out of the mirror's.
+    """
+    found, exact = {}, set()
+    for dataset, shorter in (("cifar10", "cpu"), ("cifar10-jpeg", "short")):
+        wanted = [
+            *experiments.table_4(dataset).items(),
+            *experiments.table_4(dataset, length=shorter).items(),
+        ]
+        there = [(key, runs) for key, e in wanted if key not in exact and (runs := finished(e))]
+        if dataset == "cifar10":
+            exact = {key for key, _ in there}
+        found[dataset] = [runs for _, runs in there]
+    return found
 
 
 def committed_table_4() -> str:
-    """Table 4 from the committed runs on the JPEG mirror, as text; or one line.
+    """Table 4 from the committed runs, as text; or one line.
 
-    The paper's rows are of other pixels and stand in a table of their own.
+    The paper's rows stand with ours of the same pixels; those of other pixels have a table of their
+    own.
     """
     rows = committed_rows_4()
-    if not rows:
-        return none("Table 4", "cifar10-jpeg")
-    table = table_4(rows, dataset="cifar10-jpeg")
-    parts = []
-    for source in ("reported", "ours"):
-        part = table[table["source"] == source]
+    if not any(rows.values()):
+        return none("Table 4", "cifar10")
+    return "\n\n".join(
+        f"{data.describe(dataset)}\n{part.to_string(index=False)}"
+        for dataset, part in parts_4(rows).items()
+    )
+
+
+def parts_4(rows: Mapping[str, Sequence[Sequence[Run]]]) -> dict[str, pd.DataFrame]:
+    """Data set → :func:`printed` Table 4 of its pixels: the paper's rows and ours on CIFAR-10."""
+    tables = {name: table_4(found, dataset=name) for name, found in rows.items()}
+    parts = {}
+    for name, table in tables.items():
+        part = table if name == "cifar10" else table[table["source"] == "ours"]
         stated = printed(part).drop(columns="data")
-        stated = stated.loc[:, (stated != "–").any()]
-        of = data.describe(part["data"].iloc[0])
-        parts.append(f"{source}: {of}\n{stated.to_string(index=False)}")
-    return "\n\n".join(parts)
+        if len(part):
+            parts[name] = stated.loc[:, (stated != "–").any()]
+    return parts
 
 
 def committed_figure_2() -> str:
@@ -404,6 +433,7 @@ def row(compressed: Sequence[Run], dataset: str, *, method: str, mode: str) -> d
         "drop_low": drop_interval.low,
         "drop_high": drop_interval.high,
         "interval_over": drop_interval.over,
+        "verdict": drop_interval.verdict,
         "control_drop": against_control["drop"],
         "n": len(compressed),
         "dense_accuracy": 100 * mean["dense_accuracy"],

@@ -117,7 +117,8 @@ def committed_runs() -> dict[str, Run]:
     found = [run for e in wanted for run in report.finished(e, most=1)]
     found += [
         run
-        for runs in report.committed_rows_4()
+        for rows in report.committed_rows_4().values()
+        for runs in rows
         for run in runs[:1]
         if run.result["network"] == "resnet20" and run.result["mode"] == "joint"
     ]

@@ -373,6 +373,8 @@ def _options(stage: Stage, like: Run | None) -> dict:
         shares = [
             math.nextafter(k / n, 1) for k, n in zip(kept, like.layers["weights"], strict=True)
         ]
+        if options.get("scope") == "global":
+            shares = math.nextafter(int(kept.sum()) / int(like.layers["weights"].sum()), 1)
         found = {"keep": shares, "bits": bits.tolist()}
         options |= {name: found[name] for name, value in options.items() if value == "like"}
     return options

@@ -14,31 +14,60 @@ import numpy as np
 #: Of a two-sided interval, and of the one-sided bounds that verdicts use.
 LEVEL = 0.95
 
+#: Points of accuracy that a network may lose and still match the one before it.
+MARGIN = 0.5
+
+#: Quantiles of the normal distribution at (1 + LEVEL)/2 and at LEVEL.
+NORMAL_TWO_SIDED, NORMAL_ONE_SIDED = 1.959963984540054, 1.6448536269514722
+
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean difference with a two-sided 95 % interval.
+    """A mean difference with a two-sided 95 % interval, and its two one-sided 95 % bounds.
 
-    ``over`` is what was drawn: ``seeds`` (then ``n`` of them) or ``images`` (of one pair of
-    networks, ``n`` = 1). An interval over seeds that are one is NaN.
+    ``low`` and ``high`` are the interval's ends; ``at_least`` and ``at_most`` are bounds of which
+    each alone holds in 95 of 100 samples. ``over`` is what was drawn: ``seeds`` (then ``n`` of
+    them) or ``images`` (of one pair of networks, ``n`` = 1). Of one seed all four are NaN.
     """
 
     mean: float
     low: float
     high: float
+    at_least: float
+    at_most: float
     n: int
     over: str
 
+    @property
+    def verdict(self) -> str:
+        """What a drop of accuracy in points comes to: ``matched``, ``worse`` or ``undecided``.
+
+        Matched: at most ``MARGIN`` = 0.5 points are lost, by the one-sided bound. Worse, of what is
+        not matched: more than nothing is lost, by the other. Bounds over images say so.
+        """
+        found = "undecided"
+        if self.at_least > 0:
+            found = "worse"
+        if self.at_most <= MARGIN:
+            found = "matched"
+        return f"{found} (images)" if self.over == "images" else found
+
+
+def _interval(mean: float, error: float, quantiles: Sequence[float], n: int, over: str) -> Interval:
+    two, one = (float(quantile) * error for quantile in quantiles)
+    return Interval(mean, mean - two, mean + two, mean - one, mean + one, n, over)
+
 
 def over_seeds(differences: Sequence[float]) -> Interval:
-    """x̄ ± t·s/√n over seeds, t the 97.5 % quantile of Student's t with n − 1 degrees of freedom."""
+    """x̄ ± t·s/√n over seeds, t a quantile of Student's t with n − 1 degrees of freedom."""
     from scipy import stats
 
     n, mean = len(differences), float(np.mean(differences))
     if n < 2:
-        return Interval(mean, math.nan, math.nan, n, "seeds")
-    half = stats.t.ppf((1 + LEVEL) / 2, n - 1) * np.std(differences, ddof=1) / math.sqrt(n)
-    return Interval(mean, mean - float(half), mean + float(half), n, "seeds")
+        return _interval(mean, math.nan, (1, 1), n, "seeds")
+    error = float(np.std(differences, ddof=1)) / math.sqrt(n)
+    quantiles = stats.t.ppf([(1 + LEVEL) / 2, LEVEL], n - 1)
+    return _interval(mean, error, quantiles, n, "seeds")
 
 
 def over_images(lost: np.ndarray) -> Interval:
@@ -48,10 +77,14 @@ def over_images(lost: np.ndarray) -> Interval:
     0. With b and c of them, d = (b − c)/n and its variance is (b + c − (b − c)²/n)/n² (the paired
     proportions of McNemar's table; normal, so for b + c of ten or more).
     """
+    mean, quantiles = 100 * float(np.mean(lost)), (NORMAL_TWO_SIDED, NORMAL_ONE_SIDED)
+    return _interval(mean, standard_error(lost), quantiles, 1, "images")
+
+
+def standard_error(lost: np.ndarray) -> float:
+    """That of the difference of two accuracies on the same images, in points; ``lost`` likewise."""
     images, b, c = len(lost), int((lost > 0).sum()), int((lost < 0).sum())
-    mean = (b - c) / images
-    half = 1.959963984540054 * math.sqrt(b + c - (b - c) ** 2 / images) / images
-    return Interval(100 * mean, 100 * (mean - half), 100 * (mean + half), 1, "images")
+    return 100 * math.sqrt(b + c - (b - c) ** 2 / images) / images
 
 
 def mcnemar(lost: np.ndarray) -> float:

@@ -176,7 +176,7 @@ def test_the_catalogue_has_what_the_tables_and_figures_ask_for():
             wanted += experiments.figure_2(dataset).values()
             wanted += experiments.tau(dataset).values()
         if dataset in cifar.DATASETS:
-            wanted += experiments.table_4(dataset)
+            wanted += experiments.table_4(dataset).values()
         assert {experiment.id(0) for experiment in wanted} <= ids
     assert {0.01, 0.05, 0.1, 0.5} <= set(experiments.figure_2("mnist"))  # the paper's four
 
@@ -246,15 +246,22 @@ def test_the_short_rows_are_some_of_the_full_ones_by_another_schedule():
         chosen = dict(experiment.stages[0].options)
         return chosen | {"growth": "growth" in chosen}
 
-    full = {(e.budget, "growth" in e.slug): e for e in experiments.table_4("cifar10-jpeg")}
-    for short in experiments.short_table_4("cifar10-jpeg"):
-        row = full[short.budget, "growth" in short.slug]
+    full = experiments.table_4("cifar10-jpeg")
+    shorter = [
+        *experiments.table_4("cifar10-jpeg", length="short").items(),
+        *experiments.table_4("cifar10-jpeg", length="cpu").items(),
+    ]
+    assert len(shorter) == 10
+    for key, short in shorter:
+        row = full[key]
         assert (short.network, short.mode) == (row.network, row.mode)
         assert options(short) == options(row)
         assert short.epochs < row.epochs
         assert short.parent.epochs < row.parent.epochs
     with pytest.raises(ValueError, match="no shorter schedule on digits"):
-        experiments.short_table_4("digits")
+        experiments.table_4("digits", length="short")
+    with pytest.raises(ValueError, match="length = 'long': choose full, short or cpu"):
+        experiments.table_4("cifar10", length="long")
 
 
 # --------------------------------------------------------------- head to head and LC's figure
@@ -285,10 +292,13 @@ def test_head_to_head_all_rows_start_alike_and_train_as_long(dataset, network):
 def test_an_allocation_is_that_of_a_row_of_admm(dataset, kind):
     found = comparison.allocation(dataset, kind)
     rows = comparison.rows(dataset, "lenet300")
-    assert found.like in rows.values()
-    assert (found.like.mode, found.like.budget) == ("joint", found.budget)
-    if kind == "scratch":
+    largest = comparison.allocation(dataset, "magnitude")
+    assert found.like in ([largest] if kind == "magnitude-scratch" else rows.values())
+    assert found.like.budget == found.budget
+    assert (found.like.like or found.like).mode == "joint"
+    if "scratch" in kind:
         assert found.parent is None
+        assert found.stages == comparison.allocation(dataset, "scratch").stages
         whole = found.like.parent.epochs + found.like.epochs
         assert [stage.method for stage in found.stages][:2] == ["held-zeros"] * 2
     else:
@@ -296,7 +306,7 @@ def test_an_allocation_is_that_of_a_row_of_admm(dataset, kind):
         assert found.control == found.like.control
         whole = found.like.epochs
     assert found.epochs == whole
-    assert len({comparison.allocation(dataset, k).name for k in comparison.ALLOCATIONS}) == 3
+    assert len({comparison.allocation(dataset, k).name for k in comparison.ALLOCATIONS}) == 5
 
 
 @pytest.mark.parametrize(("dataset", "network"), COMPARED)
@@ -317,12 +327,38 @@ def test_every_method_has_as_many_trials_and_takes_one_of_them(part):
     for method, settings in part.TRIALS.items():
         assert part.TUNED[method] in settings
         assert len({tuple(sorted(knobs.items())) for knobs in settings}) == 6
-    for tried in part.trials().values():
-        assert len({trial.name for trial in tried}) == len({trial.slug for trial in tried}) == 6
+    wider = getattr(part, "WIDER", {})
+    for method, tried in part.trials().items():
+        expected = 6 + len(wider.get(method, ()))
+        assert len({trial.name for trial in tried}) == len({trial.slug for trial in tried})
+        assert len({trial.name for trial in tried}) == expected
         assert all(trial.held_out and trial.parent.held_out for trial in tried)
         assert all(trial.control is None for trial in tried)
         assert len({trial.epochs for trial in tried}) == 1
-    assert set(comparison.METHODS) == {*comparison.TRIALS, "black-box"}
+    assert set(comparison.METHODS) == {*comparison.TRIALS, *comparison.PAPERS, "black-box"}
+
+
+def test_settings_beyond_an_edge_are_beyond_the_choice():
+    for method, settings in comparison.WIDER.items():
+        chosen = comparison.TUNED[method]
+        six = comparison.TRIALS[method]
+        for setting in settings:
+            assert setting.keys() == chosen.keys()
+            outside = [
+                not min(s[k] for s in six) <= setting[k] <= max(s[k] for s in six) for k in chosen
+            ]
+            assert any(outside)
+    assert {len(settings) for settings in comparison.WIDER.values()} == {3}
+
+
+def test_admm_at_the_papers_rho_is_a_row_of_its_own():
+    constant = comparison.head_to_head("mnist", "lenet300", "admm-constant", 500)
+    options = dict(constant.stages[0].options)
+    assert (options["rho"], options["growth"]) == (0.05, 1)
+    assert comparison.PAPERS["admm-constant"] in comparison.TRIALS["admm"]
+    rising = comparison.head_to_head("mnist", "lenet300", "admm", 500)
+    assert constant.control == rising.control
+    assert constant.mode == rising.mode == "joint"
 
 
 @pytest.mark.parametrize("part", [comparison, curve])
@@ -423,7 +459,10 @@ def test_a_row_that_was_run_is_within_its_budget(results, name):
         assert run.result["nominal_bits"] > 0.9 * row.budget
     if row.like:
         other = runs.read(runs.folder_of(row.like, 0))
-        assert run.layers["kept"].tolist() == other.layers["kept"].tolist()
+        if row.mode == "allocation-threshold":
+            assert run.layers["kept"].sum() == other.layers["kept"].sum()
+        else:
+            assert run.layers["kept"].tolist() == other.layers["kept"].tolist()
 
 
 def compressible_of(run):

@@ -144,8 +144,12 @@ def test_the_schedule_for_a_cpu():
     dense = experiments.dense("cifar10", network="resnet20", epochs=100)
     assert rows[0] == dense
     compressed = [row for row in rows if row.mode and row.network == "resnet20"]
+    both, weak = structured.twice("cifar10", **structured.cpu())["both"], dense_weak()
+    compressed = [row for row in compressed if row != both and row.parent != weak]
     assert {row.epochs for row in compressed} == {50, 150}  # 150: from scratch
     assert {row.parent for row in compressed} == {dense, None}
+    assert both.epochs == cifar.CPU["compress"]
+    assert {both, both.control, weak} < set(rows)
     for row in compressed:
         if row.parent and row.mode in ("quantize", "joint"):
             first, tuning = row.stages
@@ -159,6 +163,10 @@ def test_the_schedule_for_a_cpu():
     controls = {row.control for row in compressed if row.parent}
     assert len(controls) == 2
     assert controls < set(rows)
+
+
+def dense_weak():
+    return structured.weak_start("cifar10", **structured.cpu())
 
 
 def test_entries_of_one_experiment_are_merged_seed_by_seed():
@@ -185,6 +193,6 @@ def test_after_the_time_limit_nothing_is_begun(results, tiny, monkeypatch, jobs)
 
 
 def test_resnet_20s_controls_keep_their_weights():
-    (row, *_), _ = cifar.cpu_table_4("cifar10")
+    row = cifar.table_4("cifar10", length="cpu")["resnet20", "quantize", 16, True]
     assert not runs._is_control(row.control)
     assert runs._is_control(experiments.table_3("mnist")[0].control)

@@ -70,7 +70,7 @@ def test_head_to_head_counts_search_and_tuning(finished):
     assert admm["drop_sd"] == pytest.approx(np.sqrt(0.5))
     assert admm["control_drop"] == pytest.approx(2.5)
     assert admm["search_epochs"] == 0
-    assert admm["tuning_epochs"] == 6 * sum(comparison.EPOCHS["lenet300", "mnist"])
+    assert admm["tuning_epochs"] == 9 * sum(comparison.EPOCHS["lenet300", "mnist"])
     tries = comparison.SEARCH["lenet300", "digits"]
     assert searched["search_epochs"] == tries["trials"] * tries["epochs"]
     assert searched["tuning_epochs"] == 0
@@ -175,11 +175,48 @@ def test_claims_are_paired_against_the_control_and_signed(finished):
 def test_trials_mark_the_first_of_the_best(finished):
     lc = curve.trials()["lc"]
     for experiment, accuracy in zip(lc, (0.9, 0.95, 0.95, 0.8, 0.7, 0.6), strict=True):
-        finished[experiment.slug] = [run(None, held_out_accuracy=accuracy)]
+        finished[experiment.slug] = [trial(accuracy)]
     table = report_comparison.tried({"lc": lc}, {"lc": curve.TRIALS["lc"]})
     assert table["chosen"].tolist() == [False, True, False, False, False, False]
     assert table["accuracy"].iloc[0] == pytest.approx(90)
     assert table["knobs"].iloc[0] == "mu 0.0003, rise 300"
+
+
+def trial(accuracy, images=1_000, swapped=0):
+    """Right on the first images; ``swapped`` of them on the last instead, one by one."""
+    correct = np.arange(images) < round(accuracy * images)
+    if swapped:
+        correct[:swapped], correct[-swapped:] = False, True
+    return replaced(run(None, held_out_accuracy=accuracy), correct=correct)
+
+
+def replaced(namespace, **fields):
+    return SimpleNamespace(**vars(namespace) | fields)
+
+
+@pytest.mark.parametrize(
+    ("wider", "chosen"),
+    [
+        ([trial(0.95)], 1),
+        ([trial(0.951, swapped=10), trial(0.94)], 1),  # ahead by 0.1, standard error 0.46
+        ([trial(0.951, swapped=10), trial(0.96, swapped=5)], 7),  # ahead by 1.0, 0.44
+        ([trial(0.96), trial(0.97)], 7),
+    ],
+)
+def test_beyond_an_edge_a_setting_has_to_be_ahead_by_a_standard_error(finished, wider, chosen):
+    lc = comparison.trials()["lc"]
+    six = (0.9, 0.95, 0.95, 0.8, 0.7, 0.6)
+    for experiment, one in zip(lc, [*map(trial, six), *wider], strict=False):
+        finished[experiment.slug] = [one]
+    table = report_comparison.tried({"lc": lc}, {"lc": comparison.tried()["lc"]})
+    assert table["chosen"].tolist() == [i == chosen for i in range(len(table))]
+    assert len(table) == 6 + len(wider)
+    last = table.iloc[-1]
+    best, other = trial(0.95).correct, wider[-1].correct
+    b, c = int((other & ~best).sum()), int((best & ~other).sum())
+    assert last["ahead"] == pytest.approx((b - c) / 10)
+    expected = 100 * np.sqrt(b + c - (b - c) ** 2 / 1_000) / 1_000
+    assert last["ahead_se"] == pytest.approx(expected)
 
 
 def test_where_no_run_is_there_a_line_says_so(finished):
@@ -216,9 +253,10 @@ def test_figures_draw_every_method_and_point(finished):
 @pytest.mark.parametrize("part", [comparison, curve], ids=["comparison", "curve"])
 def test_knobs_are_the_best_of_the_committed_trials(part, monkeypatch):
     monkeypatch.delenv("WORKBOOK_RESULTS", raising=False)
-    table = report_comparison.tried(part.trials(), part.TRIALS)
+    settings = comparison.tried() if part is comparison else curve.TRIALS
+    table = report_comparison.tried(part.trials(), settings)
     for method, rows in table.groupby("method"):
         (key,) = (key for key in part.TRIALS if report_comparison.NAMES[key] == method)
-        assert len(rows) == len(part.TRIALS[key]), f"trials of {method} are missing"
+        assert len(rows) == len(settings[key]), f"trials of {method} are missing"
         chosen = int(np.flatnonzero(rows["chosen"])[0])
-        assert part.TRIALS[key][chosen] == part.TUNED[key]
+        assert settings[key][chosen] == part.TUNED[key]

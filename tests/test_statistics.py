@@ -23,6 +23,41 @@ def test_over_seeds_is_students_t(n):
     assert (found.mean, found.n, found.over) == (pytest.approx(x.mean()), n, "seeds")
 
 
+@pytest.mark.parametrize("n", [2, 3, 10])
+def test_one_sided_bounds_are_those_of_the_one_sided_tests(n):
+    x = np.random.default_rng(n).normal(0.3, 1, n)
+    found = statistics.over_seeds(x)
+    above = stats.ttest_1samp(x, 0, alternative="greater").confidence_interval(0.95)
+    below = stats.ttest_1samp(x, 0, alternative="less").confidence_interval(0.95)
+    assert (found.at_least, found.at_most) == pytest.approx((above.low, below.high))
+    lost = table(60, 25)
+    error, images = 100 * lost.std() / math.sqrt(len(lost)), statistics.over_images(lost)
+    bounds = (3.5 - stats.norm.ppf(0.95) * error, 3.5 + stats.norm.ppf(0.95) * error)
+    assert (images.at_least, images.at_most) == pytest.approx(bounds)
+
+
+@pytest.mark.parametrize(
+    ("drops", "verdict"),
+    [
+        ([0.1, 0.1, 0.1], "matched"),
+        ([-0.4, -0.2, -0.3], "matched"),
+        ([0.30, 0.32, 0.31], "matched"),  # something is lost, but surely less than the margin
+        ([0.6, 0.8, 0.7], "worse"),
+        ([0.2, 0.9, 0.5], "undecided"),
+        ([-1.0, 1.0, 0.0], "undecided"),
+        ([0.1], "undecided"),
+    ],
+)
+def test_verdicts_of_drops_over_seeds(drops, verdict):
+    assert statistics.over_seeds(drops).verdict == verdict
+
+
+def test_verdicts_of_one_pair_say_that_they_are_over_images():
+    assert statistics.over_images(table(60, 25)).verdict == "worse (images)"
+    assert statistics.over_images(table(2, 2, images=10_000)).verdict == "matched (images)"
+    assert statistics.over_images(table(30, 25)).verdict == "undecided (images)"
+
+
 def test_one_seed_has_no_interval_over_seeds():
     found = statistics.over_seeds([0.4])
     assert found.mean == 0.4

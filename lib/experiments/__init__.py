@@ -1,6 +1,6 @@
 """Experiments: what a run is, the papers' tables and figures as runs, and the catalogue of all."""
 
-from lib.experiments.cifar import short_table_4, table_4
+from lib.experiments.cifar import table_4
 from lib.experiments.index import DATASETS, RETIRED, catalogue, find, seconds
 from lib.experiments.lenet import (
     EXTREME_RHOS,
@@ -8,8 +8,8 @@ from lib.experiments.lenet import (
     LENET5_WEIGHTS,
     PERIODS,
     TABLE_3,
+    endings,
     figure_2,
-    rising,
     table_3,
     tau,
 )
@@ -44,12 +44,11 @@ __all__ = [
     "catalogue",
     "dense",
     "dense_schedule",
+    "endings",
     "figure_2",
     "find",
     "layer_weights",
-    "rising",
     "seconds",
-    "short_table_4",
     "specification",
     "table_3",
     "table_4",

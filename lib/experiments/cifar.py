@@ -36,30 +36,35 @@ SHORT = {"resnet20": 24, "resnet50": 60}
 CPU = {"dense": 100, "compress": 40, "tune": 10, "trial": 40}
 
 
-def table_4(dataset: str, *, epochs: int | None = None) -> list[Experiment]:
-    """Our rows of Table 4, in the paper's order."""
-    rows = TABLE_4_DIGITS if dataset == "digits" else TABLE_4
-    return [_row(dataset, epochs=epochs, **row) for row in rows]
+#: A row of Table 4: network, mode, rate, and whether ρ rises.
+Key = tuple[str, str, float, bool]
 
 
-def short_table_4(dataset: str) -> list[Experiment]:
-    """The rows that are also wanted by a shorter schedule, dense network included.
+def table_4(
+    dataset: str, *, length: str = "full", epochs: int | None = None
+) -> dict[Key, Experiment]:
+    """Our rows of Table 4, in the paper's order, by one of three schedules.
 
-    Raises ``ValueError`` for ``digits``, whose schedule is short already.
+    ``full`` is the paper's 120 epochs, or ``epochs``; ``short`` and ``cpu`` have some of the rows,
+    and dense networks of their own. Raises ``ValueError`` for another, and for other than the full
+    one on ``digits``, whose schedule is short already.
     """
-    if dataset == "digits":
+    if length not in ("full", "short", "cpu"):
+        raise ValueError(f"length = {length!r}: choose full, short or cpu")
+    if dataset == "digits" and length != "full":
         raise ValueError("no shorter schedule on digits: choose cifar10-jpeg or cifar10")
-    rows = [row for row in TABLE_4 if row["rate"] in (16, 35.4, 462, 836)]
-    return [_short(dataset, **row) for row in rows]
+    rows = TABLE_4_DIGITS if dataset == "digits" else TABLE_4
+    if length == "short":
+        rows = [row for row in rows if row["rate"] in (16, 35.4, 462, 836)]
+        return {_key(row): _short(dataset, **row) for row in rows}
+    if length == "cpu":
+        rows = [row for row in rows if row["network"] == "resnet20"]
+        return {_key(row): _for_cpu(dataset, **row) for row in rows}
+    return {_key(row): _row(dataset, epochs=epochs, **row) for row in rows}
 
 
-def cpu_table_4(dataset: str) -> tuple[list[Experiment], list[Experiment]]:
-    """ResNet-20's rows by the schedule for a CPU: with a ρ that rises, and with the paper's."""
-    rows = [row for row in TABLE_4 if row["network"] == "resnet20"]
-    return tuple(
-        [_for_cpu(dataset, **row) for row in rows if row.get("rises", False) is rises]
-        for rises in (True, False)
-    )
+def _key(row: dict) -> Key:
+    return row["network"], row.get("mode", "joint"), row["rate"], row.get("rises", False)
 
 
 def _for_cpu(dataset: str, **row) -> Experiment:
@@ -92,7 +97,7 @@ def entries(dataset: str) -> list[Entry]:
 
 
 def _entries(dataset: str) -> Iterator[tuple[Experiment, int, str, int]]:
-    rows = table_4(dataset)
+    rows = list(table_4(dataset).values())
     if dataset == "digits":
         yield from _with_starts(rows, 1, 2)
         return
@@ -102,7 +107,7 @@ def _entries(dataset: str) -> Iterator[tuple[Experiment, int, str, int]]:
             yield dense(dataset, network=network), 1, "dense baseline", FULL
         yield from _with_starts(rows[4:], 1, FULL)
         return
-    short = short_table_4(dataset)
+    short = list(table_4(dataset, length="short").values())
     yield from _with_starts(rows[:4], 3, 1)
     for network in ("resnet56", "vgg16"):
         yield dense(dataset, network=network), 1, "dense baseline", 2

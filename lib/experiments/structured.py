@@ -69,6 +69,12 @@ BASELINES = {
     "svd-energy": ("low-rank", {"criterion": "energy"}),
 }
 
+#: DF and its two halves.
+HALVES = ("hybrid", "filters", "ranks")
+
+#: The share of the MACs that goes in the rows of which a CPU trains one.
+CPU_BASELINES = 0.6
+
 #: The grid of β and C, tried on held-out images; β = 4 is the paper's, C is left open there.
 TRIED = {"beta": (4.0, 2.0, 8.0), "steepness": (5.0, 2.5, 10.0)}
 
@@ -81,6 +87,21 @@ def short(dataset: str) -> dict[str, object]:
     if dataset == "digits":
         return {}
     return {"network": "resnet20", "length": "short"}
+
+
+def chosen(length: str, *, dataset: str, device: str) -> dict[str, object]:
+    """What makes a row one of the schedule ``length``: full, cpu, short, or auto.
+
+    ``auto`` is CIFAR-10's schedule for a CPU where ``device`` is one, else the full one; on
+    ``digits`` there is one schedule. Raises ``ValueError`` for another name.
+    """
+    if length not in ("auto", "full", "cpu", "short"):
+        raise ValueError(f"length = {length!r}: choose auto, full, cpu or short")
+    if length == "auto":
+        length = "cpu" if dataset == "cifar10" and device == "cpu" else "full"
+    if length == "full" or dataset == "digits":
+        return {}
+    return cpu() if length == "cpu" else short(dataset)
 
 
 def cpu() -> dict[str, object]:
@@ -310,18 +331,24 @@ def _sorted(options: dict) -> tuple[tuple[str, object], ...]:
 
 
 def curve(dataset: str, **length) -> dict[tuple[str, float], Experiment]:
-    """(method, reduction) → the rows of Figures 3a and 4: DF, its halves and the baselines."""
+    """(method, reduction) → the rows of Figures 3a and 4: DF, its halves and the baselines.
+
+    Outside of the full schedule at the first three shares alone, and by the one for a CPU the
+    baselines at ``CPU_BASELINES`` alone.
+    """
+    asked = REDUCTIONS[dataset][: 3 if length else None]
     return {
         (name, reduction): row
-        for reduction in REDUCTIONS[dataset]
+        for reduction in asked
         for name, row in _rows(dataset, reduction, **length).items()
+        if length.get("length") != "cpu" or name in HALVES or reduction == CPU_BASELINES
     }
 
 
 def _rows(dataset: str, reduction: float, **length) -> dict[str, Experiment]:
     place = {"reduction": reduction, **length}
     return {
-        **{mode: df(dataset, mode=mode, **place) for mode in ("hybrid", "filters", "ranks")},
+        **{mode: df(dataset, mode=mode, **place) for mode in HALVES},
         **{name: baseline(dataset, name=name, **place) for name in BASELINES},
         "lc-ranks": lc_ranks(dataset, **place),
     }
@@ -360,7 +387,8 @@ def schemes(dataset: str, **length) -> dict[tuple[int, float], Experiment]:
 
 def as_printed(dataset: str, **length) -> dict[float, Experiment]:
     """Reduction → DF by the paper's letter: λ = 1, no multiplier, frozen statistics."""
-    return {r: df(dataset, reduction=r, printed=True, **length) for r in REDUCTIONS[dataset][:3]}
+    asked = REDUCTIONS[dataset][:3] if length.get("length") != "cpu" else (CPU_BASELINES,)
+    return {r: df(dataset, reduction=r, printed=True, **length) for r in asked}
 
 
 def binary(dataset: str, **length) -> dict[float, Experiment]:
@@ -401,7 +429,7 @@ def table_5(dataset: str) -> dict[float, Experiment]:
 def twice(dataset: str, **length) -> dict[str, Experiment]:
     """Both kinds of compression: DF for MACs, and ADMM on what it built for bits."""
     hybrid = df(dataset, reduction=0.5, **length)
-    epochs = {"full": 120, "short": 8}[length.get("length", "full")]
+    epochs = {"full": 120, "short": 8, "cpu": cifar.CPU["compress"]}[length.get("length", "full")]
     rate = 35.4
     if dataset == "digits":
         epochs, rate = 10, 20
