@@ -119,7 +119,7 @@ def _folder(kind: str) -> Path:
 def draw() -> set[Path]:
     """Writes the tables and figures of the finished runs into ``results``; returns the files.
 
-    Beside each figure stand its data as CSV (:mod:`lib.figure_data`), read from what was drawn.
+    The data that a figure shows are written as CSV under its name (:mod:`lib.figure_data`).
     """
     made, written = tables(), set()
     for name, table in made.items():
@@ -157,8 +157,8 @@ def tables() -> dict[str, pd.DataFrame]:
 def figures(made: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, Figure]]:
     """Every published figure with its name, drawn from :func:`tables` and the runs.
 
-    A figure whose runs are not there is left out. The style of print holds until the next one is
-    asked for; whoever asks closes the figure.
+    A figure without finished runs is left out. The style of print holds while the caller saves a
+    figure; the caller closes it.
     """
     with plt.style.context(plots.STYLE):
         yield from _figures_of_table_3()
@@ -251,8 +251,7 @@ def _table_3() -> str:
 
 def _control() -> str:
     """How the same runs stand against the dense network trained on by the same schedule."""
-    table = report.table_3(_rows(), dataset="mnist")
-    ours = table[table["source"] == "ours"]
+    ours = _ours(report.table_3(_rows(), dataset="mnist"))
     drops = ", ".join(map("{:.2f}".format, ours["control_drop"]))
     return (
         "Against the dense network trained on by the same schedule without compression, the rows "
