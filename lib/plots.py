@@ -144,7 +144,8 @@ def allocation(
             axis.bar(place, heights, width * 0.94, label=label)
         if references is not None:
             for axis, heights in zip(axes, _heights(references[label]), strict=True):
-                axis.hlines(heights, place - width / 2, place + width / 2, color="black", lw=line)
+                look = {"color": "black", "lw": line, "label": f"_{label}, uniform"}
+                axis.hlines(heights, place - width / 2, place + width / 2, **look)
     for axis, label in zip(axes, ("nonzero weights, log₁₀", "bits a nonzero weight"), strict=True):
         if references is not None:
             axis.plot([], [], color="black", lw=line, label="uniform, same size")
@@ -254,6 +255,7 @@ def rates_by_network(table: pd.DataFrame, *, panels: Mapping[str, str], title: s
                 markersize=7,
                 capsize=3,
                 linestyle="none",
+                label=f"_{row['network']}, {row['method']}, {modes[row['mode']]}",
             )
             note = "" if row["method"].startswith("ADMM") else row["method"]
             if ours and schedules > 1:

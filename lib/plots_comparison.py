@@ -23,10 +23,9 @@ def results_curve(table: pd.DataFrame, *, title: str) -> Figure:
         left.errorbar(
             rows["kept_percent"], rows["error"], rows["error_sd"], capsize=2, label=name, **look
         )
-        right.plot(rows["kept_percent"], rows["loss"], **look)
-        right.plot(
-            rows["kept_percent"], rows["train_loss"], linestyle=":", fillstyle="none", **look
-        )
+        right.plot(rows["kept_percent"], rows["loss"], label=f"_{name}, test split", **look)
+        look |= {"linestyle": ":", "fillstyle": "none", "label": f"_{name}, training split"}
+        right.plot(rows["kept_percent"], rows["train_loss"], **look)
     left.axhline(table["control_error"].mean(), color="0.5", label="dense, trained on")
     right.plot([], [], color="0.3", label="test split")
     right.plot([], [], color="0.3", linestyle=":", label="training split")
@@ -59,14 +58,15 @@ def head_to_head(table: pd.DataFrame, *, title: str) -> Figure:
                 rows[x],
                 rows["error"],
                 rows["accuracy_sd"],
-                label=name if x == "rate" else None,
+                label=name if x == "rate" else f"_{name}",
                 **look,
             )
         at = rows[rows["asked"] == middle]
+        look |= {"linestyle": "none", "label": f"_{name}"}
         for axis, x in zip(axes[1], ("epochs", "searched"), strict=True):
             # all have the same epochs: side by side, in the order of the table
             shift = 1 + (i - 3) * 0.02
-            axis.errorbar(at[x] * shift, at["error"], at["accuracy_sd"], linestyle="none", **look)
+            axis.errorbar(at[x] * shift, at["error"], at["accuracy_sd"], **look)
     axes[0, 0].set(xlabel="nominal compression rate", ylabel="test error (%)")
     axes[0, 1].set(xlabel="compression rate with positions and codebooks (entropy)")
     axes[1, 0].set(xlabel="training epochs, searches left out", ylabel="test error (%)")

@@ -1,14 +1,15 @@
 """What is published: ``python -m lib publish`` writes it from finished runs, and nothing else does.
 
 The README's numbers, every block between ``<!-- begin NAME -->`` and ``<!-- end NAME -->``, and the
-tables and figures under ``results``. They show the catalogue's runs, as far as they are there; what
-a notebook explores has a folder of its own (:mod:`lib.notebook`). Measured times come from a
-benchmark notebook's folder, which has to be named: they depend on the machine and its load.
+tables and figures under ``results``, each figure with its data. They show the catalogue's runs, as
+far as they are there; what a notebook explores has a folder of its own (:mod:`lib.notebook`).
+Measured times come from a benchmark notebook's folder, which has to be named: they depend on the
+machine and its load.
 """
 
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -19,6 +20,7 @@ from lib import (
     atomic,
     data,
     experiments,
+    figure_data,
     paths,
     plots,
     plots_bytes,
@@ -108,106 +110,118 @@ def _uncommitted(folder: Path) -> list[Path]:
 #: Where git keeps run folders.
 RUNS = ("results", "runs")
 
-#: What this process has written since :func:`draw` began.
-_written: set[Path] = set()
-
 
 def _folder(kind: str) -> Path:
     """``tables``, ``figures`` or ``benchmarks`` of the real data sets, which share them."""
     return paths.results("mnist") / kind
 
 
-def _table(table: pd.DataFrame, name: str) -> None:
-    report.save(table, name, _folder("tables"))
-    _written.add(_folder("tables") / f"{name}.csv")
-
-
-def _figure(figure: Figure, name: str) -> None:
-    plots.save(figure, name, _folder("figures"))
-    plt.close(figure)
-    _written.update(_folder("figures") / f"{name}.{kind}" for kind in ("png", "svg"))
-
-
 def draw() -> set[Path]:
     """Writes the tables and figures of the finished runs into ``results``; returns the files.
 
-    They are those that the notebooks make with ``dataset="mnist"`` and ``"cifar10-jpeg"``, of the
-    runs that are there.
+    The data that a figure shows are written as CSV under its name (:mod:`lib.figure_data`).
     """
-    _written.clear()
-    _draw_table_4()
-    _draw_comparison()
-    _draw_df()
-    _draw_files()
-    _draw_benchmarks()
-    _draw_table_3()
-    return set(_written)
+    made, written = tables(), set()
+    for name, table in made.items():
+        report.save(table, name, _folder("tables"))
+        written.add(_folder("tables") / f"{name}.csv")
+    for name, figure in figures(made):
+        plots.save(figure, name, _folder("figures"))
+        figure_data.save(figure_data.of(figure), _folder("figures") / f"{name}.csv")
+        plt.close(figure)
+        written |= {_folder("figures") / f"{name}.{kind}" for kind in ("png", "svg", "csv")}
+    return written
 
 
-def _draw_table_3() -> None:
-    """Table 3, its rates, the allocation in its rows, and Figure 2, as far as there are runs."""
-    rows = _rows()
-    if not rows:
-        return
-    table = report.table_3(rows, dataset="mnist")
-    _table(table[table["source"] == "ours"], "admm-table-3")
+def tables() -> dict[str, pd.DataFrame]:
+    """Every published table by name, of the runs that are there; nothing is written.
+
+    They are those that the notebooks make with ``dataset="mnist"`` and ``"cifar10-jpeg"``.
+    """
+    made = {
+        "admm-table-3": _ours(report.table_3(_rows(), dataset="mnist")),
+        "admm-figure-2": report.figure_2(_curves()),
+        f"admm-table-4-{MIRROR}": _ours(report.table_4(report.committed_rows_4(), dataset=MIRROR)),
+        "lc-results": report_comparison.results_curve(report_comparison.finished_curves("mnist")),
+        **{
+            f"head-to-head-{network}": report_comparison.head_to_head("mnist", network)
+            for network in comparison.RATES["mnist"]
+        },
+        "allocation-earns": report_comparison.earned("mnist"),
+        f"df-curve-{MIRROR}": report_df.curve(_df_runs()),
+        "file-sizes": report_files.curve(report_files.finished("mnist")),
+    }
+    return {name: table for name, table in made.items() if not table.empty}
+
+
+def figures(made: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, Figure]]:
+    """Every published figure with its name, drawn from :func:`tables` and the runs.
+
+    A figure without finished runs is left out. The style of print holds while the caller saves a
+    figure; the caller closes it.
+    """
     with plt.style.context(plots.STYLE):
-        rates = plots.rates(table, title="LeNet-5 on MNIST")
-        _figure(rates, "admm-table-3-rates")
+        yield from _figures_of_table_3()
+        yield from _figures_of_table_4()
+        yield from _figures_of_comparison(made)
+        yield from _figures_of_df(made)
+        yield from _figures_of_files(made)
+        yield from _figures_of_benchmarks()
+
+
+def _ours(table: pd.DataFrame) -> pd.DataFrame:
+    return table[table["source"] == "ours"]
+
+
+def _figures_of_table_3() -> Iterator[tuple[str, Figure]]:
+    """Table 3's rates, the allocation in its rows, and Figure 2."""
+    if rows := _rows():
+        table = report.table_3(rows, dataset="mnist")
+        yield "admm-table-3-rates", plots.rates(table, title="LeNet-5 on MNIST")
         layers = {
             f"{runs[0].result['budget']:,} bits, {report.label(runs[0])}": runs[0].layers
             for runs in rows
             if runs[0].experiment["stages"][0]["method"] == "admm"  # tuning moves no bits
         }
-        even = {label: report.uniform(table) for label, table in layers.items()}
-        bars = plots.allocation(layers, references=even, title="ADMM Figure 3, LeNet-5 on MNIST")
-        _figure(bars, "admm-figure-3")
-        curves = _curves()
-        lines = plots.convergence(curves, title="ADMM Figure 2, LeNet-5 on MNIST")
-        _figure(lines, "admm-figure-2")
-        _table(report.figure_2(curves), "admm-figure-2")
+        title = "ADMM Figure 3, LeNet-5 on MNIST"
+        yield "admm-figure-3", _allocation(layers, title=title)
+    if curves := _curves():
+        title = "ADMM Figure 2, LeNet-5 on MNIST"
+        yield "admm-figure-2", plots.convergence(curves, title=title)
 
 
-def _draw_table_4() -> None:
-    """Table 4, its rates, and the allocation in each of its networks, as far as there are runs."""
+def _figures_of_table_4() -> Iterator[tuple[str, Figure]]:
+    """Table 4's rates, and the allocation in each of its networks."""
     rows, name = report.committed_rows_4(), MIRROR
     if not rows:
         return
-    table = report.table_4(rows, dataset=name)
-    _table(table[table["source"] == "ours"], f"admm-table-4-{name}")
     of = data.describe(name)
     panels = {"cifar10": f"reported: {data.describe('cifar10')}", name: f"ours: {of}"}
-    with plt.style.context(plots.STYLE):
-        rates = plots.rates_by_network(table, panels=panels, title="ADMM Table 4: rate and drop")
-        _figure(rates, f"admm-table-4-rates-{name}")
-        for network, layers in report.allocations(rows).items():
-            even = {label: report.uniform(table) for label, table in layers.items()}
-            title = f"nonzeros and bits of each layer, {network} on {of}"
-            bars = plots.allocation(layers, references=even, title=title)
-            _figure(bars, f"admm-figure-3-{network}-{name}")
+    table, title = report.table_4(rows, dataset=name), "ADMM Table 4: rate and drop"
+    yield f"admm-table-4-rates-{name}", plots.rates_by_network(table, panels=panels, title=title)
+    for network, layers in report.allocations(rows).items():
+        title = f"nonzeros and bits of each layer, {network} on {of}"
+        yield f"admm-figure-3-{network}-{name}", _allocation(layers, title=title)
 
 
-def _draw_comparison() -> None:
-    """LC's figure of results, and the methods head to head, as far as there are runs."""
-    name = "mnist"
-    with plt.style.context(plots.STYLE):
-        table = report_comparison.results_curve(report_comparison.finished_curves(name))
-        if not table.empty:
-            _table(table, "lc-results")
-            lines = plots_comparison.results_curve(table, title="LeNet-300-100 (tanh) on MNIST")
-            _figure(lines, "lc-results")
-        for network in comparison.RATES[name]:
-            table = report_comparison.head_to_head(name, network)
-            if not table.empty:
-                _table(table, f"head-to-head-{network}")
-                panels = plots_comparison.head_to_head(table, title=f"{network} on MNIST")
-                _figure(panels, f"head-to-head-{network}")
-        table = report_comparison.earned(name)
-        if not table.empty:
-            _table(table, "allocation-earns")
-            asked = comparison.ALLOCATION_RATE[name]
-            title = f"what the allocation earns: LeNet-300-100 on MNIST, {asked:,.0f}×"
-            _figure(plots_comparison.earned(table, title=title), "allocation-earns")
+def _allocation(layers: Mapping[str, pd.DataFrame], *, title: str) -> Figure:
+    even = {label: report.uniform(table) for label, table in layers.items()}
+    return plots.allocation(layers, references=even, title=title)
+
+
+def _figures_of_comparison(made: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, Figure]]:
+    """LC's figure of results, the methods head to head, and what the allocation earns."""
+    if "lc-results" in made:
+        title = "LeNet-300-100 (tanh) on MNIST"
+        yield "lc-results", plots_comparison.results_curve(made["lc-results"], title=title)
+    for network in comparison.RATES["mnist"]:
+        name, title = f"head-to-head-{network}", f"{network} on MNIST"
+        if name in made:
+            yield name, plots_comparison.head_to_head(made[name], title=title)
+    if "allocation-earns" in made:
+        asked = comparison.ALLOCATION_RATE["mnist"]
+        title = f"what the allocation earns: LeNet-300-100 on MNIST, {asked:,.0f}×"
+        yield "allocation-earns", plots_comparison.earned(made["allocation-earns"], title=title)
 
 
 def _rows() -> list[list[Run]]:
@@ -237,8 +251,7 @@ def _table_3() -> str:
 
 def _control() -> str:
     """How the same runs stand against the dense network trained on by the same schedule."""
-    table = report.table_3(_rows(), dataset="mnist")
-    ours = table[table["source"] == "ours"]
+    ours = _ours(report.table_3(_rows(), dataset="mnist"))
     drops = ", ".join(map("{:.2f}".format, ours["control_drop"]))
     return (
         "Against the dense network trained on by the same schedule without compression, the rows "
@@ -405,20 +418,17 @@ def _picture(name: str) -> str:
     return f"results/figures/{name}-{MIRROR}.png"
 
 
-def _draw_df() -> None:
-    """Figure 3a with the paper's rows, as far as there are runs."""
-    table = report_df.curve(_df_runs())
-    if table.empty:
+def _figures_of_df(made: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, Figure]]:
+    """Figure 3a with the paper's rows."""
+    name = f"df-curve-{MIRROR}"
+    if name not in made:
         return
-    _table(table, f"df-curve-{MIRROR}")
     paper = report_df.reported("df_table3", network="resnet56")
     panels = {
         f"reported: ResNet-56, {data.describe('cifar10')}": (None, paper),
-        f"ours: ResNet-20, {data.describe(MIRROR)}": (table, None),
+        f"ours: ResNet-20, {data.describe(MIRROR)}": (made[name], None),
     }
-    with plt.style.context(plots.STYLE):
-        lines = plots_df.curve(panels, title="DF Figure 3a: accuracy against MACs")
-        _figure(lines, f"df-curve-{MIRROR}")
+    yield name, plots_df.curve(panels, title="DF Figure 3a: accuracy against MACs")
 
 
 def _files() -> str:
@@ -434,38 +444,34 @@ def _files() -> str:
     return f"{_markdown(table)}\n\nPublished ({others['source'].iloc[0]}): {said}.\n\n{picture}"
 
 
-def _draw_files() -> None:
-    found = report_files.finished("mnist")
-    if not found:
+def _figures_of_files(made: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, Figure]]:
+    if "file-sizes" not in made:
         return
-    table = report_files.curve(found)
-    _table(table, "file-sizes")
-    published = report.reported("file_lenet5").rename(columns={"bytes": "file"})
+    table = made["file-sizes"]
     curves = {
         "asked for in bytes": table,
         "asked for in nominal bits": report_files.nominal("mnist"),
-        "MIRACLE, as published": published,
+        "MIRACLE, as published": report.reported("file_lenet5").rename(columns={"bytes": "file"}),
     }
-    with plt.style.context(plots.STYLE):
-        dense = float(table["dense_error"].mean())
-        title = "LeNet-5 on MNIST: error against the file's size"
-        _figure(plots_bytes.files(curves, dense=dense, title=title), "file-sizes")
+    dense, title = (
+        float(table["dense_error"].mean()),
+        "LeNet-5 on MNIST: error against the file's size",
+    )
+    yield "file-sizes", plots_bytes.files(curves, dense=dense, title=title)
 
 
-def _draw_benchmarks() -> None:
+def _figures_of_benchmarks() -> Iterator[tuple[str, Figure]]:
     """What the committed measurements show: the costs of projections, and the ladders of speed."""
-    folder = _folder("benchmarks")
-    with plt.style.context(plots.STYLE):
-        for file in sorted(folder.glob("sizes-*.csv")):
-            table = pd.read_csv(file)
-            title = f"Time of a projection, 54 layers, {table['device'].iloc[0]}"
-            name = "projection-costs" + ("" if file.stem == "sizes-cpu" else "-cuda")
-            _figure(plots.costs(table, title=title), name)
-        for file in sorted(folder.glob("speed-*.csv")):
-            table = pd.read_csv(file)
-            title = "{network} on {dataset}, batch {batch}, {device}".format(**table.iloc[0])
-            bars = table[table["step"] != "best loader, else as ours"]
-            _figure(plots.ladder(bars, title=title), file.stem)
+    for file in sorted(_folder("benchmarks").glob("sizes-*.csv")):
+        table = pd.read_csv(file)
+        title = f"Time of a projection, 54 layers, {table['device'].iloc[0]}"
+        name = "projection-costs" + ("" if file.stem == "sizes-cpu" else "-cuda")
+        yield name, plots.costs(table, title=title)
+    for file in sorted(_folder("benchmarks").glob("speed-*.csv")):
+        table = pd.read_csv(file)
+        title = "{network} on {dataset}, batch {batch}, {device}".format(**table.iloc[0])
+        bars = table[table["step"] != "best loader, else as ours"]
+        yield file.stem, plots.ladder(bars, title=title)
 
 
 def _markdown(table: pd.DataFrame) -> str:
