@@ -136,19 +136,23 @@ def draw() -> set[Path]:
 def tables() -> dict[str, pd.DataFrame]:
     """Every published table by name, of the runs that are there; nothing is written.
 
-    They are those that the notebooks make with ``dataset="mnist"`` and ``"cifar10-jpeg"``.
+    They are those that the notebooks make with ``dataset="mnist"``, ``"cifar10"`` and, as far as
+    nothing exact stands in its place, ``"cifar10-jpeg"``.
     """
     made = {
         "admm-table-3": _ours(report.table_3(_rows(), dataset="mnist")),
         "admm-figure-2": report.figure_2(_curves()),
-        f"admm-table-4-{MIRROR}": _ours(report.table_4(report.committed_rows_4(), dataset=MIRROR)),
+        **{
+            f"admm-table-4-{name}": _ours(report.table_4(rows, dataset=name))
+            for name, rows in report.committed_rows_4().items()
+        },
         "lc-results": report_comparison.results_curve(report_comparison.finished_curves("mnist")),
         **{
             f"head-to-head-{network}": report_comparison.head_to_head("mnist", network)
             for network in comparison.RATES["mnist"]
         },
         "allocation-earns": report_comparison.earned("mnist"),
-        f"df-curve-{MIRROR}": report_df.curve(_df_runs()),
+        **{_df_name(place): report_df.curve(place.found) for place in _df_places()},
         "file-sizes": report_files.curve(report_files.finished("mnist")),
     }
     return {name: table for name, table in made.items() if not table.empty}
@@ -192,16 +196,21 @@ def _figures_of_table_3() -> Iterator[tuple[str, Figure]]:
 
 def _figures_of_table_4() -> Iterator[tuple[str, Figure]]:
     """Table 4's rates, and the allocation in each of its networks."""
-    rows, name = report.committed_rows_4(), MIRROR
+    rows = {name: found for name, found in report.committed_rows_4().items() if found}
     if not rows:
         return
-    of = data.describe(name)
-    panels = {"cifar10": f"reported: {data.describe('cifar10')}", name: f"ours: {of}"}
-    table, title = report.table_4(rows, dataset=name), "ADMM Table 4: rate and drop"
-    yield f"admm-table-4-rates-{name}", plots.rates_by_network(table, panels=panels, title=title)
-    for network, layers in report.allocations(rows).items():
-        title = f"nonzeros and bits of each layer, {network} on {of}"
-        yield f"admm-figure-3-{network}-{name}", _allocation(layers, title=title)
+    exact, mirrored = (
+        report.table_4(rows.get(name, []), dataset=name) for name in ("cifar10", MIRROR)
+    )
+    panels = {"cifar10": data.describe("cifar10")}
+    if MIRROR in rows:
+        panels[MIRROR] = f"ours: {data.describe(MIRROR)}"
+    table, title = pd.concat([exact, _ours(mirrored)]), "ADMM Table 4: rate and drop"
+    yield "admm-table-4-rates", plots.rates_by_network(table, panels=panels, title=title)
+    for name, found in rows.items():
+        for network, layers in report.allocations(found).items():
+            title = f"nonzeros and bits of each layer, {network} on {data.describe(name)}"
+            yield f"admm-figure-3-{network}-{name}", _allocation(layers, title=title)
 
 
 def _allocation(layers: Mapping[str, pd.DataFrame], *, title: str) -> Figure:
@@ -240,6 +249,7 @@ def _table_3() -> str:
             "bits": table["mean_bits"].map("{:.2f}".format),
             "nominal rate": table["rate"].map("{:,.0f}×".format),
             "drop, points": _drops(table),
+            "verdict": report.shown(table["verdict"], "{}", unknown=""),
             "dense → compressed": _accuracies(table),
             "entropy rate": table["entropy_rate"].map("{:,.0f}×".format).where(ours, ""),
             "file, bytes": report.shown(table["file_bytes"], "{:,.0f}", unknown=""),
@@ -279,25 +289,18 @@ def _curves() -> dict[float, pd.DataFrame]:
 
 
 def _table_4() -> str:
-    """The paper's rows and ours, which are of other pixels and so stand in a table of their own."""
+    """The paper's rows and ours of the same pixels, then ours of the mirror's."""
     rows = report.committed_rows_4()
-    table = report.table_4(rows, dataset=MIRROR)
-    paper, ours = (table[table["source"] == source] for source in ("reported", "ours"))
-    parts = [f"Reported, {data.describe('cifar10')}:", _markdown(_shown_4(paper))]
-    if ours.empty:
-        parts.append(report.committed_table_4())
-    else:
-        stated = {
-            "dense → compressed": _accuracies(ours),
-            "drop against control": ours["control_drop"].map("{:.2f}".format),
-            "entropy rate": ours["entropy_rate"].map("{:,.1f}×".format),
-            "file, bytes": report.shown(ours["file_bytes"], "{:,.0f}", unknown=""),
-            "epochs": report.printed(ours)["epochs, dense + then"].tolist(),
-        }
-        parts += [f"Ours, {data.describe(MIRROR)}:", _markdown(_shown_4(ours).assign(**stated))]
-        picture = f"results/figures/admm-table-4-rates-{MIRROR}.png"
-        parts.append(f"![Accuracy drop against rate, the paper's rows and ours]({picture})")
-    return "\n\n".join(parts)
+    parts = []
+    for name, found in rows.items():
+        table = report.table_4(found, dataset=name)
+        table = table if name == "cifar10" else _ours(table)
+        if len(table):
+            parts += [f"{data.describe(name)}:", _markdown(_shown_4(table))]
+    if not any(rows.values()):
+        return "\n\n".join([*parts, report.committed_table_4()])
+    picture = "results/figures/admm-table-4-rates.png"
+    return "\n\n".join([*parts, f"![Drop against rate, the paper's rows and ours]({picture})"])
 
 
 def _shown_4(table: pd.DataFrame) -> pd.DataFrame:
@@ -306,15 +309,28 @@ def _shown_4(table: pd.DataFrame) -> pd.DataFrame:
     def stated(column: str, form: str) -> list[str]:
         return report.shown(table[column], form, unknown="")
 
-    return pd.DataFrame(
+    ours = table["source"] == "ours"
+    made = pd.DataFrame(
         {
             "network": table["network"],
-            "method": table["method"],
+            "method": table["method"].where(~ours, "**" + table["method"] + "**"),
             "mode": table["mode"].map(modes),
             "nonzero": stated("nonzero_percent", "{:.1f} %"),
             "bits": stated("mean_bits", "{:.2f}"),
             "rate": stated("paper_rate", "{:,.1f}×"),
             "drop, points": _drops(table, "{:.2f}"),
+        }
+    )
+    if not ours.any():
+        return made
+    return made.assign(
+        **{
+            "verdict": stated("verdict", "{}"),
+            "dense → compressed": _accuracies(table),
+            "drop against control": stated("control_drop", "{:.2f}"),
+            "entropy rate": stated("entropy_rate", "{:,.1f}×"),
+            "file, bytes": stated("file_bytes", "{:,.0f}"),
+            "epochs": report.printed(table)["epochs, dense + then"].tolist(),
             **report.shown_computed_in(table),
         }
     )
@@ -380,33 +396,41 @@ def _earned() -> str:
     return f"{rows}\n\n{parts}"
 
 
-def _df_runs() -> report_df.Found:
-    """DF's rows by the short schedule, those that are there, and its baselines'."""
-    return report_df.finished(structured.curve(MIRROR, **structured.short(MIRROR)))
+def _df_places() -> list[report_df.Place]:
+    """DF's rows and its baselines', as far as there are runs."""
+    return report_df.places(structured.curve)
+
+
+def _df_name(place: report_df.Place) -> str:
+    return f"df-curve-{place.dataset}{'-full' if place.length == 'full' else ''}"
 
 
 def _df() -> str:
-    found = _df_runs()
-    if not found:
-        return f"No run on {data.describe(MIRROR)} yet."
-    table = report_df.curve(found).sort_values(["asked", "method"], key=_order)
-    rows = _markdown(
-        pd.DataFrame(
-            {
-                f"resnet20, {data.describe(MIRROR)}": table["method"],
-                "MACs less, asked": table["asked"].map("{:g} %".format),
-                "built": table["reduction"].map("{:.1f} %".format),
-                "parameters": table["parameters"].map("{:,.0f}".format),
-                "accuracy, %": table["accuracy"].map("{:.2f}".format),
-                "against dense": table["gain"].map("{:+.2f}".format),
-                "against dense trained on": table["control_gain"].map("{:+.2f}".format),
-                "n": table["n"],
-                **report.shown_computed_in(table),
-            }
-        )
+    parts = []
+    for place in _df_places():
+        table = report_df.curve(place.found).sort_values(["asked", "method"], key=_order)
+        lines = "\n".join(f"- {line}" for line in report_df.verdict(place.found).splitlines())
+        picture = f"![Accuracy against MACs](results/figures/{_df_name(place)}.png)"
+        parts += [_markdown(_shown_df(place, table)), lines, picture]
+    return "\n\n".join(parts) or report.none("DF's Table 3", "cifar10")
+
+
+def _shown_df(place: report_df.Place, table: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            f"{place.network}, {data.describe(place.dataset)}": table["method"],
+            "MACs less, asked": table["asked"].map("{:g} %".format),
+            "built": table["reduction"].map("{:.1f} %".format),
+            "parameters": table["parameters"].map("{:,.0f}".format),
+            "accuracy, %": table["accuracy"].map("{:.2f}".format),
+            "against dense": table["gain"].map("{:+.2f}".format),
+            "verdict": table["verdict"],
+            "against dense trained on": table["control_gain"].map("{:+.2f}".format),
+            "n": table["n"],
+            "hours": table["hours"].map("{:.2f}".format),
+            **report.shown_computed_in(table),
+        }
     )
-    lines = "\n".join(f"- {line}" for line in report_df.verdict(found).splitlines())
-    return f"{rows}\n\n{lines}\n\n![Accuracy against MACs]({_picture('df-curve')})"
 
 
 def _order(column: pd.Series) -> pd.Series:
@@ -414,21 +438,16 @@ def _order(column: pd.Series) -> pd.Series:
     return column.map(names.index) if column.name == "method" else column
 
 
-def _picture(name: str) -> str:
-    return f"results/figures/{name}-{MIRROR}.png"
-
-
 def _figures_of_df(made: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, Figure]]:
-    """Figure 3a with the paper's rows."""
-    name = f"df-curve-{MIRROR}"
-    if name not in made:
-        return
+    """Figure 3a with the paper's rows, which are of ResNet-56."""
     paper = report_df.reported("df_table3", network="resnet56")
-    panels = {
-        f"reported: ResNet-56, {data.describe('cifar10')}": (None, paper),
-        f"ours: ResNet-20, {data.describe(MIRROR)}": (made[name], None),
-    }
-    yield name, plots_df.curve(panels, title="DF Figure 3a: accuracy against MACs")
+    for place in _df_places():
+        name = _df_name(place)
+        panels = {
+            f"reported: resnet56, {data.describe('cifar10')}": (None, paper),
+            f"ours: {place.network}, {data.describe(place.dataset)}": (made[name], None),
+        }
+        yield name, plots_df.curve(panels, title="DF Figure 3a: accuracy against MACs")
 
 
 def _files() -> str:

@@ -111,9 +111,7 @@ def committed_ends() -> str:
         f"resnet20 on {data.describe(DATASET)}, 35.4×, {cifar.CPU['trial']} + {compress} + {tune} "
         "epochs, held-out images; ahead: thousandths of a nat"
     )
-    parts = [
-        f"seed {seed}\n{_text(table)}" for seed in (0, 1) if not (table := ends(seed)).empty
-    ]
+    parts = [f"seed {seed}\n{_text(table)}" for seed in (0, 1) if not (table := ends(seed)).empty]
     if not parts:
         return report.none("ADMM's ends", DATASET)
     return "\n\n".join([heading, *parts, decision()])

@@ -27,13 +27,15 @@ def test_an_unknown_block_is_refused():
 
 def test_table_4_of_runs_that_are_there(results, trained, monkeypatch):
     """Made of a small network's runs, as if they were the mirror's."""
-    monkeypatch.setattr(report, "committed_rows_4", lambda: [[trained]])
+    rows = {"cifar10": [], "cifar10-jpeg": [[trained]]}
+    monkeypatch.setattr(report, "committed_rows_4", lambda: rows)
     block = publish.render("<!-- begin table-4 -->\n\n<!-- end table-4 -->")
-    reported, ours = block.split("Ours, JPEG mirror of CIFAR-10, not its pixels:")
+    reported, ours = block.split("\nJPEG mirror of CIFAR-10, not its pixels:")
     assert reported.count("| resnet") == len(report.reported("admm_table4"))
+    assert "**" not in reported
     assert ours.count("| lenet5 ") == 1
     table = results / "tables" / "admm-table-4-cifar10-jpeg.csv"
-    figures = ("admm-table-4-rates-cifar10-jpeg", "admm-figure-3-lenet5-cifar10-jpeg")
+    figures = ("admm-table-4-rates", "admm-figure-3-lenet5-cifar10-jpeg")
     files = {results / "figures" / f"{name}.{kind}" for name in figures for kind in KINDS}
     assert publish.draw() == {table, *files}
     for file in files:
