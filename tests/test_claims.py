@@ -1,4 +1,4 @@
-"""The papers' claims, written down before their results: whole, numbered, and each decidable."""
+"""The papers' claims, listed twice before their results: whole, numbered, and each decidable."""
 
 import re
 
@@ -9,7 +9,7 @@ from lib import paths
 
 CLAIMS = pd.read_csv(paths.REPORTED / "claims.csv", dtype=str, keep_default_na=False)
 
-COLUMNS = ["id", "paper", "place", "kind", "claim", "test", "rows", "margin"]
+COLUMNS = ["id", "paper", "place", "kind", "claim", "test", "rows", "margin", "listed_by"]
 PAPERS = ["ADMM", "DF", "LC"]
 UNTESTED = "not tested here: "
 
@@ -31,6 +31,11 @@ def test_ids_are_consecutive_in_each_paper():
 
 def test_kinds_are_known():
     assert set(CLAIMS["kind"]) == {"comparison", "trend", "equivalence"}
+
+
+def test_each_paper_has_claims_of_both_lists_and_of_either_alone():
+    for _, rows in CLAIMS.groupby("paper"):
+        assert set(rows["listed_by"]) == {"both", "first", "second"}
 
 
 def test_rows_name_a_data_set_or_the_reason_why_there_are_none():
@@ -81,3 +86,22 @@ def test_the_rivals_of_the_tables_are_there(paper, rivals):
     compared = CLAIMS[(CLAIMS["paper"] == paper) & (CLAIMS["kind"] == "comparison")]
     for rival in rivals.split("; "):
         assert compared["claim"].str.contains(rival, regex=False).any(), rival
+
+
+@pytest.mark.parametrize(
+    ("listed_by", "paper", "words"),
+    [
+        ("both", "ADMM", "smaller τ′.* no improvement"),
+        ("both", "DF", "Scheme 1 is significantly better than scheme 2"),
+        ("both", "LC", "Constraint and penalty form are equivalent"),
+        ("first", "ADMM", "compared method sets ratios and bitwidths as hyper-parameters"),
+        ("first", "DF", "first to make the choice of ranks"),
+        ("first", "LC", "all costs that prune"),
+        ("second", "ADMM", "lack of a systematic way"),
+        ("second", "DF", "grows exponentially with the number of layers"),
+        ("second", "LC", "θ alone and leaves w"),
+    ],
+)
+def test_examples_of_each_list_are_there(listed_by, paper, words):
+    there = CLAIMS[(CLAIMS["listed_by"] == listed_by) & (CLAIMS["paper"] == paper)]
+    assert there["claim"].str.contains(words).sum() == 1
