@@ -542,15 +542,6 @@ def fell(found: Mapping[str, Run]) -> pd.DataFrame:
     return (100 * pd.DataFrame(columns)).round(1)
 
 
-def committed_tried() -> str:
-    """The grid of β and C on held-out images, from the committed runs, as text."""
-
-    def shown(found: Found) -> str:
-        return tried(found).to_string(float_format="{:.2f}".format)
-
-    return committed("DF's β and C", structured.trials, shown, lengths=("full", "cpu"))
-
-
 def committed_schemes() -> str:
     """Figure 5 from the committed runs, as text."""
 

@@ -160,7 +160,8 @@ def test_the_catalogue_hangs_together(dataset):
             options = dict(stage.options)
             if "like" in options.values():
                 assert experiment.like
-                found = {"keep": [0.5], "bits": [8]}
+                share = 0.5 if options.get("scope") == "global" else [0.5]
+                found = {"keep": share, "bits": [8]}
                 options |= {name: found[name] for name, v in options.items() if v == "like"}
             (METHODS | {"black-box": BlackBox})[stage.method](**options)  # its options are its own
         for device in ("cpu", "cuda"):
@@ -380,7 +381,7 @@ def test_a_trial_of_the_setting_that_is_taken_is_the_row_on_held_out_images():
 
 
 def test_no_such_method_and_no_such_trial():
-    with pytest.raises(ValueError, match="unknown method 'df': choose one of admm, lc"):
+    with pytest.raises(ValueError, match="unknown method 'df': choose one of admm, admm-constant"):
         comparison.head_to_head("digits", "lenet300", "df", 50)
     with pytest.raises(ValueError, match="'black-box' has no knobs"):
         comparison.head_to_head("digits", "lenet300", "black-box", 50, bits=2)

@@ -21,6 +21,7 @@ from lib import (
     report_imagenet,
     report_imagenet_df,
     report_lc,
+    report_trials,
     runs,
 )
 
@@ -46,7 +47,8 @@ COMMITTED: dict[str, Callable[[], str]] = {
     "df-schedule": report_df.committed_schedule,
     "df-printed": report_df.committed_printed,
     "df-binary": report_df.committed_binary,
-    "df-tried": report_df.committed_tried,
+    "df-tried": report_trials.committed_grid,
+    "endings": report_trials.committed_ends,
     "df-schemes": report_df.committed_schemes,
     "df-gain": report_df.committed_gain,
     "df-both": report_df.committed_both,

@@ -19,9 +19,11 @@ def run(accuracy, *, dense=0.98, control=0.99, kept=0.05, amount=0.05, **result)
     stages = [{"method": "lc", "options": [["amount", amount], ["cost", "l0-constraint"]]}]
     layers = pd.DataFrame({"name": ["fc1", "fc2"], "weights": [100, 10], "kept": [5, 4]})
     losses = {"test_loss": 0.1, "train_loss": 0.05, "epochs": 60}
+    losses |= {"train_seconds": 1800.0, "parent": None}
     return SimpleNamespace(
         experiment={"stages": stages},
         computed_in=result.pop("computed_in", "float32"),
+        correct=np.ones(10, dtype=bool),
         layers=layers,
         result=KNOWN
         | losses
@@ -75,6 +77,8 @@ def test_head_to_head_counts_search_and_tuning(finished):
     assert searched["search_epochs"] == tries["trials"] * tries["epochs"]
     assert searched["tuning_epochs"] == 0
     assert (admm["asked"], admm["n"], searched["n"]) == (50, 2, 1)
+    assert (admm["trials"], admm["hours"], admm["tuning_hours"]) == (9, 0.5, 0)
+    assert admm["verdict"] == "undecided"
 
 
 def test_rows_that_computed_in_different_numbers_say_so(finished):
@@ -155,7 +159,7 @@ def test_what_the_allocation_is_worth_is_paired():
     ways = report_comparison.WAYS
     found = {
         ways["magnitude"]: seeds(97.0, 98.0),
-        ways["deep-compression"]: seeds(97.5, 98.5, 99.0),
+        ways["threshold"]: seeds(97.5, 98.5, 99.0),
         ways["scratch"]: {5: 98.0},
     }
     (line,) = report_comparison.worth(found).splitlines()

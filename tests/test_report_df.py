@@ -24,6 +24,7 @@ def run(accuracy, *, dense=0.90, control=0.92, macs=500, lr=0.1, **result):
     return SimpleNamespace(
         experiment={"stages": stages, "parent": first},
         computed_in=result.pop("computed_in", "float32"),
+        correct=np.arange(200) < 200 * (accuracy or 0),
         history=pd.DataFrame(history),
         result={
             "accuracy": accuracy,
@@ -39,6 +40,8 @@ def run(accuracy, *, dense=0.90, control=0.92, macs=500, lr=0.1, **result):
             "nominal_rate": 2.0,
             "file_bytes": 1234,
             "epochs": 25,
+            "train_seconds": 1800.0,
+            "parent": None,
             "seed": 0,
         }
         | result,
@@ -262,7 +265,6 @@ COMMITTED = [
     report_df.committed_parts,
     report_df.committed_schedule,
     report_df.committed_printed,
-    report_df.committed_tried,
     report_df.committed_schemes,
     report_df.committed_gain,
     report_df.committed_both,
@@ -277,16 +279,31 @@ def test_where_no_run_is_there_a_line_says_so(finished):
 
 
 def test_what_is_missing_is_named(finished):
-    finished["resnet20-cifar10-jpeg-df-hybrid-50pct"] = [run(0.9, network="resnet20")]
+    finished["resnet20-cifar10-df-hybrid-50pct"] = [run(0.9, network="resnet20")]
     said = report_df.committed_curve()
-    assert said.startswith("resnet20 on ")
-    assert "short schedule" in said
+    assert said.startswith("resnet20 on CIFAR-10, cpu schedule\n")
     (missing,) = (line for line in said.splitlines() if line.startswith("not there yet: "))
     names = missing.removeprefix("not there yet: ").split("; ")
-    # three reductions of eight methods, less one
-    assert len(names) == 23
+    # three reductions of DF and its halves, and five baselines at one, less one
+    assert len(names) == 13
     assert "hybrid 0.5" not in names
     assert "hybrid 0.6" in names
+
+
+def test_what_is_there_on_cifar_10_retires_the_mirrors(finished):
+    for percent in (50, 60):
+        row = f"resnet20-cifar10-jpeg-df-hybrid-{percent}pct"
+        finished[row] = [run(0.8, network="resnet20")]
+    (mirror,) = report_df.places(structured.curve)
+    assert (mirror.dataset, mirror.length, mirror.missing) == ("cifar10-jpeg", "short", ())
+    assert set(mirror.found) == {("hybrid", 0.5), ("hybrid", 0.6)}
+    finished["resnet20-cifar10-df-hybrid-50pct"] = [run(0.9, network="resnet20")]
+    exact, mirror = report_df.places(structured.curve)
+    assert (exact.dataset, exact.length) == ("cifar10", "cpu")
+    assert set(exact.found) == {("hybrid", 0.5)}
+    assert set(mirror.found) == {("hybrid", 0.6)}
+    said = report_df.committed_curve()
+    assert said.index("resnet20 on CIFAR-10, cpu") < said.index("resnet20 on JPEG mirror")
 
 
 def test_figures_draw_every_method_point_and_reported_row():

@@ -33,7 +33,7 @@ def fake(mode, method, layers, **result):
 
 @pytest.fixture(autouse=True)
 def no_interval(monkeypatch):
-    interval = statistics.Interval(4.0, 3.0, 5.0, 1, "images")
+    interval = statistics.Interval(4.0, 3.0, 5.0, 3.2, 4.8, 1, "images")
     monkeypatch.setattr(report, "interval", lambda found: interval)
 
 
