@@ -472,10 +472,8 @@ def _figures_of_files(made: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, F
         "asked for in nominal bits": report_files.nominal("mnist"),
         "MIRACLE, as published": report.reported("file_lenet5").rename(columns={"bytes": "file"}),
     }
-    dense, title = (
-        float(table["dense_error"].mean()),
-        "LeNet-5 on MNIST: error against the file's size",
-    )
+    dense = float(table["dense_error"].mean())
+    title = "LeNet-5 on MNIST: error against the file's size"
     yield "file-sizes", plots_bytes.files(curves, dense=dense, title=title)
 
 

@@ -77,8 +77,8 @@ def head_to_head(dataset: str, network: str) -> pd.DataFrame:
     have, ``file_bytes`` is their file's size. Accuracies are in percent, drops in points, means and
     sd over seeds; ``verdict`` is on the drop. ``epochs`` are those of one compressed network,
     ``search_epochs`` those of the search that its rates come from, and ``tuning_epochs`` those of
-    the ``trials`` of the method's knobs, which serve all its rows. ``hours`` are those of one
-    network and its search, ``tuning_hours`` those of the trials that are there.
+    the ``trials`` of the method's knobs that are there, which serve all its rows. ``hours`` are
+    those of one network and its search, ``tuning_hours`` those of the trials.
     """
     rows = []
     for (method, rate), experiment in comparison.rows(dataset, network).items():
@@ -93,7 +93,7 @@ def _row(method: str, rate: float, experiment: Experiment, found: Sequence[Run])
     accuracy, lost = 100 * results["accuracy"], report.drop(found)
     trials = comparison.trials().get("admm" if method in comparison.PAPERS else method, [])
     searches = report.finished(experiment.like) if experiment.like else []
-    tries = [report.finished(trial, most=1) for trial in trials]
+    tried = [(trial, runs) for trial in trials if (runs := report.finished(trial, most=1))]
     return {
         "method": NAMES[method],
         "asked": rate,
@@ -108,10 +108,10 @@ def _row(method: str, rate: float, experiment: Experiment, found: Sequence[Run])
         "control_drop": report.drop(found, against="control")["drop"],
         "epochs": experiment.epochs,
         "search_epochs": experiment.like.epochs if experiment.like else 0,
-        "tuning_epochs": sum(trial.epochs for trial in trials),
-        "trials": len(trials),
+        "tuning_epochs": sum(trial.epochs for trial, _ in tried),
+        "trials": len(tried),
         "hours": report.hours(found) + (report.hours(searches) if searches else 0),
-        "tuning_hours": sum(report.hours(runs) for runs in tries if runs),
+        "tuning_hours": sum(report.hours(runs) for _, runs in tried),
         "n": len(found),
         "computed_in": report.computed_in(found),
     }
