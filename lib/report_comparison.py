@@ -91,7 +91,7 @@ def head_to_head(dataset: str, network: str) -> pd.DataFrame:
 def _row(method: str, rate: float, experiment: Experiment, found: Sequence[Run]) -> dict:
     results = pd.DataFrame([run.result for run in found])
     accuracy, lost = 100 * results["accuracy"], report.drop(found)
-    trials = comparison.trials().get("admm" if method in comparison.PAPERS else method, [])
+    trials = _trials(method)
     searches = report.finished(experiment.like) if experiment.like else []
     tried = [(trial, runs) for trial in trials if (runs := report.finished(trial, most=1))]
     return {
@@ -115,6 +115,15 @@ def _row(method: str, rate: float, experiment: Experiment, found: Sequence[Run])
         "n": len(found),
         "computed_in": report.computed_in(found),
     }
+
+
+def _trials(method: str) -> list[Experiment]:
+    """The trials that a method's knobs were chosen by; of the paper's ρ those with this ρ."""
+    if method not in comparison.PAPERS:
+        return comparison.trials().get(method, [])
+    fixed = {name: comparison.PAPERS[method][name] for name in ("rho", "rise")}
+    pairs = zip(comparison.tried()["admm"], comparison.trials()["admm"], strict=True)
+    return [trial for knobs, trial in pairs if fixed.items() <= knobs.items()]
 
 
 def quantized(dataset: str) -> pd.DataFrame:
