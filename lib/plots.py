@@ -180,8 +180,9 @@ def layer_history(history: pd.DataFrame, names: list[str], *, title: str) -> Fig
 def rates(table: pd.DataFrame, *, title: str) -> Figure:
     """Accuracy drop (points) against nominal compression rate: ours, and what the papers report.
 
-    ``table`` is :func:`lib.report.table_3`'s. A bar is the 95 % interval over images and seeds;
-    the papers state none. Ours crowd at a few rates: each has a colour, and its name in the legend.
+    ``table`` is :func:`lib.report.table_3`'s. A bar is the 95 % interval of
+    :func:`lib.report.interval`; the papers state none. Ours crowd at a few rates: each has a
+    colour, and its name in the legend.
     """
     figure, axis = plt.subplots(figsize=(7.6, 4.6))
     reported, ours = (table[table["source"] == source] for source in ("reported", "ours"))
@@ -229,8 +230,8 @@ def rates_by_network(table: pd.DataFrame, *, panels: Mapping[str, str], title: s
 
     ``table`` is :func:`lib.report.table_4`'s; the rate is its ``paper_rate``. ``panels`` maps a
     data set of the column ``data`` to what its panel is called. A colour is a network, a marker a
-    mode; ours are full, with the 95 % interval over images and seeds, reported ones hollow. Epochs
-    (dense + compression) are noted where our rows differ in them.
+    mode. Ours are full, with the 95 % interval of :func:`lib.report.interval`; reported ones are
+    hollow. Epochs (dense + compression) are noted where our rows differ in them.
     """
     markers = {"joint": "o", "prune": "s", "quantize": "^"}
     modes = {"joint": "joint", "prune": "pruning only", "quantize": "quantization only"}

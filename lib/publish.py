@@ -260,12 +260,12 @@ def _table_3() -> str:
 
 
 def _control() -> str:
-    """How the same runs stand against the dense network trained on by the same schedule."""
-    ours = _ours(report.table_3(_rows(), dataset="mnist"))
-    drops = ", ".join(map("{:.2f}".format, ours["control_drop"]))
+    """How the same runs stand against the dense network trained on, and how accurate they are."""
+    table = report.table_3(_rows(), dataset="mnist")
+    drops = ", ".join(map("{:.2f}".format, _ours(table)["control_drop"]))
     return (
         "Against the dense network trained on by the same schedule without compression, the rows "
-        f"of ours lose {drops} points, in this order."
+        f"of ours lose {drops} points, in this order. {report.levels(table)}"
     )
 
 
@@ -347,9 +347,10 @@ def _drops(table: pd.DataFrame, reported: str = "{:.1f}") -> list[str]:
 
 
 def _accuracies(table: pd.DataFrame) -> list[str]:
+    places = table["source"].map({"ours": 2, "reported": 1})
     return [
-        f"{row['dense_accuracy']:.2f} → {row['accuracy']:.2f} %" if row["source"] == "ours" else ""
-        for _, row in table.iterrows()
+        "" if pd.isna(after) else f"{before:.{n}f} → {after:.{n}f} %"
+        for before, after, n in zip(table["dense_accuracy"], table["accuracy"], places, strict=True)
     ]
 
 
@@ -454,13 +455,12 @@ def _files() -> str:
     found = report_files.finished("mnist")
     if not found:
         return "No file of LeNet-5 on MNIST yet."
-    table = report_files.printed(report_files.curve(found))
-    others = report.reported("file_lenet5")
-    said = "; ".join(
-        f"{row.method} {row.bytes:,} bytes at {row.error:.2f} %" for row in others.itertuples()
-    )
+    curve = report_files.curve(found)
+    table = report_files.printed(curve)
+    source = report.reported("file_lenet5")["source"].iloc[0]
+    said = "\n".join(f"- {line}" for line in report_files.beside_published(curve).splitlines())
     picture = "![Error against the file's size](results/figures/file-sizes.png)"
-    return f"{_markdown(table)}\n\nPublished ({others['source'].iloc[0]}): {said}.\n\n{picture}"
+    return f"{_markdown(table)}\n\nPublished ({source}), and ours:\n\n{said}\n\n{picture}"
 
 
 def _figures_of_files(made: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, Figure]]:

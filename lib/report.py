@@ -108,17 +108,50 @@ def hours(found: Sequence[Run]) -> float:
     return float(np.mean([run.result["train_seconds"] for run in found])) / 3600
 
 
+def features() -> pd.DataFrame:
+    """ADMM Table 1: which automated method has which feature; the tables that have rows of it."""
+    table = reported("admm_table1")
+    there = {number: set(reported(f"admm_table{number}")["method"]) for number in (2, 3, 4)}
+    rows = [", ".join(str(n) for n in there if name in there[n]) for name in table["method"]]
+    return table.rename(columns={"end_to_end": "end-to-end"}).assign(**{"rows in tables": rows})
+
+
 def table_3(rows: Sequence[Sequence[Run]], *, dataset: str) -> pd.DataFrame:
     """ADMM Table 3: the paper's rows, then ours, a row for each experiment's runs over seeds.
 
     Ours also have the absolute accuracy (%), the drop against the dense network trained on, the
-    entropy rate and the bytes of the network's file.
+    entropy rate and the bytes of the network's file. The paper states the accuracy of its own dense
+    network; its compressed one has that less the drop.
     """
     paper = reported("admm_table3").assign(source="reported", data="mnist")
     paper["automated"] = paper["automated"] == "yes"
+    paper["accuracy"] = paper["dense_accuracy"] - paper["drop_points"]
     ours = frame([_row(r, dataset) for r in rows if r])
-    columns = [*paper.columns, *OURS, *ours.columns.intersection(["computed_in"])]
+    stated = paper.columns.difference(OURS, sort=False)
+    columns = [*stated, *OURS, *ours.columns.intersection(["computed_in"])]
     return pd.concat([paper, ours]).reindex(columns=columns)  # the same where no row is ours
+
+
+def levels(table: pd.DataFrame) -> str:
+    """The accuracies of Table 3's networks, which a drop does not show: ours and the paper's.
+
+    Ours are those of ``table`` (:func:`table_3`) at the paper's nominal rate and beyond.
+    """
+    (paper,) = table[(table["source"] == "reported") & table["accuracy"].notna()].to_dict("records")
+    ours = table[(table["source"] == "ours") & (table["rate"] >= paper["rate"])]
+
+    def between(column: str) -> str:
+        return f"{ours[column].min():.2f} to {ours[column].max():.2f} %"
+
+    if ours.empty:
+        return f"No row of ours is at the paper's rate of {paper['rate']:,.0f}×."
+    return (
+        f"At the paper's rate of {paper['rate']:,.0f}× and beyond, our compressed networks "
+        f"({len(ours)} rows) have {between('accuracy')}; "
+        f"the paper's has {paper['accuracy']:.1f} %. "
+        f"Our dense networks have {between('dense_accuracy')}; "
+        f"the paper's has {paper['dense_accuracy']:.1f} %."
+    )
 
 
 def table_4(rows: Sequence[Sequence[Run]], *, dataset: str) -> pd.DataFrame:
@@ -302,6 +335,27 @@ def committed_rows_4() -> dict[str, list[list[Run]]]:
             exact = {key for key, _ in there}
         found[dataset] = [runs for _, runs in there]
     return found
+
+
+def committed_levels() -> str:
+    """:func:`levels` of the committed MNIST runs; or one line."""
+    rows = [found for e in experiments.table_3("mnist") if (found := finished(e))]
+    return levels(table_3(rows, dataset="mnist")) if rows else none("Table 3", "mnist")
+
+
+def committed_file_parts() -> str:
+    """What the files of Table 3's committed rows hold, in bytes, means over seeds; or one line."""
+    found = [runs for e in experiments.table_3("mnist") if (runs := finished(e))]
+    if not found:
+        return none("Table 3", "mnist")
+    parts = pd.DataFrame([pd.DataFrame(map(file_parts, runs)).mean() for runs in found])
+    shown = parts.assign(total=parts.sum(axis=1)).round().astype(int)
+    shown.insert(0, "row", [f"{_rate(runs)}, {label(runs[0])}" for runs in found])
+    return shown.assign(largest=parts.idxmax(axis=1)).to_string(index=False)
+
+
+def _rate(found: Sequence[Run]) -> str:
+    return f"{np.mean([run.result['nominal_rate'] for run in found]):,.0f}×"
 
 
 def committed_table_4() -> str:

@@ -1,13 +1,17 @@
 """LC's figure of results, and all methods head to head: run folders → tables."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+import torch
 
 from lib import report, statistics
+from lib.data.catalogue import HELD_OUT
 from lib.experiments import Experiment, comparison, curve
-from lib.runs import Run
+from lib.networks import compressible
+from lib.runs import Run, read
 
 #: Accuracies in percent by seed.
 BySeed = dict[int, float]
@@ -54,6 +58,38 @@ def results_curve(curves: Mapping[str, Sequence[Sequence[Run]]]) -> pd.DataFrame
                 }
             )
     return report.frame(rows)
+
+
+#: The curves of LC's figure whose number of weights is set, to the same shares.
+COUNTED = ("l0-constraint", "magnitude", "gradual")
+
+
+def by_share(curves: Mapping[str, Sequence[Sequence[Run]]]) -> dict[float, dict[str, BySeed]]:
+    """Share of the weights that stays → method → its accuracies (%) by seed, of ``COUNTED``.
+
+    ``curves`` as for :func:`results_curve`.
+    """
+    found: dict[float, dict[str, BySeed]] = {}
+    for name in COUNTED:
+        for of_seeds in filter(None, curves[name]):
+            found.setdefault(_amount(of_seeds[0]), {})[name] = _by_seed(of_seeds)
+    return found
+
+
+def least(curves: Mapping[str, Sequence[Sequence[Run]]]) -> str:
+    """Which of ``COUNTED`` loses least at which share: :func:`verdict`'s lines."""
+    return verdict(by_share(curves), named="{:.1%} kept".format)
+
+
+def over_control(table: pd.DataFrame, *, kept: float) -> pd.DataFrame:
+    """How far errors are above the dense network trained on, in points: a row a curve.
+
+    Of :func:`results_curve`'s points that keep ``kept`` percent of the weights or more: how many
+    there are, the least and the most.
+    """
+    rows = table[table["kept_percent"].round(1) >= kept]
+    over = (rows["error"] - rows["control_error"]).groupby(rows["curve"], sort=False)
+    return over.agg(points="count", least="min", most="max").reset_index()
 
 
 def _amount(run: Run) -> float:
@@ -233,12 +269,17 @@ def by_seed(dataset: str, network: str) -> dict[float, dict[str, BySeed]]:
     return found
 
 
-def verdict(accuracies: Mapping[float, Mapping[str, BySeed]]) -> str:
+def verdict(
+    accuracies: Mapping[float, Mapping[str, BySeed]],
+    *,
+    named: Callable[[float], str] = "{:,.0f}×".format,
+) -> str:
     """Which method is first at which rate, by how much, and where ADMM stands: one line a rate.
 
-    Differences are paired over the seeds that both methods have, with 95 % intervals over them. The
-    first method *wins* where each of the others is behind it at the 5 % level by a paired test over
-    three seeds or more, corrected for all comparisons in the table (Holm); else it *leads*.
+    ``named`` says what a line begins with, where it is not a rate. Differences are paired over the
+    seeds that both methods have, with 95 % intervals over them. The first method *wins* where each
+    of the others is behind it at the 5 % level by a paired test over three seeds or more, corrected
+    for all comparisons in the table (Holm); else it *leads*.
     """
     ranked = {
         rate: sorted(methods, key=lambda name, of=methods: -np.mean([*of[name].values()]))
@@ -255,7 +296,7 @@ def verdict(accuracies: Mapping[float, Mapping[str, BySeed]]) -> str:
     for rate, (best, *others) in ranked.items():
         sure = others and all(p_values.get((rate, other), 1.0) < 0.05 for other in others)
         mean = np.mean([*accuracies[rate][best].values()])
-        line = f"{rate:,.0f}×: {best} {'wins' if sure else 'leads'} with {mean:.2f} %"
+        line = f"{named(rate)}: {best} {'wins' if sure else 'leads'} with {mean:.2f} %"
         if others:
             line += f", {_before(rate, others[0], points, p_values)} before {others[0]}"
         if NAMES["admm"] in others:
@@ -288,6 +329,59 @@ def _said(points: Sequence[float], *, signed: bool = False) -> str:
 
 def _by_seed(runs: Sequence[Run]) -> BySeed:
     return {run.result["seed"]: 100 * run.result["accuracy"] for run in runs}
+
+
+def overlap(compressed: Run) -> pd.DataFrame:
+    """How many of the weights that a run keeps are its dense network's largest, layer by layer.
+
+    Of each layer as many of the largest are taken as the run keeps; ``by chance`` is the share that
+    as many drawn at random would have in common with them.
+    """
+    dense = read(compressed.folder.parent / compressed.result["parent"])
+    before, after = (compressible(run.model()) for run in (dense, compressed))
+    rows = {}
+    for name, weight in after.items():
+        kept = weight.flatten() != 0
+        count = int(kept.sum())
+        largest = torch.zeros_like(kept)
+        largest[before[name].flatten().abs().topk(count).indices] = True
+        rows[name] = {
+            "among the largest, %": 100 * float((kept & largest).sum()) / count,
+            "by chance, %": 100 * count / len(kept),
+        }
+    return pd.DataFrame(rows).T.round(1)
+
+
+def edges(
+    trials: Mapping[str, Sequence[Experiment]], settings: Mapping[str, Sequence[dict]]
+) -> str:
+    """How much trials of knobs tell apart: a line a method, of those whose trials are all there.
+
+    Which chosen knobs are the least or the largest that was tried; and how many other settings are
+    within one standard error, of one accuracy on the held-out images, of the chosen one.
+    """
+    lines = []
+    for method, experiments in trials.items():
+        found = [run for e in experiments for run in report.finished(e, most=1)]
+        if len(found) < len(experiments):
+            continue
+        right = np.array([run.result["held_out_accuracy"] for run in found])
+        best = int(right.argmax())
+        chosen = settings[method][best]
+        values = {knob: sorted({s[knob] for s in settings[method]}) for knob in chosen}
+        ends = [
+            f"{knob} {value}"
+            for knob, value in chosen.items()
+            if not isinstance(value, (bool, str)) and value in (values[knob][0], values[knob][-1])
+        ]
+        error = math.sqrt(right[best] * (1 - right[best]) / HELD_OUT["mnist"])
+        near = int((right[best] - right <= error).sum()) - 1
+        lines.append(
+            f"{NAMES[method]}: chosen at an edge of what was tried: {', '.join(ends) or 'none'}; "
+            f"{near} of the {len(found) - 1} others within one standard error, "
+            f"{100 * error:.2f} points"
+        )
+    return "\n".join(lines)
 
 
 def tried(
@@ -384,6 +478,20 @@ def committed_curve() -> str:
     return _headed(f"{curve.NETWORK} on MNIST", table, "{:.3g}")
 
 
+def committed_tenth() -> str:
+    """Errors above the control's on MNIST, of points that keep a tenth or more; or one line."""
+    table = results_curve(finished_curves("mnist"))
+    if table.empty:
+        return report.none("LC's figure of results", "mnist")
+    heading = "10 % kept or more, error above the dense network trained on, points"
+    return _headed(heading, over_control(table, kept=10), "{:+.2f}")
+
+
+def committed_least() -> str:
+    """Which of the methods that are told how many weights to keep loses least on MNIST, as text."""
+    return least(finished_curves("mnist")) or report.none("LC's figure of results", "mnist")
+
+
 def finished_curves(dataset: str) -> dict[str, list[list[Run]]]:
     """The runs of LC's figure that are there."""
     return {
@@ -409,7 +517,8 @@ def committed_trials() -> str:
     tables = (tried(*each) for each in made)
     heading = "images held out of MNIST's training split, accuracy in %"
     parts = [_headed(heading, table) for table in tables if not table.empty]
-    return "\n\n".join(parts) or report.none("the trials of knobs", "mnist")
+    parts += [edges(part.trials(), part.TRIALS) for part in (comparison, curve)]
+    return "\n\n".join(filter(None, parts)) or report.none("the trials of knobs", "mnist")
 
 
 def committed_earned() -> str:
@@ -420,6 +529,13 @@ def committed_earned() -> str:
     rate = comparison.ALLOCATION_RATE["mnist"]
     heading = f"lenet300 on MNIST, {rate:,.0f}× asked for, accuracy in %"
     return f"{_headed(heading, table)}\n\n{worth(earned_by_seed('mnist'))}"
+
+
+def committed_overlap() -> str:
+    """How many of ADMM's weights on MNIST are its dense network's largest, as text; or one line."""
+    rate = comparison.ALLOCATION_RATE["mnist"]
+    found = report.finished(comparison.rows("mnist", "lenet300")["admm", rate], most=1)
+    return overlap(found[0]).to_string() if found else report.none("ADMM's allocation", "mnist")
 
 
 def committed_claims() -> str:

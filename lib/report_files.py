@@ -66,11 +66,38 @@ def printed(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def beside_published(table: pd.DataFrame) -> str:
+    """A line for each published file: its error, and that of our largest file that is no larger.
+
+    ``table`` is :func:`curve`'s. A published file smaller than all of ours has none beside it. The
+    last line counts those that are better than ours.
+    """
+    errors = printed(table)["error, %"]
+    lines, gaps = [], []
+    for other in report.reported("file_lenet5").itertuples():
+        line = f"{other.method}, {other.bytes:,} bytes: {other.error:.2f} %"
+        within = table["file"][table["file"] <= other.bytes]
+        if len(within):
+            ours = within.idxmax()
+            more = table["error"][ours] - other.error
+            gaps.append(more)
+            line += (
+                f"; ours, {within[ours]:,.0f} bytes: {errors[ours]} % (n = {table['n'][ours]}), "
+                f"{abs(more):.2f} points {'more' if more > 0 else 'less'}"
+            )
+        lines.append(line)
+    if gaps:
+        better = sum(more > 0 for more in gaps)
+        lines.append(f"Published files with a lower error than ours: {better} of {len(gaps)}.")
+    return "\n".join(lines)
+
+
 def committed_files() -> str:
     """MNIST's curve as text, with the published files."""
     found = finished("mnist")
     if not found:
         return "No file of LeNet-5 on MNIST yet."
-    ours = printed(curve(found)).to_string(index=False)
-    others = report.reported("file_lenet5").to_string(index=False)
-    return f"{ours}\n\nPublished files of LeNet-5, error in %:\n{others}"
+    table = curve(found)
+    ours = printed(table).to_string(index=False)
+    source = report.reported("file_lenet5")["source"].iloc[0]
+    return f"{ours}\n\nPublished ({source}), and ours:\n{beside_published(table)}"

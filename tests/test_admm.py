@@ -345,3 +345,24 @@ def test_a_rising_rho_brings_w_to_v():
 def test_growth_must_be_positive(growth):
     with pytest.raises(ValueError, match="growth"):
         ADMM(budget=20, growth=growth)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_momentum_amplifies_the_gradient_and_not_the_pull(momentum):
+    """At rest ∇ℓ = (1 − m)·ρ·(anchor − W), for the loss ½(W − c)²."""
+    lr, rho = 0.05, 2.0
+    torch.manual_seed(0)
+    model = nn.Linear(4, 3, bias=False).double()
+    method = ADMM(budget=1_000, rho=rho)
+    method.start(model)
+    centre, anchor = torch.randn(2, 3, 4, dtype=torch.float64)
+    method.anchor[0].copy_(anchor)
+    sgd = torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum)
+    for _ in range(1_000):
+        sgd.zero_grad()
+        (0.5 * (model.weight - centre).square().sum()).backward()
+        sgd.step()
+        method.after_step(torch.tensor(lr, dtype=torch.float64))
+    pull = (1 - momentum) * rho
+    at_rest = (centre + pull * anchor) / (1 + pull)
+    torch.testing.assert_close(model.weight.detach(), at_rest, rtol=1e-9, atol=1e-9)

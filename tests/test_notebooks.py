@@ -31,6 +31,8 @@ MOST_BYTES = 1_000_000
 #: A cell tagged committed-NAME shows committed rows: what lib.report makes of them now.
 COMMITTED: dict[str, Callable[[], str]] = {
     "table-3": report.committed_table_3,
+    "table-3-levels": report.committed_levels,
+    "table-3-parts": report.committed_file_parts,
     "figure-2": report.committed_figure_2,
     "layers": report.committed_layers,
     "table-4": report.committed_table_4,
@@ -38,10 +40,13 @@ COMMITTED: dict[str, Callable[[], str]] = {
     "meetings": report_lc.committed_meetings,
     "curve": report_comparison.committed_curve,
     "claims": report_comparison.committed_claims,
+    "tenth": report_comparison.committed_tenth,
+    "least": report_comparison.committed_least,
     "head-to-head": report_comparison.committed_head_to_head,
     "quantized": report_comparison.committed_quantized,
     "trials": report_comparison.committed_trials,
     "earned": report_comparison.committed_earned,
+    "overlap": report_comparison.committed_overlap,
     "df-curve": report_df.committed_curve,
     "df-parts": report_df.committed_parts,
     "df-schedule": report_df.committed_schedule,

@@ -6,6 +6,7 @@ import math
 import shutil
 import statistics
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -125,6 +126,24 @@ def test_the_parts_of_a_file_sum_to_it(trained):
     assert parts["biases"] == pytest.approx(4 * 580, rel=0.2)
 
 
+def test_the_parts_of_committed_files_name_the_largest(monkeypatch):
+    held = {
+        "a": {"values": 10.0, "positions": 30.0, "biases": 20.0},
+        "b": {"values": 12.0, "positions": 20.0, "biases": 40.0},
+    }
+    found = [
+        SimpleNamespace(result={"nominal_rate": rate}, name=name)
+        for name, rate in (("a", 900), ("b", 1_100))
+    ]
+    monkeypatch.setattr(report, "file_parts", lambda run: held[run.name])
+    monkeypatch.setattr(report, "label", lambda run: "from 1 bit")
+    first, *_ = experiments.table_3("mnist")
+    monkeypatch.setattr(report, "finished", lambda e, **_: found if e == first else [])
+    heading, row = report.committed_file_parts().splitlines()
+    assert heading.split() == ["row", "values", "positions", "biases", "total", "largest"]
+    assert row.split() == ["1,000×,", "from", "1", "bit", "11", "25", "30", "66", "biases"]
+
+
 def test_an_interval_of_several_seeds_is_over_seeds(compressed):
     found = compressed((990, 995, 980), (992, 993, 985), (988, 990, 987))
     for against, losses in (("dense", [1.0, 0.7, 0.1]), ("control", [1.5, 0.8, 0.3])):
@@ -178,6 +197,40 @@ def test_table_3_has_the_papers_rows_and_ours(compressed):
 def test_table_3_without_runs_is_the_papers_alone():
     table = report.table_3([[], []], dataset="mnist")
     assert set(table["source"]) == {"reported"}
+
+
+def test_the_paper_states_the_accuracy_of_its_own_networks_alone():
+    table = report.table_3([], dataset="mnist").set_index("method")
+    stated = table[["dense_accuracy", "accuracy"]].dropna()
+    assert stated.T.to_dict("list") == {"ADMM (Yang et al.)": [99.2, 99.2]}
+
+
+def test_levels_are_of_our_rows_at_the_papers_rate_and_beyond(compressed):
+    slow = compressed((990, 991, 900), nominal_rate=2_119.0)
+    rows = [slow]
+    for right, rate in ((985, 2_120.0), (970, 3_000.0)):
+        rows.append(compressed((995, 991, right), nominal_rate=rate))
+    said = report.levels(report.table_3(rows, dataset="mnist"))
+    assert said == (
+        "At the paper's rate of 2,120× and beyond, our compressed networks (2 rows) have 97.00 to "
+        "98.50 %; the paper's has 99.2 %. Our dense networks have 99.50 to 99.50 %; the paper's "
+        "has 99.2 %."
+    )
+    said = report.levels(report.table_3([slow], dataset="mnist"))
+    assert said == "No row of ours is at the paper's rate of 2,120×."
+
+
+def test_features_are_the_papers_and_name_the_tables_with_rows():
+    table = report.features().set_index("method")
+    features = ["pruning", "quantization", "automated", "end-to-end"]
+    stated = {name: [f for f in features if table.loc[name, f] == "yes"] for name in table.index}
+    assert stated == {
+        "AMC": ["pruning", "automated"],
+        "HAQ": ["quantization", "automated"],
+        "CLIP-Q": ["pruning", "quantization", "automated"],
+        "ADMM (Yang et al.)": features,
+    }
+    assert table["rows in tables"].tolist() == ["4", "2", "2", "2, 3, 4"]
 
 
 def test_table_4_has_the_papers_rows_and_ours(compressed):

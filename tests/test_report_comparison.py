@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import stats
 
 from lib import plots_comparison, report, report_comparison
@@ -169,6 +170,62 @@ def test_what_the_allocation_is_worth_is_paired():
     assert line.endswith("-0.50 [-0.50, -0.50] points (n = 2)")
 
 
+def test_the_least_is_lost_share_by_share():
+    curves = {
+        "l0-constraint": [[run(0.97, amount=0.05, seed=0)], [run(0.90, amount=0.01, seed=0)]],
+        "magnitude": [[run(0.96, amount=0.05, seed=0)], []],
+        "gradual": [[], [run(0.95, amount=0.01, seed=0)]],
+        "l1-penalty": [[run(0.99, amount=0.05, seed=0)]],  # is not told a share
+    }
+    assert report_comparison.least(curves).splitlines() == [
+        "1.0% kept: gradual leads with 95.00 %, 5.00 points (n = 1) before l0-constraint.",
+        "5.0% kept: l0-constraint leads with 97.00 %, 1.00 points (n = 1) before magnitude.",
+    ]
+
+
+def test_over_the_control_are_points_that_keep_enough():
+    curves = {
+        "magnitude": [[run(0.99, kept=0.2)], [run(0.97, kept=0.1)], [run(0.5, kept=0.09)]],
+        "l1-penalty": [[run(0.995, kept=0.5)]],
+    }
+    made = report_comparison.over_control(report_comparison.results_curve(curves), kept=10)
+    assert made["curve"].tolist() == ["magnitude", "l1-penalty"]
+    assert made["points"].tolist() == [2, 1]
+    assert made["least"].tolist() == pytest.approx([0, -0.5])
+    assert made["most"].tolist() == pytest.approx([2, -0.5])
+
+
+def test_overlap_is_with_as_many_of_the_largest(tmp_path, monkeypatch):
+    before, after = torch.nn.Linear(4, 1), torch.nn.Linear(4, 1)
+    with torch.no_grad():
+        before.weight.copy_(torch.tensor([[4.0, -3.0, 2.0, 1.0]]))
+        after.weight.copy_(torch.tensor([[1.0, 0.0, 0.0, -1.0]]))
+    folder = tmp_path / "compressed"
+    made = SimpleNamespace(folder=folder, result={"parent": "dense"}, model=lambda: after)
+    there = {tmp_path / "dense": SimpleNamespace(model=lambda: before)}
+    monkeypatch.setattr(report_comparison, "read", there.__getitem__)
+    monkeypatch.setattr(report_comparison, "compressible", lambda model: {"fc": model.weight})
+    (row,) = report_comparison.overlap(made).to_dict("records")
+    assert row == {"among the largest, %": 50, "by chance, %": 50}
+
+
+def test_edges_are_the_least_and_the_largest_that_was_tried(finished):
+    settings = curve.TRIALS["gradual"]
+    tried = curve.trials()["gradual"]
+    for experiment, accuracy in zip(tried, (0.9, 0.8, 0.902, 0.8, 0.899, 0.8), strict=True):
+        finished[experiment.slug] = [run(None, held_out_accuracy=accuracy)]
+    # √(0.902·0.098/5,000) is 0.42 points
+    assert report_comparison.edges({"gradual": tried}, {"gradual": settings}) == (
+        "gradual pruning: chosen at an edge of what was tried: none; 2 of the 5 others within one "
+        "standard error, 0.42 points"
+    )
+    finished[tried[0].slug] = [run(None, held_out_accuracy=0.95)]
+    said = report_comparison.edges({"gradual": tried}, {"gradual": settings})
+    assert "tried: until 0.25; 0 of the 5 others" in said
+    del finished[tried[0].slug]
+    assert report_comparison.edges({"gradual": tried}, {"gradual": settings}) == ""
+
+
 def test_claims_are_paired_against_the_control_and_signed(finished):
     finished["lenet300-tanh-mnist-lc-l0-constraint-0.05-"] = [run(0.985), run(0.983)]
     finished["lenet300-tanh-mnist-magnitude-0.05-"] = [run(0.97)]
@@ -230,6 +287,9 @@ def test_where_no_run_is_there_a_line_says_so(finished):
     for text in (
         report_comparison.committed_curve(),
         report_comparison.committed_claims(),
+        report_comparison.committed_tenth(),
+        report_comparison.committed_least(),
+        report_comparison.committed_overlap(),
         report_comparison.committed_head_to_head(),
         report_comparison.committed_quantized(),
         report_comparison.committed_trials(),

@@ -107,6 +107,28 @@ def test_rows_that_computed_in_different_numbers_say_so():
     assert "computed in" not in report_df.printed(report_df.curve(found))
 
 
+def test_settings_are_the_papers_and_what_the_catalogue_has():
+    table = report_df.settings()
+    assert table.loc["β", ["CIFAR-10", "ImageNet (ILSVRC2012)"]].tolist() == ["4", "8"]
+    assert table.loc["learning rate of the dense network"].tolist()[:3] == ["0.01", "0.01", "–"]
+    assert (table.loc["λ"] == ["1"] * 3 + ["10"] * 5).all()
+    for setting in ("μ₀", "α", "β", "C, in τ = C/σ₁"):
+        assert (table.loc[setting].iloc[3:] == "same").all()
+    rows = {
+        "ours, full": structured.df("cifar10", reduction=0.5),
+        "ours, CPU": structured.df("cifar10", reduction=0.5, **structured.cpu()),
+        "ours, short": structured.df(
+            "cifar10-jpeg", reduction=0.5, **structured.short("cifar10-jpeg")
+        ),
+    }
+    for column, experiment in rows.items():
+        choose, tune = experiment.stages
+        epochs = table.loc["epochs of fine-tuning", column]
+        assert epochs == (str(tune.epochs) if tune.epochs != 100 else "same")
+        assert table.loc["epochs of choosing, E", column] == str(choose.epochs)
+        assert table.loc["learning rate of fine-tuning", column] == f"{tune.schedule.lr:g}"
+
+
 def test_the_lead_is_over_the_better_half_and_signed():
     found = {("hybrid", 0.5): 0.95, ("filters", 0.5): 0.94, ("ranks", 0.5): 0.90}
     found |= {("hybrid", 0.75): 0.80, ("filters", 0.75): 0.82, ("ranks", 0.75): 0.85}

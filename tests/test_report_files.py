@@ -48,6 +48,26 @@ def test_rows_without_runs_are_left_out(monkeypatch):
     assert report_files.nominal("mnist").empty
 
 
+def test_beside_a_published_file_stands_our_largest_that_is_no_larger(tmp_path):
+    table = report_files.curve(
+        {
+            1_000: [fake(tmp_path, 998, 0.02)],
+            1_600: [fake(tmp_path, 1_600, 0.001)],
+            3_000: [fake(tmp_path, 2_990, 0.005), fake(tmp_path, 3_000, 0.006)],
+        }
+    )
+    assert report_files.beside_published(table).splitlines() == [
+        "MIRACLE, 3,030 bytes: 0.69 %; ours, 2,995 bytes: 0.55 ± 0.07 % (n = 2), 0.14 points less",
+        "MIRACLE, 1,520 bytes: 0.96 %; ours, 998 bytes: 2.00 % (n = 1), 1.04 points more",
+        "Published files with a lower error than ours: 1 of 2.",
+    ]
+    larger = report_files.curve({5_000: [fake(tmp_path, 4_990, 0.01)]})
+    assert report_files.beside_published(larger).splitlines() == [
+        "MIRACLE, 3,030 bytes: 0.69 %",
+        "MIRACLE, 1,520 bytes: 0.96 %",
+    ]
+
+
 def test_every_size_of_the_catalogue_is_a_budget_in_bytes():
     for dataset in files.DATASETS:
         for size, run in files.curve(dataset).items():

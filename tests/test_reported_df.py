@@ -65,6 +65,16 @@ def test_what_is_saved_agrees_with_what_is_left(name):
         assert ((dense / middle - 1).abs() < most).all(), stated.assign(dense=dense, middle=middle)
 
 
+def test_table_2():
+    """σ₁ is a layer's own, so τ = 5/σ₁ (Section 6.2.2); μ₀ is below α."""
+    table = report.reported("df_table2").set_index("setting")
+    assert table.loc["C"].tolist() == [5, 5, 5]
+    assert (table.loc["mu_0"] == 2).all()
+    assert (table.loc["mu_0"] + table.loc["beta"] < table.loc["alpha"]).all()
+    # the network for ImageNet is published, and not trained
+    assert table.isna().sum().to_dict() == {"cifar10": 0, "cifar100": 0, "imagenet": 1}
+
+
 def test_table_1():
     table = report.reported("df_table1").pivot(
         index="reduction_percent", columns="sigmoid", values="accuracy"

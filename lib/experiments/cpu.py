@@ -61,7 +61,7 @@ def _once(dataset: str) -> Iterator[tuple[Experiment, str, int]]:
         for options in ({}, {"beta": 0}):
             yield _df(dataset, reduction, mode="filters", **options), "DF Table 1", 6
     yield from ((_df(dataset, r, scheme=2), "DF Figure 5", 6) for r in REDUCTIONS)
-    yield _df(dataset, 0.6, printed=True), "DF by the letter", 6
+    yield _df(dataset, 0.6, printed=True), "DF nearer to the letter", 6
     place = {"reduction": 0.6, **structured.cpu()}
     for name in structured.BASELINES:
         yield structured.baseline(dataset, name=name, **place), figures, 6

@@ -58,7 +58,8 @@ WEAK_LR = 0.01
 #: Options of DF here, and ours: λ = 10 with a multiplier, and BatchNorm measuring each batch.
 DF_OPTIONS = {"penalty": 10.0, "statistics": "batch", "step": 0.02}
 
-#: As the paper prints it: λ alone, and BatchNorm's statistics frozen.
+#: Nearer to the letter: the paper's λ alone, and BatchNorm's statistics frozen, our reading
+#: of what it leaves open. What else differs is in :mod:`lib.optimizers.differentiable`.
 PRINTED = {"penalty": 1.0, "statistics": "running", "step": 0.02, "multiplier": False}
 
 #: The methods that choose at once: by their name in a slug.
@@ -386,7 +387,7 @@ def schemes(dataset: str, **length) -> dict[tuple[int, float], Experiment]:
 
 
 def as_printed(dataset: str, **length) -> dict[float, Experiment]:
-    """Reduction → DF by the paper's letter: λ = 1, no multiplier, frozen statistics."""
+    """Reduction → DF nearer to the letter: λ = 1, no multiplier, frozen statistics."""
     asked = REDUCTIONS[dataset][:3] if length.get("length") != "cpu" else (CPU_BASELINES,)
     return {r: df(dataset, reduction=r, printed=True, **length) for r in asked}
 
@@ -479,7 +480,7 @@ def _figures(
     for row in schemes(dataset, **length).values():
         yield row, 1, "DF Figure 5", last
     for row in as_printed(dataset, **length).values():
-        yield row, 1, "DF by the letter", last
+        yield row, 1, "DF nearer to the letter", last
     for row in binary(dataset, **length).values():
         yield row, 1, "DF with binary masks", others
     if not length:  # the short schedule has no dense network without the held-out images

@@ -1,13 +1,18 @@
 """DF: which filters stay, and the rank of each layer, learned together by gradient.
 
 Eo, Kang, Rhee, "A Differentiable Framework for End-to-End Learning of Hybrid Structured
-Compression". Weights and BatchNorm's statistics are frozen; what moves is a number M for each
-filter (DML-S) and a threshold γ for each layer (DTL-S):
+Compression". Weights are frozen; what moves is a number M for each filter (DML-S) and a threshold γ
+for each layer (DTL-S):
 
     W_comp = SVT(φ_s(M)·W, γ)                     eq. 11, of 9 and 10
     min over M, γ of  L(W_comp) + λ(B − B_d)²     eq. 7
 
 The network is built when training ends; a stage that trains it on usually follows.
+
+Where this is not the paper to the letter: filters are counted by φ_s of eq. 8 (eq. 12 prints the
+plain sigmoid), ranks by the masked spectrum (eq. 13 prints the whole one), M is clamped to [0, 1],
+and μ rises per period (the paper: per iteration). What BatchNorm's statistics do meanwhile, and
+what moves M and γ, the paper does not say. λ, a multiplier and the statistics are options.
 """
 
 import math
@@ -58,17 +63,19 @@ class DF(Method):
     penalty : λ. The paper's 1.
     multiplier : the method of multipliers, on ν(B − B_t) + λ(B − B_t)²: ν rises by 2λ(B − B_t) at
         every period, and B_t goes from what B is at first to B_d while μ goes half its way. What is
-        then chosen is rounded so that the budget is used up and kept. Without it, as printed: λ
+        then chosen is rounded so that the budget is used up and kept. Ours. Without it: λ
         alone, φ_s ≥ ½ and σ > γ as they come out, and the budget missed by |∂L/∂B|/2λ.
     start, beta, alpha : μ of the sigmoid, at first, what is added at every period, and at most.
-        The paper's 2, 4 and 50. ``beta`` = 0 leaves the sigmoid as it is, Table 1's second row.
+        The paper's 2, 4 (ImageNet: 8) and 50. ``beta`` = 0 leaves the sigmoid as it is, Table 1's
+        second row.
     straight_through : masks are 0 or 1, φ_s ≥ ½, and have the gradient of φ_s (Bengio, Léonard,
         Courville, 2013), ours. Small masks then cannot pass for few filters, which they can where
         BatchNorm measures each batch: it makes what follows them large again.
-    statistics : what BatchNorm computes with. ``running``: its frozen statistics, the paper's. A
-        threshold shrinks what it keeps, and under them a network of shrunk weights fails long
-        before a rank is gone. ``batch``: those of each batch, which undo the shrinking, ours; the
-        mask then scales what BatchNorm returns. Neither changes the statistics that are kept.
+    statistics : of BatchNorm while choosing, which the paper does not say. ``running``: its frozen
+        statistics, our first reading. A threshold shrinks what it keeps, and under them a network
+        of shrunk weights fails long before a rank is gone. ``batch``: those of each batch, which
+        undo the shrinking, ours; the mask then scales what BatchNorm returns. Neither changes the
+        statistics that are kept.
     steepness : C in τ = C/σ₁ of eq. 13.
     step : Adam's learning rate of M, and of γ/σ₁. The schedule's moves weights: here there are
         none, it is for the control.
