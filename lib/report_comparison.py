@@ -362,11 +362,10 @@ def edges(
     """
     lines = []
     for method, experiments in trials.items():
-        found = [run for e in experiments for run in report.finished(e, most=1)]
-        if len(found) < len(experiments):
+        made = tried({method: experiments}, settings)
+        if len(made) < len(experiments):
             continue
-        right = np.array([run.result["held_out_accuracy"] for run in found])
-        best = int(right.argmax())
+        right, best = made["accuracy"].to_numpy() / 100, int(np.flatnonzero(made["chosen"])[0])
         chosen = settings[method][best]
         values = {knob: sorted({s[knob] for s in settings[method]}) for knob in chosen}
         ends = [
@@ -378,7 +377,7 @@ def edges(
         near = int((right[best] - right <= error).sum()) - 1
         lines.append(
             f"{NAMES[method]}: chosen at an edge of what was tried: {', '.join(ends) or 'none'}; "
-            f"{near} of the {len(found) - 1} others within one standard error, "
+            f"{near} of the {len(made) - 1} others within one standard error, "
             f"{100 * error:.2f} points"
         )
     return "\n".join(lines)
@@ -517,7 +516,7 @@ def committed_trials() -> str:
     tables = (tried(*each) for each in made)
     heading = "images held out of MNIST's training split, accuracy in %"
     parts = [_headed(heading, table) for table in tables if not table.empty]
-    parts += [edges(part.trials(), part.TRIALS) for part in (comparison, curve)]
+    parts += [edges(*each) for each in made]
     return "\n\n".join(filter(None, parts)) or report.none("the trials of knobs", "mnist")
 
 

@@ -213,13 +213,13 @@ def test_edges_are_the_least_and_the_largest_that_was_tried(finished):
     settings = curve.TRIALS["gradual"]
     tried = curve.trials()["gradual"]
     for experiment, accuracy in zip(tried, (0.9, 0.8, 0.902, 0.8, 0.899, 0.8), strict=True):
-        finished[experiment.slug] = [run(None, held_out_accuracy=accuracy)]
+        finished[experiment.slug] = [trial(accuracy)]
     # √(0.902·0.098/5,000) is 0.42 points
     assert report_comparison.edges({"gradual": tried}, {"gradual": settings}) == (
         "gradual pruning: chosen at an edge of what was tried: none; 2 of the 5 others within one "
         "standard error, 0.42 points"
     )
-    finished[tried[0].slug] = [run(None, held_out_accuracy=0.95)]
+    finished[tried[0].slug] = [trial(0.95)]
     said = report_comparison.edges({"gradual": tried}, {"gradual": settings})
     assert "tried: until 0.25; 0 of the 5 others" in said
     del finished[tried[0].slug]
