@@ -24,7 +24,6 @@ ELSEWHERE = {
     "(1 − m)·ρ": "a formula",
     "We clamp M to [0, 1]": "a formula",
     "NAME's 60,000 images": "CIFAR-10's training and test images",
-    "the paper's 99.2 %": "the text of ADMM's paper",
     "asks for 1,975×": "the authors' public command",
     "for 100 at 0.001": "DF's Table 2",
 }
@@ -70,14 +69,14 @@ def results():
         f"{lenet.FIGURE_2_EPOCHS['mnist']} epochs per curve, where the paper trains {paper.epochs}",
         f"The mirror's rows have {cifar.SHORT['resnet20']} epochs where the paper has "
         f"{recipes.admm_schedule('cifar10', 'resnet20').epochs}",
-        f"{cpu['dense']} epochs of the dense network, {cpu['compress']} of ADMM and {cpu['tune']} of "
-        "its codebooks on a CPU",
+        f"{cpu['dense']} epochs of the dense network, {cpu['compress']} of ADMM and {cpu['tune']} "
+        "of its codebooks on a CPU",
         f"{curve.EPOCHS['mnist']} epochs from one dense network",
         f"chosen by {WORDS[len(comparison.TRIALS['admm'])]} trials",
         f"at {rate}× on NAME",
         f"ρ of ADMM rises {WORDS[tuned['rise']]}fold from {tuned['rho']:g}",
         f"with the paper's constant {recipes.RHO:g} is a row of its own",
-        f"one accuracy near 98 % on the {held_out:,} held-out images has a standard error of about "
+        f"One accuracy near 98 % on the {held_out:,} held-out images has a standard error of about "
         f"{error:.1f} points",
         f"with {100 * statistics.LEVEL:.0f} % intervals over the seeds",
         f"from each of the others at {100 * (1 - statistics.LEVEL):.0f} %",
