@@ -114,10 +114,10 @@ class FileADMM(ADMM):
         super()._project()
         self._measure()
 
-    def _project_w(self) -> None:
-        torch._foreach_copy_(self.before, self.w)
+    def _project_w(self, w: list[Tensor]) -> None:
+        torch._foreach_copy_(self.before, w)
         units = self._units(self.file_bytes)
-        project_fixed_bitwidth(self.before, self._costs(), budget=units, out=self.w)
+        project_fixed_bitwidth(self.before, self._costs(), budget=units, out=w)
 
     def _project_v(self, target: list[Tensor]) -> None:
         counts = self._paying()
