@@ -23,7 +23,7 @@ and no seconds are known. PyTorch's C++ sees a CPU's tensors throughout: gradien
 import copy
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from unittest import mock
@@ -50,6 +50,10 @@ FREE = {
     *("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "_unsafe_view"),
     *("detach", "alias", "lift_fresh", "lift_fresh_copy", "_local_scalar_dense", "set_"),
 }
+
+#: Calls of several operations, whose C++ makes tensors where it sees the arguments: on the CPU.
+#: Each is counted as one launch and, since it decomposes, one wait.
+OPAQUE = {torch.linalg.matrix_rank}
 
 #: Calls that may read a tensor of the other side.
 COPIES = {"copy_", "_foreach_copy_"}
@@ -355,6 +359,11 @@ class _Mode(TorchFunctionMode):
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         name = getattr(function, "__name__", "")
+        if function in OPAQUE and isinstance(args[0], Gpu):
+            _wait(name)
+            found = function(*tree_map(_values, args), **kwargs)
+            _launch(name, args, found)
+            return Gpu(found)
         if function is Tensor.cuda:
             return _up(args[0], name)
         if function is Tensor.__setitem__ and isinstance(args[0], Gpu) and not _tensor(args[2]):
@@ -370,10 +379,11 @@ class _Mode(TorchFunctionMode):
             if _type(device) == "cpu" and any(isinstance(value, Gpu) for value in args):
                 return _elsewhere(function, name, args, kwargs)
             return function(*args, **kwargs)
-        kwargs = {key: value for key, value in kwargs.items() if key != "device"}
+        kwargs = {**kwargs, "device": "cpu"}
         if name in ("tensor", "as_tensor", "asarray"):
             if isinstance(args[0], Gpu):
-                return args[0].to(**kwargs) if name == "as_tensor" else args[0].clone().to(**kwargs)
+                made = args[0] if name == "as_tensor" else args[0].clone()
+                return made.to(**{**kwargs, "device": CUDA})
             return _up(function(*args, **kwargs), name)
         made = function(*args, **kwargs)
         if not isinstance(made, Gpu):  # no argument was there
@@ -458,22 +468,3 @@ def gpu() -> Iterator[torch.device]:
 def moved(value: object, device: torch.device) -> object:
     """A checkpoint's state with every tensor on ``device``, as ``torch.load`` maps it."""
     return tree_map(lambda leaf: leaf.to(device) if _tensor(leaf) else copy.copy(leaf), value)
-
-
-class Recording:
-    """Stands in for :class:`lib.cuda_graph.CudaGraph`: counts the step that would be recorded."""
-
-    def __init__(self, device: torch.device, warm_up: int = 3):
-        self.device, self.warm_up, self.calls = device, warm_up, 0
-        self.shape: torch.Size | None = None
-        self.step: Tally | None = None
-
-    def __call__(self, step: Callable[..., None], *inputs: Tensor) -> None:
-        self.shape = self.shape or inputs[0].shape
-        whole = inputs[0].shape == self.shape
-        self.calls += whole
-        if whole and self.calls == self.warm_up + 1:
-            with counted() as self.step:
-                step(*inputs)
-        else:
-            step(*inputs)

@@ -217,7 +217,7 @@ def _flat(weights: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _chunk(w: Tensor) -> int:
-    """How many weights are computed at a time: on a GPU, where each launch costs, the whole layer."""
+    """How many weights are computed at a time: of a GPU, where each launch costs, all of them."""
     return max(1, min(CHUNK, w.numel()) if w.device.type == "cpu" else w.numel())
 
 
