@@ -101,7 +101,7 @@ class Tally:
     def uploads(self) -> int:
         return self.uploaded.total()
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return (
             f"{self.launches} launches, {self.waits} waits {dict(self.waited)}, "
             f"{self.uploads} uploads {dict(self.uploaded)}, {self.bytes:,} bytes"
