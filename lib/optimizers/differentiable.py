@@ -523,12 +523,15 @@ class Stack:
         return torch.stack(
             [
                 # in scheme 2 a filter is as many rows as its kernel is wide
-                torch.cat([masks[name].repeat_interleave(height // len(masks[name])), one[height:]])
-                if name in masks
-                else one
+                torch.cat([_repeated(masks[name], height), one[height:]]) if name in masks else one
                 for one, (name, (height, _)) in zip(rows, self.layers.items(), strict=True)
             ]
         )
+
+
+def _repeated(mask: Tensor, height: int) -> Tensor:
+    """Each value as often as makes them ``height``."""
+    return mask if len(mask) == height else mask.repeat_interleave(height // len(mask))
 
 
 def _refuse_nan(name: str, values: Tensor, what: str) -> None:
