@@ -10,8 +10,8 @@ Where many weights tie at the threshold, as quantized ones do, too many would be
 shows the ratio at which they tie. Weights above it, and those that have it, are then counted layer
 by layer with exact thresholds, in five waits.
 
-Bytes read and written per float32 weight: 8 for the buffer, 14 for the copy and 2 for its largest, 15
-for the two masks, their difference and sums, 8 for the threshold, 8 to hand the weights out, and
+Bytes read and written per float32 weight: 8 for the buffer, 14 for the copy and 2 for its largest,
+15 for the two masks, their difference and sums, 8 for the threshold, 8 to hand the weights out, and
 some more for each weight in the sample and inside the bracket.
 """
 
