@@ -101,7 +101,7 @@ def table(
     return pd.DataFrame(rows).assign(
         **benchmarks.machine(str(device), threads=torch.get_num_threads()),
         python=platform.python_version(),
-        cuda=torch.version.cuda,
+        cuda=torch.version.cuda if device.type == "cuda" else None,
         commit=runs.commit(),
     )
 
