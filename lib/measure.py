@@ -3,6 +3,7 @@
 For the benchmark notebooks and ``python -m lib gpu-check`` (:mod:`lib.gpu_check`).
 """
 
+import gc
 import json
 import math
 import re
@@ -138,6 +139,7 @@ def peak(work: Callable[[], object], device: torch.device | str) -> float:
     there in a process of its own (:func:`alone`). NaN where the system does not say.
     """
     if torch.device(device).type == "cuda":
+        gc.collect()  # what other networks have left in cycles
         wait(device)
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)

@@ -8,7 +8,7 @@
 import argparse
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import pandas as pd
 
 ROOT = Path(__file__).resolve().parent.parent
 
-#: Weights of ResNet-50's layers here: launches and waits depend on the layers, bytes are per weight.
+#: Weights of ResNet-50's layers here: waits depend on the number of layers, bytes are per weight.
 WEIGHTS = 500_000
 
 #: Images of a step: few, so that the network's own bytes leave the method's to be seen.
@@ -103,29 +103,30 @@ def crash(error: Exception) -> dict[str, float | str]:
     return dict.fromkeys(COLUMNS, math.nan) | {"note": f"crashes: {type(error).__name__}"}
 
 
-def methods() -> Iterator[tuple[str, dict]]:
-    """A step of each method beyond SGD's, and a period of each."""
+def methods(names: Iterable[str]) -> Iterator[tuple[str, dict]]:
+    """A step of each method beyond the first's, SGD's, and what each does at a period's end."""
     from lib import every_method
 
     plain: dict[str, float] = {}
-    periods = {}
-    for name in every_method.names():
-        if name in every_method.ONCE:
-            continue
+    for name in names:
         try:
             step, method, weights = prepared(name)
         except Exception as error:
             yield f"step: {name}", crash(error)
             continue
         found = counted(step, weights)
-        plain = plain or {column: found[column] for column in COLUMNS}
         if name in every_method.SETTINGS:  # LC's step is the same with every cost
-            beyond = {c: found[c] - plain[c] for c in COLUMNS} | {"note": found["note"]}
-            yield f"step: {name}", found if name == "sgd" else beyond
-        periods[name] = counted(method.after_period, weights)
-    for name, found in periods.items():
+            yield f"step: {name}", found | {c: found[c] - plain.get(c, 0) for c in COLUMNS}
+        plain = plain or {column: found[column] for column in COLUMNS}
         if name != "sgd":
-            yield f"period: {name}", found
+            yield f"period: {name}", counted(method.after_period, weights)
+
+
+def trained() -> list[str]:
+    """Every method that has steps of its own, SGD first."""
+    from lib import every_method
+
+    return [name for name in every_method.names() if name not in every_method.ONCE]
 
 
 def table() -> pd.DataFrame:
@@ -134,8 +135,9 @@ def table() -> pd.DataFrame:
 
     with pretend.gpu():
         rows = [{"what": what} | counted(work, n) for what, n, work in projections()]
-        rows += [{"what": what} | found for what, found in methods()]
-    return pd.DataFrame(rows)
+        rows += [{"what": what} | found for what, found in methods(trained())]
+    steps_first = sorted(rows, key=lambda row: row["what"].startswith("period"))
+    return pd.DataFrame(steps_first)
 
 
 def write(code: str) -> Path:

@@ -89,3 +89,25 @@ def test_until_a_gpu_has_run_the_check_the_readme_says_that_no_number_is_ours(re
         "cumsum; an epoch of ADMM 1.15 times SGD (torch 2.11.0, commit 0123456)"
     )
     assert "python -m lib gpu-check" not in benchmarks.missing_on_gpu()
+
+
+def test_counts_are_shown_before_and_after(results):
+    assert "Not counted yet" in benchmarks.committed_counted()
+    (results / "benchmarks").mkdir()
+    table = pd.DataFrame(
+        [
+            ("one", 310, 15, "", "before"),
+            ("two", None, None, "crashes: TypeError", "before"),
+            ("one", 27, 3, "", "after"),
+            ("three", 1234.4, 0, "", "after"),
+        ],
+        columns=["what", "launches", "waits", "note", "code"],
+    )
+    table.to_csv(results / "benchmarks" / "counted.csv", index=False)
+    heading, *rows = benchmarks.committed_counted().splitlines()
+    assert heading.split() == ["what", "launches", "waits"]
+    assert [" ".join(row.split()) for row in rows] == [
+        "one 310 → 27 15 → 3",
+        "two × → – × → –",
+        "three – → 1,234 – → 0",
+    ]
