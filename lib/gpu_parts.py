@@ -36,6 +36,9 @@ ADMM_OVER_SGD = 1.1
 #: their codes) follows; plain steps stay nearer.
 REPLAY_DISTANCE, PLAIN_REPLAY_DISTANCE = 5e-2, 1e-3
 
+#: Steps of an epoch at least: DF has as many periods.
+LEAST_STEPS = 8
+
 #: Seconds that the tests may take.
 TESTS_SECONDS = 90
 
@@ -193,7 +196,8 @@ class Epochs:
         sizes, device = self.sizes, self.device
         images = every_method.drawn(sizes.network, sizes.images).to(device)
         paper = recipes.dense_schedule("cifar10", sizes.network)
-        schedule = replace(paper, epochs=sizes.epochs, warmup=0, lr=1e-3)
+        batch = min(paper.batch, sizes.images // LEAST_STEPS)
+        schedule = replace(paper, epochs=sizes.epochs, batch=batch, warmup=0, lr=1e-3)
         method = every_method.make(name, sizes.network)
         history = training.train(self._network(), images, schedule, method, seed=0, quiet=True)
         seconds = min(row["seconds"] for row in history[1:])
@@ -203,12 +207,12 @@ class Epochs:
         aim = ADMM_OVER_SGD if name == "admm" and device.type == "cuda" else math.nan
         yield Found(seconds / self.sgd, "times SGD", aim)
         if device.type == "cuda":
-            pixels = images.normalise(images.train.images[: paper.batch])
+            pixels = images.normalise(images.train.images[:batch])
             step = every_method.step_of(
                 every_method.make(name, sizes.network),
                 self._network(),
                 pixels,
-                images.train.labels[: paper.batch],
+                images.train.labels[:batch],
                 precision=paper.precision,
             )
             for unit, value in measure.counts(step, device).items():

@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 import torch
 
-from lib import benchmarks, every_method, gpu_check, gpu_parts
+from lib import arithmetic, benchmarks, every_method, gpu_check, gpu_parts, measure, training
 from lib.__main__ import main
 from lib.gpu_parts import Found, Sizes
+from tests import pretend
 
 CPU = torch.device("cpu")
 TINY = Sizes(
@@ -111,3 +112,28 @@ def test_a_gpus_table_is_named_for_it(results):
     made = pd.DataFrame({"device": ["NVIDIA A100-SXM4-80GB"]})
     assert gpu_check.save(made).name == "gpu-check-nvidia-a100-sxm4-80gb.csv"
     assert benchmarks.folder("mnist") == results / "benchmarks"
+
+
+@pytest.fixture
+def pretended(monkeypatch):
+    """The pretend GPU, with what PyTorch would say of a real one."""
+    monkeypatch.setattr(measure, "wait", lambda device: None)
+    monkeypatch.setattr(measure, "counts", lambda work, device: {"launches": 9, "waits": 2})
+    monkeypatch.setattr(arithmetic, "has_bfloat16", lambda kind: False)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Pretend")
+    monkeypatch.setattr(training, "CudaGraph", lambda device: lambda step, *inputs: step(*inputs))
+    with pretend.gpu() as device:
+        yield device
+
+
+def test_on_a_gpu_no_part_mixes_its_tensors_with_the_cpus(results, monkeypatch, pretended):
+    monkeypatch.setattr(gpu_parts, "tests", lambda device: iter([Found(0, "tests failed", 0)]))
+    monkeypatch.setattr(every_method, "names", lambda: ["sgd", "admm", "df"])
+    made = gpu_check.table(pretended, TINY)
+    assert not made["unit"].isin(["error", "left out"]).any(), made["note"].tolist()
+    right = made[made["unit"].str.startswith("weights")]
+    assert set(right["value"]) == {0}
+    aims = made.dropna(subset="at most")["unit"]
+    assert {"times sort and cumsum", "times SGD", "waits"} <= set(aims)
+    assert (made["unit"] == "launches a step, one by one").sum() == 3
+    assert gpu_check.save(made).name == "gpu-check-pretend.csv"
