@@ -1,10 +1,11 @@
 """What a device computes in: bfloat16 where it has the instructions, float32 elsewhere.
 
-Decided here alone. ``python -m lib calibrate --precisions`` measures both. Images of a training
-step of ResNet-20 (LeNet-5) per second of CPU time, on one thread of an AMD EPYC with AVX-512 and
-bfloat16 instructions: float32 545 (6,177), bfloat16 825 (10,290). The same with oneDNN limited to
-AVX-512 without these instructions, which it then emulates: 533 (6,171) and 261 (3,476). Limited to
-AVX2: 342 (4,653) and 33 (582). So emulated bfloat16 never pays, and is never chosen.
+Decided here alone. float32 is float32: on a GPU TF32 is off, in convolutions and products. ``python
+-m lib calibrate --precisions`` measures both. Images of a training step of ResNet-20 (LeNet-5) per
+second of CPU time, on one thread of an AMD EPYC with AVX-512 and bfloat16 instructions: float32 545
+(6,177), bfloat16 825 (10,290). The same with oneDNN limited to AVX-512 without these instructions,
+which it then emulates: 533 (6,171) and 261 (3,476). Limited to AVX2: 342 (4,653) and 33 (582). So
+emulated bfloat16 never pays, and is never chosen.
 """
 
 import os
@@ -18,6 +19,10 @@ from lib import distributed
 
 #: What a schedule may ask for.
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+# PyTorch lets convolutions of float32 be computed in TF32, whose mantissa has 10 bits, unless told.
+torch.backends.cudnn.allow_tf32 = False
+torch.backends.cuda.matmul.allow_tf32 = False
 
 #: Limits of oneDNN (``ONEDNN_MAX_CPU_ISA``) under which AVX-512 has no bfloat16 instructions.
 _EMULATED = ("AVX512_CORE", "AVX512_CORE_VNNI")

@@ -328,7 +328,9 @@ class _Job:
             momentum=schedule.momentum,
         )
         steps = len(self.data)
-        rates = iter(schedule.rates(steps))
+        rates = schedule.rates(steps)
+        there = iter(rates.to(self.device))  # at once: copied at each step, each would wait
+        rates = iter(rates.tolist())
         ends = {
             steps * (i + 1) // method.periods_per_epoch - 1 for i in range(method.periods_per_epoch)
         }
@@ -339,16 +341,16 @@ class _Job:
                 for i, (inputs, targets) in enumerate(self._batches(self.data, torch.float32)):
                     if i >= steps:
                         break
-                    rate = next(rates).to(self.device)
+                    rate = next(rates)
                     for group in optimizer.param_groups:
-                        group["lr"] = float(rate)
+                        group["lr"] = rate
                     value = self.loss(network(*inputs), targets)
                     penalty = method.penalty()
                     optimizer.zero_grad()
                     (value if penalty is None else value + penalty).backward()
                     nn.utils.clip_grad_norm_(trained, schedule.clip)
                     optimizer.step()
-                    method.after_step(rate)
+                    method.after_step(next(there))
                     if i in ends:
                         last = float(value.detach())
                         if not math.isfinite(last):

@@ -45,8 +45,13 @@ class CudaGraph:
         else:
             if not self.inputs:
                 self.inputs = tuple(tensor.clone() for tensor in inputs)
-                device = torch.cuda.device(self.stream.device)
-                with device, torch.cuda.graph(self.graph, stream=self.stream):
+                with (
+                    torch.cuda.device(self.stream.device),
+                    # a DataLoader's thread may pin memory meanwhile, which "global" forbids to all
+                    torch.cuda.graph(
+                        self.graph, stream=self.stream, capture_error_mode="thread_local"
+                    ),
+                ):
                     step(*self.inputs)
             torch._foreach_copy_(self.inputs, inputs)
             self.graph.replay()

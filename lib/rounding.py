@@ -16,8 +16,18 @@ def round_to(values: Tensor, significant: int) -> Tensor:
         return values
     wide = values if values.dtype == torch.float64 else values.float()
     mantissa, exponent = torch.frexp(wide)  # 0.5 ≤ |mantissa| < 1
-    nearest = torch.ldexp((mantissa * 2**significant).round() / 2**significant, exponent)
+    nearest = (mantissa * 2**significant).round() / 2**significant
+    # 2^e in two factors, which no e of a float takes out of its range
+    half = exponent // 2
+    nearest = nearest * _power(half, wide.dtype) * _power(exponent - half, wide.dtype)
     return torch.where(values.isfinite(), nearest.to(values) + 0, values)  # −0 + 0 = 0
+
+
+def _power(exponent: Tensor, dtype: torch.dtype) -> Tensor:
+    """2^e by its bits: exact on every device, as its ``pow`` need not be."""
+    if dtype == torch.float64:
+        return ((exponent.long() + 1023) << 52).view(torch.float64)
+    return ((exponent + 127) << 23).view(torch.float32)
 
 
 def rounded(state: Mapping[str, Tensor], *, matrices: int, others: int) -> dict[str, Tensor]:

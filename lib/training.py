@@ -191,17 +191,25 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]]) 
         return
     was_training, momenta = model.training, [norm.momentum for norm in norms]
     model.eval()
+    calls = dict.fromkeys(norms, 0)
+
+    def averaged(norm: nn.Module, _: object) -> None:
+        # a plain average, as a momentum of None, which asks the device for the number of batches
+        calls[norm] += 1
+        norm.momentum = 1 / calls[norm]
+
+    hooks = [norm.register_forward_pre_hook(averaged) for norm in norms]
     for norm in norms:
         norm.train().reset_running_stats()
-        norm.momentum = None  # a plain average
     count = 0
     for inputs in batches:
         model(*inputs) if isinstance(inputs, Sequence) else model(inputs)
         count += 1
     distributed.average((x for n in norms for x in (n.running_mean, n.running_var)), count)
-    for norm, momentum in zip(norms, momenta, strict=True):
+    for norm, momentum, hook in zip(norms, momenta, hooks, strict=True):
         norm.num_batches_tracked.copy_(distributed.total(norm.num_batches_tracked))
         norm.momentum = momentum
+        hook.remove()
     model.train(was_training)
 
 

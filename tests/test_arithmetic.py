@@ -82,6 +82,12 @@ def test_a_pytorch_without_onednn_computes_in_float32(monkeypatch):
     assert not arithmetic.has_bfloat16("cpu")
 
 
+def test_float32_is_not_tf32():
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
 def test_an_unknown_device_computes_in_float32():
     assert not arithmetic.has_bfloat16("mps")
 

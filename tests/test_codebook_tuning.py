@@ -138,7 +138,30 @@ def test_a_value_that_no_weight_has_is_kept():
         model[0].weight[0, 2] = 1.2
     method.after_step(torch.tensor(0.1))
     torch.testing.assert_close(model[0].weight[0], torch.tensor([3.2 / 3] * 3 + [4.0]))
-    assert method.layers[0].values[1] == 2
+    assert method.sharing.values[0, 1] == 2
+
+
+@pytest.mark.parametrize("reassign", [False, True])
+def test_weights_that_lie_channels_last_are_tuned_as_others(reassign):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 2))
+    other = copy.deepcopy(model).to(memory_format=torch.channels_last)
+    found = []
+    for network in (model, other):
+        method = CodebookTuning(bits=2, reassign=reassign)
+        method.start(network)
+        generator = torch.Generator().manual_seed(1)
+        for _ in range(2):
+            with torch.no_grad():
+                for weight in compressible(network).values():
+                    weight.add_(0.1 * torch.randn(weight.shape, generator=generator))
+            method.after_step(torch.tensor(0.1))
+        found.append(method.state_dict())
+    assert not other[0].weight.is_contiguous()
+    assert all(map(torch.equal, model.parameters(), other.parameters()))
+    assert all(
+        torch.equal(a, b) for n in found[0] for a, b in zip(found[0][n], found[1][n], strict=True)
+    )
 
 
 def test_a_layer_without_weights_is_left_alone(model):

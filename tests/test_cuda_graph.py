@@ -88,8 +88,10 @@ class Streams:
         return nullcontext()
 
     @contextmanager
-    def graph(self, graph, *, stream):
+    def graph(self, graph, *, stream, capture_error_mode):
         """Records: what the step computes meanwhile is undone, as nothing is computed on a GPU."""
+        # a thread that pins memory meanwhile spoils a recording of any other mode
+        assert capture_error_mode == "thread_local"
         self.calls.append(f"record on {stream.name}")
         tensors = [tensor.detach() for tensor in self.state]
         before = [tensor.clone() for tensor in tensors]

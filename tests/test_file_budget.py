@@ -145,11 +145,13 @@ def test_what_is_left_of_a_file_is_filled():
     assert torch.allclose(filled.sort(descending=True).values, expected, rtol=2**-7)
 
 
-def test_silence_keeps_the_outputs_where_units_reach_nothing():
-    model = network()
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+def test_silence_keeps_the_outputs_where_units_reach_nothing(memory):
+    model = network().to(memory_format=memory)
     with torch.no_grad():
         model[3].weight[:, 2] = 0  # nothing reads the first layer's filter 2
         model[8].weight[:, :5] = 0
+        model[0].weight[4], model[0].bias[4] = 0, 0  # and its filter 4 reads nothing
     images = torch.randn(4, 1, 8, 8)
     with torch.no_grad():
         before = model(images)
@@ -158,8 +160,11 @@ def test_silence_keeps_the_outputs_where_units_reach_nothing():
         assert torch.equal(model(images), before)
     assert not model[0].weight[2].any()
     assert not model[0].bias[2]
+    assert not model[3].weight[:, 2].any()
     assert not model[6].weight[:5].any()
-    assert model[0].weight[[0, 1, 3, 4, 5]].all()
+    assert not model[3].weight[:, 4].any()
+    assert model[0].weight[[0, 1, 3, 5]].all()
+    assert model[3].weight[:, [0, 1, 3, 5]].all()
 
 
 def test_weights_that_are_shared_or_computed_are_not_silenced():

@@ -269,8 +269,8 @@ def sizes(archive: Archive) -> pd.DataFrame:
     Counted by coding the network once more.
     """
     rows: list[dict] = []
-    table = _table(archive.state)
-    _code(Meter(), table, archive.state, rows)
+    state, table = _state(archive.state)
+    _code(Meter(), table, state, rows)
     head = _head(archive.network, archive.classes, archive.channels, table)
     header = dict.fromkeys(_PARTS, 0) | {"name": "header", "shape": ""}
     rows.append(header | {"header_bits": 8 * (_FIXED.size + len(head))})

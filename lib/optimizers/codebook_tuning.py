@@ -6,6 +6,7 @@ after the compression on ImageNet.
 """
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -63,7 +64,7 @@ class CodebookTuning(Method):
         self.names, self.w = list(layers), [weight.detach() for weight in layers.values()]
         if self.bits is not None:
             self._quantize()
-        self.layers = [self.kind(weight) for weight in self.w]
+        self.sharing = self.kind(self.w)
 
     def _quantize(self) -> None:
         widths = [int(b) for b in per_layer(self.bits, len(self.w), "bits")]
@@ -75,8 +76,7 @@ class CodebookTuning(Method):
 
     @torch.no_grad()
     def after_step(self, lr: Tensor) -> None:
-        for layer in self.layers:
-            layer.share()
+        self.sharing.share()
 
     def finish(self) -> bool:
         """Whether ``start`` changed the weights: normalisation may not have seen them trained."""
@@ -88,66 +88,122 @@ class CodebookTuning(Method):
         return kept_by_layer(self.names, self.w)
 
     def state_dict(self) -> dict:
-        kept = self.kind.KEPT
-        return {name: [getattr(layer, name) for layer in self.layers] for name in kept}
+        return self.sharing.state()
 
     def load_state_dict(self, state: dict) -> None:
-        for i, layer in enumerate(self.layers):
-            layer.hold(**{name: state[name][i] for name in self.kind.KEPT})
+        device = self.w[0].device
+        there = {name: [part.to(device) for part in parts] for name, parts in state.items()}
+        self.sharing.hold(**there)
 
 
 class _SharedValues:
-    """One layer's weights as codes into its distinct values."""
+    """All layers' weights as codes into their layers' distinct values.
 
-    #: Which weights share a value is read off the weights at the start, before they are trained;
-    #: from a checkpoint's weights two values that have met would be taken for one.
-    KEPT = ("codes",)
+    The layers' weights are taken as one row, each in its order of indices, however it lies in
+    memory: on a GPU a few calls for all layers cost as much as for one.
+    """
 
-    def __init__(self, weight: Tensor):
-        self.weight = weight.view(-1)
-        nonzero = self.weight != 0
-        self.values, found = torch.unique(self.weight[nonzero], return_inverse=True)  # ascending
-        codes = torch.zeros_like(self.weight, dtype=torch.long)
-        codes[nonzero] = found + 1
+    def __init__(self, weights: list[Tensor]):
+        self.w = weights
+        self.flat = torch.cat([w.reshape(-1) for w in weights])  # (weights,), to compute in
+        codes = []
+        for weight in weights:
+            flat = weight.reshape(-1)
+            nonzero = flat != 0
+            _, found = torch.unique(flat[nonzero], return_inverse=True)  # of ascending values
+            codes.append(torch.zeros_like(flat, dtype=torch.long))
+            codes[-1][nonzero] = found + 1
         self.hold(codes)
 
-    def hold(self, codes: Tensor) -> None:
-        self.codes = codes.to(self.weight.device)  # (n,), 0 for a zero weight
-        self.positions = self.codes.nonzero().squeeze(1)  # (kept,)
-        self.kept_codes = self.codes[self.positions] - 1  # (kept,)
-        self.counts = torch.bincount(self.kept_codes).to(self.weight.dtype)  # (values,)
+    def state(self) -> dict[str, list[Tensor]]:
+        """For a checkpoint, a list over the layers each.
+
+        Which weights share a value is read off the weights at the start, before they are trained;
+        from a checkpoint's weights two values that have met would be taken for one.
+        """
+        return {"codes": self.codes}
+
+    def hold(self, codes: list[Tensor]) -> None:
+        self.codes = codes  # [layer] (n,), 0 for a zero weight
+        places = [code.nonzero().squeeze(1) for code in codes]
+        kept = [code[place] - 1 for code, place in zip(codes, places, strict=True)]
+        counts = [torch.bincount(code) for code in kept]  # [layer] (values,)
+        self.kept, self.distinct = [len(k) for k in kept], [len(c) for c in counts]
+        # of all layers, one after another
+        self.positions = _offset(places, [len(code) for code in codes])  # (kept,)
+        self.kept_codes = _offset(kept, self.distinct)  # (kept,)
+        self.counts = torch.cat(counts)  # (values,)
+        # the weights of each value, one value after another; a value's own in their order
+        self.grouped = self.positions[self.kept_codes.argsort(stable=True)]  # (kept,)
 
     def share(self) -> None:
         # c_k ← mean of the weights with code k
-        sums = torch.zeros_like(self.counts)
-        sums.index_add_(0, self.kept_codes, self.weight[self.positions])
-        self.weight.zero_()
-        self.weight[self.positions] = (sums / self.counts)[self.kept_codes]
+        weights = self._read()[self.grouped]
+        sums = torch.segment_reduce(weights, "sum", lengths=self.counts, unsafe=True)
+        self._write((sums / self.counts)[self.kept_codes])
+
+    def _read(self) -> Tensor:
+        return torch.cat([weight.reshape(-1) for weight in self.w], out=self.flat)
+
+    def _write(self, shared: Tensor) -> None:
+        """Makes the weights these where they are not zero."""
+        self.flat.zero_()
+        self.flat[self.positions] = shared
+        parts = self.flat.split([weight.numel() for weight in self.w])
+        parts = [part.view(w.shape) for part, w in zip(parts, self.w, strict=True)]
+        torch._foreach_copy_(self.w, parts)
 
 
 class _MovingValues(_SharedValues):
     """The same, with the unquantized weights, which choose their codes anew."""
 
-    KEPT = ("codes", "values", "latent", "shared")
+    def state(self) -> dict[str, list[Tensor]]:
+        rows = zip(self.values, self.distinct, strict=True)
+        return super().state() | {
+            "values": [row[:number] for row, number in rows],
+            "latent": list(self.latent.split(self.kept)),
+            "shared": list(self.shared.split(self.kept)),
+        }
 
-    def hold(self, codes: Tensor, **saved: Tensor) -> None:
+    def hold(self, codes: list[Tensor], **saved: list[Tensor]) -> None:
         super().hold(codes)
-        if not saved:
-            shared = self.values[self.kept_codes]  # (kept,), what the network computes with
-            saved = {"shared": shared, "latent": shared.clone()}
-        for name, tensor in saved.items():
-            setattr(self, name, tensor.to(self.weight.device))
+        if saved:
+            values, shared = saved["values"], torch.cat(saved["shared"])
+            latent = torch.cat(saved["latent"])
+        else:
+            shared = self._read()[self.positions]  # (kept,), what the network computes with
+            latent = shared.clone()
+            values = [part.unique() for part in shared.split(self.kept)]
+        self.shared, self.latent = shared, latent
+        self.distinct = [len(v) for v in values]
+        # ascending, filled up with +inf
+        self.values = shared.new_full((len(values), max(self.distinct)), torch.inf)
+        for row, v in zip(self.values, values, strict=True):
+            row[: len(v)] = v
+        rows = torch.arange(len(values), device=shared.device) * self.values.shape[1]
+        kept = torch.tensor(self.kept, device=shared.device)
+        self.row = torch.repeat_interleave(rows, kept)  # (kept,), where a weight's values begin
+        self.ones = torch.ones_like(shared)
 
     def share(self) -> None:
         # w̃ ← w̃ + what the optimizer added to the shared value
-        self.latent += self.weight[self.positions] - self.shared
+        self.latent += self._read()[self.positions] - self.shared
         # code of w̃ ← the nearest value's; values ascend
-        codes = torch.bucketize(self.latent, (self.values[1:] + self.values[:-1]) / 2)
+        middles = (self.values[:, 1:] + self.values[:, :-1]) / 2  # (layers, values - 1)
+        layers = zip(self.latent.split(self.kept), middles, self.distinct, strict=True)
+        codes = [torch.bucketize(part, row[: max(0, n - 1)]) for part, row, n in layers]
+        codes = torch.cat(codes).add_(self.row)
         # c_k ← mean of the w̃ with code k; one that no weight has stays
-        counts = torch.zeros_like(self.values).index_add_(0, codes, torch.ones_like(self.latent))
-        sums = torch.zeros_like(self.values).index_add_(0, codes, self.latent)
-        means = torch.where(counts > 0, sums / counts, self.values)
+        values = self.values.view(-1)
+        counts = torch.zeros_like(values).index_add_(0, codes, self.ones)
+        sums = torch.zeros_like(values).index_add_(0, codes, self.latent)
+        means = torch.where(counts > 0, sums / counts, values)
         self.shared.copy_(means[codes])
-        self.values.copy_(means.sort().values)
-        self.weight.zero_()
-        self.weight[self.positions] = self.shared
+        self.values.copy_(means.view_as(self.values).sort().values)
+        self._write(self.shared)
+
+
+def _offset(parts: list[Tensor], sizes: list[int]) -> Tensor:
+    """Indices into parts of these sizes as indices into all of them, one after another."""
+    starts = [0, *accumulate(sizes)]
+    return torch.cat([part + start for part, start in zip(parts, starts[:-1], strict=True)])

@@ -23,7 +23,16 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lib.optimizers.method import Method
-from lib.projections.spectrum import Shrunk, frozen_gram, matricize, svt, tensorize
+from lib.projections.spectrum import (
+    Problem,
+    decompose,
+    frozen_gram,
+    matricize,
+    on_host,
+    problem,
+    shrink,
+    tensorize,
+)
 from lib.surgery import (
     become,
     choose_filters,
@@ -218,20 +227,19 @@ class DF(Method):
         """Parameters of the model as W_comp has them; notes B on the way."""
         masks = self.masks()
         found, ranks = {}, {}
-        for stack in self.stacks:
-            rows = stack.rows(masks, self.scheme)
-            gamma = torch.stack([self.gamma[name] for name in stack.layers])
-            try:
-                shrunk = stack.svt(gamma * stack.largest, rows)
-            except ValueError:
-                self._refuse_nan()
-                raise
+        problems = [stack.problem(stack.rows(masks, self.scheme)) for stack in self.stacks]
+        gammas = [torch.stack([self.gamma[name] for name in stack.layers]) for stack in self.stacks]
+        thresholds = [g * stack.largest for g, stack in zip(gammas, self.stacks, strict=True)]
+        eigens = self._decomposed(problems, thresholds)
+        parts = zip(self.stacks, problems, gammas, thresholds, eigens, strict=True)
+        for stack, masked, gamma, threshold, eigen in parts:
+            shrunk = shrink(masked, threshold, eigen)
             spectrum = shrunk.spectrum / stack.largest.unsqueeze(-1)
             # Σ tanh(τ·relu(σ − γ)), τ = C/σ₁: eq. 13
             soft = torch.tanh(self.steepness * torch.relu(spectrum - gamma.unsqueeze(-1))).sum(-1)
             # unbound: the gradient of an index is as large as the stack
-            parts = zip(stack.layers.items(), shrunk.matrix.unbind(), soft.unbind(), strict=True)
-            for (name, (height, width)), matrix, ranks[name] in parts:
+            layers = zip(stack.layers.items(), shrunk.matrix.unbind(), soft.unbind(), strict=True)
+            for (name, (height, width)), matrix, ranks[name] in layers:
                 matrix = matrix[:height, :width]
                 weight = self.model.get_submodule(name).weight
                 found[f"{name}.weight"] = tensorize(matrix, shape=weight.shape, scheme=self.scheme)
@@ -244,6 +252,23 @@ class DF(Method):
             found |= self._shifts(name, mask)
         self.spent = self._share(masks, ranks)
         return found
+
+    def _decomposed(
+        self, problems: list[Problem], thresholds: list[Tensor]
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Of each stack, anew where it has a mask: a GPU is waited for once, for all of them."""
+        grams = [
+            masked.gram.detach()
+            for masked, stack in zip(problems, self.stacks, strict=True)
+            if stack.eigen is None
+        ]
+        self.on_host = sum(len(gram) for gram in grams if on_host(gram))
+        try:
+            found = iter(decompose(grams, thresholds))
+        except ValueError:
+            self._refuse_nan()
+            raise
+        return [next(found) if stack.eigen is None else stack.eigen for stack in self.stacks]
 
     def _shifts(self, name: str, mask: Tensor) -> dict[str, Tensor]:
         """Biases and BatchNorms' shifts, such that φ·BN(Wx + b) is what follows a filter.
@@ -273,7 +298,9 @@ class DF(Method):
         spent = torch.zeros_like(self.spent)
         for name, layer in self.costs.layers.items():
             left = self.costs.left(name, filters)
-            whole = torch.as_tensor(layer.macs(**left), dtype=spent.dtype, device=spent.device)
+            whole = layer.macs(**left)
+            if not isinstance(whole, Tensor):  # made where it is used, not copied there
+                whole = torch.full_like(spent, whole)
             if name in ranks:
                 # A·r·(k²·c_in + c_out), eq. 14
                 factors = layer.macs(rank=ranks[name], scheme=self.scheme, **left)
@@ -297,15 +324,17 @@ class DF(Method):
     def after_step(self, lr: Tensor) -> None:
         self.adam.step()
         self.adam.zero_grad()
-        self._refuse_nan()
+        if self.mu.device.type == "cpu":  # a GPU would be waited for
+            self._refuse_nan()
         # what has drifted out of reach of the sigmoid would have a long way back
-        for m in self.m.values():
-            m.clamp_(0, 1)
-        for gamma in self.gamma.values():
-            gamma.clamp_(0, LARGEST_THRESHOLD)
+        for learned, largest in ((self.m, 1), (self.gamma, LARGEST_THRESHOLD)):
+            if learned:
+                torch._foreach_clamp_min_(list(learned.values()), 0)
+                torch._foreach_clamp_max_(list(learned.values()), largest)
 
     @torch.no_grad()
     def after_period(self) -> None:
+        self._refuse_nan()
         if self.multiplier:
             # ν ← ν + 2λ(B − B_t)
             self.nu.add_(2 * self.penalty_weight * (self.spent.detach() - self.aim()))
@@ -396,6 +425,8 @@ class DF(Method):
             "macs_share": float(self.spent.detach()),
             "filters_kept": kept / max(1, sum(map(len, masks.values()))),
             "mean_threshold": sum(map(float, self.gamma.values())) / max(1, len(self.gamma)),
+            # of a step's matrices on a GPU, those decomposed on the host
+            **({} if self.mu.device.type == "cpu" else {"on_host": self.on_host}),
         }
 
     def state_dict(self) -> dict:
@@ -414,6 +445,9 @@ class DF(Method):
             for name, values in mine.items():
                 values.copy_(saved[name])
         self.adam.load_state_dict(state["adam"])
+        for moments in self.adam.state.values():
+            # Adam reads it on the host, parameter by parameter
+            moments["step"] = moments["step"].cpu()
         for mine, saved in ((self.mu, "mu"), (self.nu, "nu"), (self.spent, "spent")):
             mine.copy_(state[saved])
 
@@ -471,14 +505,13 @@ class Stack:
         largest = torch.linalg.eigvalsh(self.gram)[:, -1].clamp_min(0).sqrt().to(self.matrix)
         self.largest = largest.where(largest > 0, 1)
 
-    def svt(self, threshold: Tensor, rows: Tensor | None) -> Shrunk:
-        """:func:`lib.projections.spectrum.svt` of the matrices, times ``rows``."""
+    def problem(self, rows: Tensor | None) -> Problem:
+        """:func:`lib.projections.spectrum.problem` of the matrices, times ``rows``."""
         if not self.tall:
-            return svt(self.matrix, threshold, rows=rows, gram=self.gram, eigen=self.eigen)
+            return problem(self.matrix, rows=rows, gram=self.gram)
         if rows is not None:
-            return svt(self.matrix, threshold, rows=rows)  # WᵀM²W is another for every mask
-        shrunk = svt(self.matrix.mT, threshold, gram=self.gram, eigen=self.eigen)
-        return Shrunk(shrunk.matrix.mT, shrunk.spectrum)
+            return problem(self.matrix, rows=rows, gram=None)  # WᵀM²W is another for every mask
+        return problem(self.matrix.mT, rows=None, gram=self.gram)._replace(tall=True)
 
     def rows(self, masks: Mapping[str, Tensor], scheme: int) -> Tensor | None:
         """What multiplies each row, (layers, rows); None where no layer of the stack has a mask."""

@@ -343,7 +343,8 @@ def silence(state: dict[str, Tensor], graph: Mapping[str, Unit]) -> None:
         changed = False
         for name, (source, between, followed) in graph.items():
             rows = [state[f"{layer}.weight"].flatten(1) for layer in (source, *between)]
-            columns = state[f"{name}.weight"].flatten(1)
+            weight = state[f"{name}.weight"]
+            columns = weight.flatten(1)
             columns = columns.view(len(columns), len(rows[0]), -1)  # (outputs, units, places)
             nonzero = [(row != 0).any(1) for row in rows] + [(columns != 0).any(2).any(0)]
             alive = torch.stack(nonzero)  # (layers that units pass, units)
@@ -352,6 +353,8 @@ def silence(state: dict[str, Tensor], graph: Mapping[str, Unit]) -> None:
             for layer in (source, *between):
                 state[f"{layer}.weight"][dead] = 0
             columns[:, dead] = 0
+            # of a weight that lies channels last they are a copy
+            weight.copy_(columns.view_as(weight))
             for owner in (source, *between, *followed):
                 for part in ("weight", "bias") if owner in followed else ("bias",):
                     if f"{owner}.{part}" in state:

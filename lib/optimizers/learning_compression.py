@@ -9,6 +9,7 @@ from itertools import chain
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from lib.networks import compressible
 from lib.optimizers.c_steps import COSTS
@@ -98,8 +99,7 @@ class LearningCompression(Method):
 
     def penalty(self) -> Tensor:
         # μ/2·‖w − θ − λ/μ‖²
-        differences = torch._foreach_sub(self.parameters, self.anchor)
-        return self.mu / 2 * torch.stack([d.square().sum() for d in differences]).sum()
+        return _Pull.apply(self.mu, self.anchor, *self.parameters)
 
     @torch.no_grad()
     def after_step(self, lr: Tensor) -> None:
@@ -190,3 +190,19 @@ class LearningCompression(Method):
         self.travel.copy_(state["travel"])
         self.periods = state["periods"]
         self.bounds = state["bounds"]
+
+
+class _Pull(torch.autograd.Function):
+    """μ/2·Σ‖w − a‖² over all layers, in a few calls for all of them, and its gradient μ(w − a)."""
+
+    @staticmethod
+    def forward(ctx, mu: Tensor, anchor: list[Tensor], *w: Tensor) -> Tensor:
+        differences = torch._foreach_sub(w, anchor)
+        ctx.save_for_backward(mu, *differences)
+        return mu / 2 * torch.stack(torch._foreach_norm(differences)).square().sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        mu, *differences = ctx.saved_tensors
+        return None, None, *torch._foreach_mul(differences, grad * mu)

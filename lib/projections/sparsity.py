@@ -29,7 +29,7 @@ from lib.projections.knapsack import (
 )
 from lib.projections.prefix import strided_sample
 
-CHUNK = 1 << 18  # weights computed at a time: a float64 copy, 2 MB, stays in the cache
+CHUNK = 1 << 18  # weights that a CPU computes at a time: a float64 copy, 2 MB, stays in the cache
 MARGIN = 3.0  # standard errors of the sample on each side of its threshold
 CROWD = 1 / 16  # of all weights: more of them in the bracket are not worth collecting
 
@@ -117,7 +117,7 @@ def l2_constraint(weights: Sequence[Tensor], *, radius: float) -> list[Tensor]:
     radius = checked_number("radius", radius)
     flat = _flat(weights)
     unit = _unit(flat)
-    norms = [(c.double() / unit).square().sum() for w in flat for c in w.split(CHUNK)]
+    norms = [(c.double() / unit).square().sum() for w in flat for c in w.split(_chunk(w))]
     norm = math.sqrt(float(torch.stack(norms).sum())) if norms else 0.0
     if not math.isfinite(norm):
         check_finite(flat)
@@ -214,6 +214,11 @@ def checked_penalty(alpha: float, mu: float) -> tuple[float, float]:
 def _flat(weights: Sequence[Tensor]) -> list[Tensor]:
     check_floating(weights)
     return [w.detach().reshape(-1) for w in weights]
+
+
+def _chunk(w: Tensor) -> int:
+    """How many weights are computed at a time: of a GPU, where each launch costs, all of them."""
+    return max(1, min(CHUNK, w.numel()) if w.device.type == "cpu" else w.numel())
 
 
 def _unit(flat: list[Tensor]) -> float:
@@ -314,8 +319,8 @@ def _above(
     """Σ |w|/unit over the weights with |w|/unit > threshold, and how many they are."""
     sums = []  # of the chunks, (2,) each: the device is waited for once
     for w, number in zip(flat, numbers, strict=True):
-        buffer = torch.empty(min(CHUNK, len(w)), dtype=torch.float64, device=w.device)
-        for chunk in w.split(CHUNK):
+        buffer = torch.empty(_chunk(w), dtype=torch.float64, device=w.device)
+        for chunk in w.split(_chunk(w)):
             size = buffer[: len(chunk)].copy_(chunk).abs_()
             if unit != 1:
                 size.div_(unit)
@@ -340,8 +345,8 @@ def _rounded(weights: Sequence[Tensor], function: Callable[[Tensor], Tensor]) ->
     for w in weights:
         flat = w.detach().reshape(-1)
         result = torch.empty_like(flat)
-        buffer = torch.empty(min(CHUNK, len(flat)), dtype=torch.float64, device=w.device)
-        for chunk, out in zip(flat.split(CHUNK), result.split(CHUNK), strict=True):
+        buffer = torch.empty(_chunk(w), dtype=torch.float64, device=w.device)
+        for chunk, out in zip(flat.split(_chunk(w)), result.split(_chunk(w)), strict=True):
             out.copy_(function(buffer[: len(chunk)].copy_(chunk)))
         results.append(result.view(w.shape))
     return results

@@ -17,6 +17,11 @@ from torch.autograd.function import once_differentiable
 
 from lib.projections.knapsack import check_floating, integers
 
+#: Of a GPU's matrices those of at most so many rows are decomposed by the host's LAPACK: cuSOLVER
+#: takes the matrices of a stack one after another, and waits for each stack. Estimated: no GPU has
+#: measured it.
+HOST_ROWS = 256
+
 TINY = torch.finfo(torch.float64).tiny
 EPS = torch.finfo(torch.float64).eps
 
@@ -143,22 +148,95 @@ def svt(
         raise ValueError(
             "eigen is the decomposition of a gram that no mask changes; pass the gram, and no rows"
         )
-    size = max(matrix.shape[-2:])
+    masked = problem(matrix, rows=rows, gram=gram)
+    _check_finite(masked.gram.detach())
+    _check_threshold(threshold)
+    return shrink(masked, threshold, eigen or torch.linalg.eigh(masked.gram.detach()))
+
+
+class Problem(NamedTuple):
+    """What is decomposed, and what is multiplied by what follows from it: a part of ``svt``."""
+
+    matrix: Tensor  # (..., m, n), W or, where no gram was given, diag(rows)·W; of a tall one Wᵀ
+    gram: Tensor  # (..., m, m) float64, A = (M·W)·(M·W)ᵀ
+    rows: Tensor | None  # (..., m), what is left to multiply
+    tall: bool = False  # the result is to be transposed
+
+
+def problem(matrix: Tensor, *, rows: Tensor | None, gram: Tensor | None) -> Problem:
+    """The first part of ``svt``, of arguments that it would take; nothing waits for the device."""
     if gram is not None:
         if rows is not None:
             # (M·W)·(M·W)ᵀ = M·(W·Wᵀ)·M
             gram = rows.double().unsqueeze(-1) * gram * rows.double().unsqueeze(-2)
-        factor, spectrum = _shrinking_factor(gram, threshold, size, matrix.dtype, eigen)
-        if rows is not None:
-            # H·(M·W) = (H·M)·W: M's gradient then needs no other of the size of W
-            factor = factor * rows.unsqueeze(-2)
-        return Shrunk(factor @ matrix, spectrum)
+        return Problem(matrix, gram, rows)
     if rows is not None:
         matrix = rows.unsqueeze(-1) * matrix
     tall = matrix.shape[-2] > matrix.shape[-1]
     wide = matrix.mT if tall else matrix
-    factor, spectrum = _shrinking_factor(_Gram.apply(wide), threshold, size, matrix.dtype)
-    shrunk = factor @ wide
+    return Problem(wide, _Gram.apply(wide), None, tall)
+
+
+@torch.no_grad()
+def decompose(grams: Sequence[Tensor], thresholds: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """The eigendecompositions of several problems' A: the second part of ``svt``, for all at once.
+
+    What lies on a GPU and is small (``HOST_ROWS``) is decomposed on the host, and copied there and
+    back once for all; larger ones are decomposed where they are, and wait for the device each.
+    Raises ``ValueError`` as ``svt`` does, of ``thresholds`` too, however many.
+    """
+    device = thresholds[0].device if thresholds else torch.device("cpu")
+    if device.type == "cpu":
+        for gram in grams:
+            _check_finite(gram)
+        for threshold in thresholds:
+            _check_threshold(threshold)
+        return [torch.linalg.eigh(gram) for gram in grams]
+    if not grams:
+        return []  # the thresholds alone are not worth a wait
+    small = [on_host(gram) for gram in grams]
+    # of large ones the diagonal alone, by which they are checked
+    sent = [g if s else g.diagonal(dim1=-2, dim2=-1) for g, s in zip(grams, small, strict=True)]
+    gamma = torch.cat([threshold.flatten() for threshold in thresholds]).double()
+    parts = torch.cat([gamma, *(part.flatten() for part in sent)]).cpu()
+    gamma, *parts = parts.split([len(gamma), *(part.numel() for part in sent)])
+    for part in parts:
+        if not part.isfinite().all():
+            raise ValueError(_INFINITE)
+    _check_threshold(gamma)
+    solved = [
+        torch.linalg.eigh(part.view(gram.shape))
+        for gram, part, s in zip(grams, parts, small, strict=True)
+        if s
+    ]
+    values = [part for pair in solved for part in pair]
+    back = torch.cat([part.flatten() for part in values]).to(device) if values else gamma
+    there = back.split([part.numel() for part in values]) if values else ()
+    there = iter([part.view(v.shape) for part, v in zip(there, values, strict=True)])
+    return [
+        (next(there), next(there)) if s else torch.linalg.eigh(g)
+        for g, s in zip(grams, small, strict=True)
+    ]
+
+
+def on_host(gram: Tensor) -> bool:
+    """Whether ``decompose`` brings it to the host."""
+    return gram.device.type != "cpu" and gram.shape[-1] <= HOST_ROWS
+
+
+def shrink(masked: Problem, threshold: Tensor, eigen: tuple[Tensor, Tensor]) -> Shrunk:
+    """The last part of ``svt``, of a decomposition of ``masked.gram``; nothing waits or is checked.
+
+    A threshold that is negative or not finite is not refused here.
+    """
+    matrix, gram, rows, tall = masked
+    size = max(matrix.shape[-2:])
+    factor, sigma = _Factor.apply(gram, threshold.double(), size, eigen)
+    factor, spectrum = factor.to(matrix.dtype), sigma.to(matrix.dtype)
+    if rows is not None:
+        # H·(M·W) = (H·M)·W: M's gradient then needs no other of the size of W
+        factor = factor * rows.unsqueeze(-2)
+    shrunk = factor @ matrix
     return Shrunk(shrunk.mT if tall else shrunk, spectrum)
 
 
@@ -198,13 +276,9 @@ class _Factor(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx,
-        gram: Tensor,
-        threshold: Tensor,
-        size: int,
-        eigen: tuple[Tensor, Tensor] | None,
+        ctx, gram: Tensor, threshold: Tensor, size: int, eigen: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor]:
-        squares, u = torch.linalg.eigh(gram) if eigen is None else eigen  # σ², smallest first
+        squares, u = eigen  # σ², smallest first
         noise = size * EPS * squares[..., -1:]
         sigma = squares.where(squares > noise, 0).sqrt()
         gamma = threshold.unsqueeze(-1)
@@ -252,27 +326,23 @@ def _divided_differences(sigma: Tensor, gamma: Tensor, above: Tensor) -> Tensor:
     return quotient * (gamma / s).unsqueeze(-1) / s.unsqueeze(-2) / total
 
 
-def _shrinking_factor(
-    gram: Tensor,
-    threshold: Tensor,
-    size: int,
-    dtype: torch.dtype,
-    eigen: tuple[Tensor, Tensor] | None = None,
-) -> tuple[Tensor, Tensor]:
-    """H and σ, in the dtype of the weights; γ and A's diagonal are checked, A being at hand."""
-    squares = gram.detach().diagonal(dim1=-2, dim2=-1)
-    if not squares.isfinite().all():
-        raise ValueError(
-            "NaN or infinite values in the matrix or its mask, or squares beyond float64's range; "
-            "there is no decomposition, find where they came from"
-        )
+_INFINITE = (
+    "NaN or infinite values in the matrix or its mask, or squares beyond float64's range; there is "
+    "no decomposition, find where they came from"
+)
+
+
+def _check_finite(gram: Tensor) -> None:
+    if not gram.diagonal(dim1=-2, dim2=-1).isfinite().all():
+        raise ValueError(_INFINITE)
+
+
+def _check_threshold(threshold: Tensor) -> None:
     if not ((threshold >= 0) & threshold.isfinite()).all():
         raise ValueError(
             f"the threshold has values from {float(threshold.min())} to {float(threshold.max())}; "
             "all must be finite and 0 or more: clamp γ after each step"
         )
-    factor, sigma = _Factor.apply(gram, threshold.double(), size, eigen)
-    return factor.to(dtype), sigma.to(dtype)
 
 
 def _check_matrix(matrix: Tensor) -> None:

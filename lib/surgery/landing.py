@@ -92,7 +92,7 @@ def choose_ranks(
         if not layer.factors():
             continue
         scores = score(name, matricize(model.get_submodule(name).weight.detach(), scheme=scheme))
-        order += [(float(value), name, i) for i, value in enumerate(scores)][1:]
+        order += [(value, name, i) for i, value in enumerate(scores.tolist())][1:]
         ranks[name] = 1
     order.sort(key=lambda each: -each[0])  # stable: a layer's own keep their order
 
