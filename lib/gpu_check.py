@@ -65,6 +65,8 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
 def run(options: argparse.Namespace) -> int:
     """Checks and measures a GPU in four minutes, into one table that can be sent and committed."""
     device = runs.place(options.device)
+    if device.type == "cpu":
+        print("on the CPU, at small sizes: that the command works, and nothing about a GPU")
     made = table(device, SIZES[device.type], say=partial(print, flush=True))
     print(made[["part", "what", "value", "unit", "at most", "verdict"]].to_string(index=False))
     print(f"written: {save(made)}")
