@@ -114,7 +114,11 @@ def items(device: torch.device, sizes: Sizes) -> list[Item]:
     epochs = gpu_parts.Epochs(device, sizes)
     return [
         Item("tests", "pytest", partial(gpu_parts.tests, device)),
-        Item("projections", "ResNet-50", partial(gpu_parts.projections, device, sizes)),
+        Item(
+            "projections",
+            f"{sizes.weights:,} weights",
+            partial(gpu_parts.projections, device, sizes),
+        ),
         *(Item("replayed", n, partial(gpu_parts.replayed, n, device, sizes)) for n in trained),
         *(Item("epochs", n, partial(epochs.of, n)) for n in trained if n in every_method.SETTINGS),
     ]

@@ -117,7 +117,7 @@ def projections(device: torch.device, sizes: Sizes) -> Iterator[Found]:
     }
     times = measure.take_turns(competitors, sizes.repeats, device).median()
     for name, value in times.items():
-        yield Found(1e3 * value, f"ms, {name}, {sum(w.numel() for w in layers):,} weights")
+        yield Found(1e3 * value, f"ms, {name}")
     most = 1 / FASTER_THAN_SORT if on_gpu else math.nan
     chosen = times["choosing the weights"]
     yield Found(chosen / times["sort and cumsum"], "times sort and cumsum", most)
@@ -203,7 +203,7 @@ class Epochs:
         seconds = min(row["seconds"] for row in history[1:])
         if name == "sgd":
             self.sgd = seconds
-        yield Found(seconds, f"s an epoch, {sizes.images:,} images, {sizes.network}")
+        yield Found(seconds, f"s an epoch, {sizes.network}, {sizes.images:,} images")
         aim = ADMM_OVER_SGD if name == "admm" and device.type == "cuda" else math.nan
         yield Found(seconds / self.sgd, "times SGD", aim)
         if device.type == "cuda":

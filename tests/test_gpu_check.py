@@ -31,7 +31,7 @@ def test_on_a_cpu_everything_runs_and_passes_into_one_table(results, monkeypatch
     found = made.groupby("part", sort=False)["what"].unique().map(list).to_dict()
     assert found == {
         "tests": ["pytest"],
-        "projections": ["ResNet-50"],
+        "projections": ["20,000 weights"],
         "replayed": ["sgd", "admm", "lc, codebook"],
         "epochs": ["sgd", "admm"],
     }
