@@ -18,8 +18,10 @@ from torch.utils._pytree import tree_leaves
 from lib import data, networks, training
 from lib.cuda_graph import WARM_UP, CudaGraph
 from lib.networks import compressible
-from lib.optimizers import ADMM, CodebookTuning, MagnitudePruning, Method
+from lib.optimizers import ADMM, CodebookTuning, MagnitudePruning, Method, file_budget
+from lib.optimizers import METHODS as REGISTRY
 from lib.training import Schedule, train
+from tests import methods
 
 CPU = torch.device("cpu")
 
@@ -242,7 +244,9 @@ def graphed(streams):
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **kwargs)
             self.graph = CudaGraph(CPU)
-            streams.state = [*self.model.state_dict().values(), *self.momenta.values(), self.totals]
+            mine = tree_leaves([list(self.momenta.values()), self.method.state_dict()])
+            tensors = [leaf for leaf in mine if isinstance(leaf, torch.Tensor)]
+            streams.state = [*self.model.state_dict().values(), *tensors, self.totals]
 
     return Graphed
 
@@ -257,6 +261,39 @@ def test_a_replayed_loop_is_the_eager_one_bit_for_bit(
     assert streams.recorders[0].replays == 2 * 6 - WARM_UP
     assert found[1] == wanted[1]
     assert all(torch.equal(found[0][name], value) for name, value in wanted[0].items())
+
+
+#: Those of the registry that do something in a step.
+RECORDED = [
+    (name, variant)
+    for name, variant in methods.CASES
+    if REGISTRY[name].recordable
+    and (REGISTRY[name].after_step, REGISTRY[name].penalty) != (Method.after_step, Method.penalty)
+]
+
+
+@pytest.mark.parametrize(("name", "variant"), RECORDED)
+def test_every_method_that_is_recorded_is_the_eager_one_bit_for_bit(
+    name, variant, streams, graphed, monkeypatch
+):
+    monkeypatch.setattr(file_budget, "STEPS", 8)  # the last projection's budget is found roughly
+
+    def run():
+        torch.manual_seed(0)
+        model = networks.build(methods.NETWORK)
+        method = methods.make(name, variant, model)
+        method.periods_per_epoch = 2  # what changes between two replays is seen
+        history = train(
+            model, dataset(methods.NETWORK), replace(SCHEDULE, epochs=1), method, seed=0, quiet=True
+        )
+        return model.state_dict(), history[0]["train_loss"]
+
+    wanted = run()
+    monkeypatch.setattr(training, "_Loop", graphed)
+    found = run()
+    assert streams.recorders[0].replays == 6 - WARM_UP
+    assert found[1] == wanted[1]
+    assert all(torch.equal(found[0][key], value) for key, value in wanted[0].items())
 
 
 @pytest.fixture
