@@ -35,9 +35,9 @@ from lib.projections.prefix import (
     strided_sample,
 )
 
-#: Places of bfloat16 that the bracket's edges are moved outwards in the copy. A size that is cut off
-#: and multiplied is at most three places too small and one too large, and an edge is cut off too.
-#: One place more keeps a threshold that is the lower edge itself inside.
+#: Places of bfloat16 that the bracket's edges are moved outwards in the copy. A size, cut off and
+#: multiplied, is at most three places too small and one too large, and an edge is cut off too. One
+#: place more keeps a threshold that is the lower edge itself inside.
 DOWN, UP = -4, 2
 
 #: A larger share of weights inside the bracket is not worth collecting.
