@@ -19,13 +19,14 @@ export JUPYTER_DATA_DIR    := $(CURDIR)/.venv/home/jupyter/data
 export JUPYTER_RUNTIME_DIR := $(CURDIR)/.venv/home/jupyter/runtime
 export MPLCONFIGDIR        := $(CURDIR)/.venv/home/matplotlib
 
-.PHONY: help reproduce notebooks list test lint clean
+.PHONY: help reproduce notebooks list test gpu-check lint clean
 
 help:
 	@echo "make reproduce   train what is missing, then run every notebook (DATASET=digits CORES=all GPUS=<found>)"
 	@echo "make notebooks   execute the committed notebooks in place, on what they are committed with"
 	@echo "make list        what there is to train: done, missing, how long (DATASET=digits)"
 	@echo "make test        ruff, the tests, and every notebook against its committed outputs"
+	@echo "make gpu-check   checks and measures a GPU in four minutes, into one table"
 	@echo "make lint        ruff alone"
 	@echo "make clean       remove what reproduce and test made; data/ and committed results stay"
 	@echo
@@ -60,6 +61,9 @@ test: lint
 	@echo "Running the tests and the notebooks"
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(WORKERS) --dist loadfile \
 	    --nbval --nbval-current-env tests notebooks
+
+gpu-check: $(READY)
+	@$(PY) -m lib gpu-check
 
 lint: $(READY)
 	@echo "Checking the style"

@@ -1,7 +1,7 @@
 """The command line: ``python -m lib list | run | fetch | export | merge | verify | publish | …``.
 
 The commands about files of compressed networks are in :mod:`lib.file_commands`, the one that makes
-them in :mod:`lib.compress_command`.
+them in :mod:`lib.compress_command`, the one that checks a GPU in :mod:`lib.gpu_check`.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from lib import (
     distributed,
     experiments,
     file_commands,
+    gpu_check,
     paths,
     runs,
     transfer,
@@ -317,6 +318,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     file_commands.add(command)
     compress_command.add(command)
+    gpu_check.add(command)
     return parser
 
 

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 
 from lib import (
     atomic,
+    benchmarks,
     data,
     experiments,
     figure_data,
@@ -506,4 +507,5 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "earned": _earned,
     "df": _df,
     "files": _files,
+    "gpu": benchmarks.gpu_said,
 }

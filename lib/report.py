@@ -428,13 +428,18 @@ def committed_speed() -> str:
 
 
 def speed(table: pd.DataFrame) -> pd.DataFrame:
-    """Notebook 31's ladder as it is read: images a second, and ratios to the row before and all."""
+    """Notebook 31's ladder as it is read: images a second, and ratios to the row before and all.
+
+    Of a GPU also a step's launches and waits.
+    """
+    counted = [column for column in ("launches", "waits") if column in table]
     return pd.DataFrame(
         {
             "step": table["step"],
             "images/s": table["images_per_second"].map("{:,.0f}".format),
             "times the one before": shown(table["times_before"], "{:.2f}×"),
             "times the plain loop": table["times_plain"].map("{:.2f}×".format),
+            **{column: shown(table[column], "{:,.0f}") for column in counted},
         }
     )
 

@@ -559,14 +559,17 @@ def _claim(name: str, lc: Sequence[Run], *others: Sequence[Run]) -> str:
     """One line of :func:`committed_claims`; empty without a run of LC."""
     if not lc:
         return ""
-    line = (
-        f"{name}: LC-ℓ0 {_error(lc):.2f} %, "
-        f"{report.drop(lc, against='control')['drop']:+.2f} against the dense network trained on"
-    )
+    mine = _by_seed(lc)
+    control = {run.result["seed"]: 100 * run.result["control_accuracy"] for run in lc}
+    against = {"the dense network trained on": control}
     for pruning, runs in zip(("one-shot", "gradual"), others, strict=False):
-        if runs:
-            line += f", {_error(lc) - _error(runs):+.2f} against {pruning} pruning"
-    return f"{line} (n = {len(lc)})"
+        against[f"{pruning} pruning"] = _by_seed(runs)
+    parts = [
+        f"{statistics.over_seeds(points).said} against {what} (n = {len(points)})"
+        for what, other in against.items()
+        if (points := _points(other, mine))  # of errors
+    ]
+    return f"{name}: LC-ℓ0 {_error(lc):.2f} %; {'; '.join(parts)}"
 
 
 def _error(found: Sequence[Run]) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from lib import data, report, surgery
+from lib import data, report, statistics, surgery
 from lib.experiments import Experiment, imagenet, structured
 from lib.optimizers.differentiable import DF
 from lib.runs import Run
@@ -189,7 +189,8 @@ def lead(found: Found) -> pd.DataFrame:
     """What the hybrid gains on the better of its halves: a row for each reduction, in points.
 
     Keys are (method, reduction). Over the seeds that all three have; columns ``asked`` (percent),
-    ``half`` (which was better), ``points`` and ``n``, the number of those seeds.
+    ``half`` (which was better), ``points``, ``n``, the number of those seeds, and ``said``, in
+    words with an interval over the seeds, or over the images where there is one.
     """
     rows = []
     for asked in sorted({reduction for _, reduction in found}):
@@ -203,25 +204,39 @@ def lead(found: Found) -> pd.DataFrame:
         hybrid, *halves = (np.mean([accuracy[s] for s in seeds]) for accuracy in by_seed)
         half = NAMES["filters"] if halves[0] >= halves[1] else NAMES["ranks"]
         points = hybrid - max(halves)
-        rows.append({"asked": 100 * asked, "half": half, "points": points, "n": len(seeds)})
-    return pd.DataFrame(rows, columns=["asked", "half", "points", "n"])
+        better = "filters" if halves[0] >= halves[1] else "ranks"
+        said = _gain(found["hybrid", asked], found[better, asked]).said
+        rows.append(
+            {"asked": 100 * asked, "half": half, "points": points, "n": len(seeds), "said": said}
+        )
+    return pd.DataFrame(rows, columns=["asked", "half", "points", "n", "said"])
+
+
+def _gain(mine: Sequence[Run], other: Sequence[Run]) -> statistics.Interval:
+    """How much more accurate, in points: over the seeds that both have, of one over its images."""
+    pairs = [(a, b) for a in mine for b in other if a.result["seed"] == b.result["seed"]]
+    if len(pairs) == 1:
+        ((one, two),) = pairs
+        return statistics.over_images(one.correct.astype(np.int8) - two.correct.astype(np.int8))
+    gains = [100 * (one.result["accuracy"] - two.result["accuracy"]) for one, two in pairs]
+    return statistics.over_seeds(gains)
 
 
 def verdict(found: Found) -> str:
     """The hybrid against the better half and against its control: a line a reduction, a mean."""
-    leads, made = lead(found), curve(found)
+    leads = lead(found)
     lines = [
-        f"{row.asked:g} %: {row.points:+.2f} points on {row.half} (n = {row.n})"
-        for row in leads.itertuples()
+        f"{row.asked:g} %: {row.said} on {row.half} (n = {row.n})" for row in leads.itertuples()
     ]
     if len(lines) > 1:
         lines.append(f"mean: {leads['points'].mean():+.2f} points")
-    hybrid = made[made["method"] == NAMES["hybrid"]].sort_values("asked")
-    lines += [
-        f"{row.asked:g} %: {row.control_gain:+.2f} points on the dense network trained on, "
-        f"{row.gain:+.2f} on the dense network (n = {row.n})"
-        for row in hybrid.itertuples()
-    ]
+    for (method, asked), runs in sorted(found.items(), key=lambda item: item[0][1]):
+        if method == "hybrid":
+            control, dense = (-report.interval(runs, against=a) for a in ("control", "dense"))
+            lines.append(
+                f"{100 * asked:g} %: {control.said} on the dense network trained on, {dense.said} "
+                f"on the dense network (n = {len(runs)})"
+            )
     return "\n".join(lines)
 
 

@@ -398,7 +398,7 @@ def _here(experiment: Experiment, device: torch.device) -> dict[str, str | None]
     kinds = dict.fromkeys(arithmetic.dtype(precision, device) for precision in asked)
     names = [str(kind).removeprefix("torch.") for kind in kinds]
     return {
-        "commit": _commit(),
+        "commit": commit(),
         "computed_in": " and ".join(names) or "float32",
         **arithmetic.machine(device),
     }
@@ -473,7 +473,7 @@ def _write(experiment, seed, before, model, dataset, rows, device, threads, trai
             "torchvision": version("torchvision"),
             "numpy": np.__version__,
         },
-        "commit": _commit(),
+        "commit": commit(),
         "trained_by": trained_by,  # one after the other, where the run was resumed elsewhere
         "code_hash": code_hash(),
         "data_fingerprint": dataset.fingerprint,
@@ -616,7 +616,7 @@ def _method(experiment: Experiment) -> str:
     return "dense" if method == "sgd" else method
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """The commit that is checked out, where there is a git repository."""
     try:
         asked = ["git", "-C", str(paths.ROOT), "rev-parse", "HEAD"]

@@ -39,6 +39,17 @@ class Interval:
     over: str
 
     @property
+    def said(self) -> str:
+        """The mean with its sign, and the interval with what it is over, if there is one."""
+        if math.isnan(self.low):
+            return f"{self.mean:+.2f} points"
+        return f"{self.mean:+.2f} [{self.low:+.2f}, {self.high:+.2f}] points over {self.over}"
+
+    def __neg__(self) -> "Interval":
+        bounds = -self.mean, -self.high, -self.low, -self.at_most, -self.at_least
+        return Interval(*bounds, self.n, self.over)
+
+    @property
     def verdict(self) -> str:
         """What a drop of accuracy in points comes to: ``matched``, ``worse`` or ``undecided``.
 

@@ -41,8 +41,9 @@ def error_of(capsys):
 
 def test_list_shows_every_run_with_its_status(trained, catalogue, tiny, capsys):
     assert main(["list", "--dataset", "digits"]) == 0
-    _, *rows, last, times, one, two = capsys.readouterr().out.splitlines()
+    _, *rows, last, times, check, one, two = capsys.readouterr().out.splitlines()
     assert times == "CPU times are for a processor with AVX-512 and bfloat16, not measured here"
+    assert check == "not measured on a GPU: python -m lib gpu-check"
     assert one.startswith("not measured on a GPU: papermill notebooks/90-benchmarks.ipynb")
     assert two.startswith("not measured on a GPU: papermill notebooks/91-training-steps.ipynb")
     assert [row.split()[0] for row in rows] == [tiny.parent.id(0), tiny.id(0)]  # by priority

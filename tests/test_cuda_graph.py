@@ -324,7 +324,7 @@ def test_streamed_images_are_replayed_bit_for_bit(pictures, streams, graphed, mo
     assert all(torch.equal(found[0][name], value) for name, value in wanted[0].items())
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.gpu
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_streamed_images_on_a_gpu(pictures, workers, monkeypatch):
     monkeypatch.setenv("WORKBOOK_WORKERS", workers)
@@ -340,7 +340,7 @@ def test_streamed_images_on_a_gpu(pictures, workers, monkeypatch):
     assert found[0]["train_loss"] == pytest.approx(wanted[0]["train_loss"], rel=5e-2)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.gpu
 @pytest.mark.parametrize(("network", "schedule", "method"), CASES)
 def test_on_a_gpu_a_replayed_loop_is_near_the_eager_one(network, schedule, method, monkeypatch):
     device = torch.device("cuda", torch.cuda.device_count() - 1)  # not the current one, if there is

@@ -34,7 +34,7 @@ PUBLISHED = ("tables", "figures", "benchmarks")
 #: What makes a notebook short, besides the data set.
 SHORTER = {
     **{number: {"seeds": 1} for number in ("12", "23", "24")},
-    "30": {"schedule": "short"},
+    "30": {"length": "short"},
     "31": {"steps": 1, "repeats": 1, "epochs": 1},
     "40": {"images": 20},
     **{number: {"length": "short"} for number in ("41", "42", "43", "44", "45")},

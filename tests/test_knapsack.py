@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.projections import knapsack
+from lib.projections import knapsack, knapsack_gpu, prefix
 from lib.projections.knapsack import project_fixed_bitwidth
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
@@ -62,17 +62,26 @@ def budgets_of(weights, bitwidths, fractions=(0, 0.01, 0.1, 0.5, 0.97, 1)):
     return [int(total * f) for f in fractions]
 
 
+@pytest.fixture(autouse=True, params=["cpu", "gpu"])
+def way(request, monkeypatch):
+    """Every test goes both ways: what a GPU does is plain PyTorch, and runs on a CPU too."""
+    if request.param == "gpu":
+        monkeypatch.setattr(knapsack, "_for_gpu", lambda weights: any(map(torch.numel, weights)))
+    return request.param
+
+
 @pytest.fixture
-def scans(monkeypatch):
-    """Count the reading passes, so that a test knows which way its input went."""
+def scans(way, monkeypatch):
+    """Count the reading passes, one a bracket, so that a test knows which way its input went."""
     calls = []
 
     def count(*args):
         calls.append(args[2:])
-        return scan(*args)
+        return counted(*args)
 
-    scan = knapsack._scan
-    monkeypatch.setattr(knapsack, "_scan", count)
+    place, name = {"cpu": (knapsack, "_scan"), "gpu": (knapsack_gpu, "bracket")}[way]
+    counted = getattr(place, name)
+    monkeypatch.setattr(place, name, count)
     return calls
 
 
@@ -223,12 +232,12 @@ def test_budget_counted_past_float32_and_int32():
 
 
 def stride_of(size):
-    return max(1, size // knapsack.SAMPLE) | 1
+    return max(1, size // prefix.SAMPLE) | 1
 
 
 @pytest.mark.parametrize("inverted", [False, True])
 def test_periodic_weights_that_the_sample_sees_only_one_of(inverted, monkeypatch, scans):
-    monkeypatch.setattr(knapsack, "SAMPLE", 1 << 12)
+    monkeypatch.setattr(prefix, "SAMPLE", 1 << 12)
     size = 100_000
     stride = stride_of(size)
     (w,) = gaussians([size], seed=5)

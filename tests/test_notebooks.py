@@ -11,6 +11,7 @@ import nbformat
 import pytest
 
 from lib import (
+    benchmarks,
     experiments,
     paths,
     report,
@@ -37,6 +38,7 @@ COMMITTED: dict[str, Callable[[], str]] = {
     "layers": report.committed_layers,
     "table-4": report.committed_table_4,
     "speed": report.committed_speed,
+    "counted": benchmarks.committed_counted,
     "meetings": report_lc.committed_meetings,
     "curve": report_comparison.committed_curve,
     "claims": report_comparison.committed_claims,

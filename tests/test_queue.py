@@ -165,6 +165,32 @@ def test_the_schedule_for_a_cpu():
     assert controls < set(rows)
 
 
+def test_a_cpu_has_every_row_that_a_notebook_asks_for_by_its_schedule():
+    """So that the batch trains it before, and no notebook a row for a GPU."""
+    place = structured.chosen("auto", dataset="cifar10", device="cpu")
+    assert place == structured.cpu()
+    parts = (
+        structured.curve,
+        structured.schedule_rows,
+        structured.schemes,
+        structured.as_printed,
+        structured.binary,
+        structured.trials,
+        structured.gain,
+        structured.twice,
+    )
+    asked = [row for part in parts for row in part("cifar10", **place).values()]
+    asked += cifar.table_4("cifar10", length="cpu").values()
+    there = {entry.experiment for entry in catalogue("cifar10") if not entry.gpu}
+    for row in asked:
+        assert row in there
+        assert set(runs.needs(row)) <= there
+    assert structured.chosen("auto", dataset="cifar10", device="cuda") == {}
+    assert structured.chosen("auto", dataset="digits", device="cpu") == {}
+    with pytest.raises(ValueError, match="length = 'long': choose auto, full, cpu or short"):
+        structured.chosen("long", dataset="cifar10", device="cpu")
+
+
 def dense_weak():
     return structured.weak_start("cifar10", **structured.cpu())
 

@@ -79,6 +79,7 @@ def results():
         f"One accuracy near 98 % on the {held_out:,} held-out images has a standard error of about "
         f"{error:.1f} points",
         f"with {100 * statistics.LEVEL:.0f} % intervals over the seeds",
+        f"with {100 * statistics.LEVEL:.0f} % intervals, and a positive one",
         f"from each of the others at {100 * (1 - statistics.LEVEL):.0f} %",
         f"it trains on for {structured.FULL['tune']} epochs",
         f"On NAME the dense network has {cpu['dense']} epochs, the choice of filters and ranks "

@@ -450,3 +450,6 @@ def test_the_speed_that_is_committed_is_shown_with_where_it_was_measured(results
         ["1,000", "3.99×", "3.99×"],
         ["900", "–", "3.59×"],
     ]
+    on_gpu = report.speed(table.assign(launches=[300, math.nan, 2], waits=[1, math.nan, 0]))
+    assert on_gpu["launches"].tolist() == ["300", "–", "2"]
+    assert on_gpu["waits"].tolist() == ["1", "–", "0"]

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import stats
 from torch import nn
 
 from lib import budget, networks, plots_df, report, report_df, surgery
@@ -59,6 +60,18 @@ def finished(monkeypatch):
 
     monkeypatch.setattr(report, "finished", lookup)
     return there
+
+
+@pytest.fixture(autouse=True)
+def neighbours(monkeypatch):
+    """A run's dense network and control get their first images right, as the run does."""
+
+    def lost(run, against):
+        accuracy = run.result[f"{against}_accuracy"]
+        right = np.arange(len(run.correct)) < len(run.correct) * accuracy
+        return right.astype(np.int8) - run.correct.astype(np.int8)
+
+    monkeypatch.setattr(report, "_lost", lost)
 
 
 @pytest.fixture(autouse=True)
@@ -140,13 +153,25 @@ def test_the_lead_is_over_the_better_half_and_signed():
     assert leads["half"].to_dict() == {50: NAMES["filters"], 75: NAMES["ranks"]}
     said = report_df.verdict(found).splitlines()
     assert said[:3] == [
-        "50 %: +1.00 points on DF, filters alone (n = 1)",
-        "75 %: -5.00 points on DF, ranks alone (n = 1)",
+        "50 %: +1.00 [-0.38, +2.38] points over images on DF, filters alone (n = 1)",
+        "75 %: -5.00 [-8.02, -1.98] points over images on DF, ranks alone (n = 1)",
         "mean: -2.00 points",
     ]
     assert said[-1] == (
-        "75 %: -12.00 points on the dense network trained on, -10.00 on the dense network (n = 1)"
+        "75 %: -12.00 [-16.50, -7.50] points over images on the dense network trained on, "
+        "-10.00 [-14.16, -5.84] points over images on the dense network (n = 1)"
     )
+    assert said[3].startswith("50 %: -19.50 [")  # of two seeds: 3.0 and -42.0
+    assert said[3].endswith("points over seeds on the dense network (n = 2)")
+
+
+def test_a_gain_is_paired_over_the_seeds_that_both_have():
+    mine = [run(0.95), run(0.93, seed=1), run(0.5, seed=2)]
+    other = [run(0.94, seed=1), run(0.92)]
+    gained = report_df._gain(mine, other)
+    assert (gained.mean, gained.n, gained.over) == (pytest.approx(1.0), 2, "seeds")
+    expected = stats.ttest_1samp([3, -1], 0).confidence_interval(0.95)
+    assert (gained.low, gained.high) == pytest.approx(tuple(expected))
 
 
 def test_reported_gains_are_worked_out_anew():

@@ -452,7 +452,7 @@ def elsewhere(monkeypatch):
         there = {"processor": processor, "instructions": "some"}
         monkeypatch.setattr(runs.arithmetic, "machine", lambda device: there)
         monkeypatch.setattr(runs.arithmetic, "has_bfloat16", lambda kind: has_bfloat16)
-        monkeypatch.setattr(runs, "_commit", lambda: f"commit of {processor}")
+        monkeypatch.setattr(runs, "commit", lambda: f"commit of {processor}")
 
     return move
 

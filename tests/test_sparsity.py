@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.projections import knapsack, sparsity
+from lib.projections import prefix, sparsity
 from lib.projections.sparsity import (
     l0_constraint,
     l0_penalty,
@@ -168,7 +168,7 @@ def test_l1_of_equal_weights_shares_the_radius(size, dtype):
 
 @pytest.mark.parametrize("inverted", [False, True])
 def test_l1_of_periodic_weights_that_the_sample_sees_only_one_of(inverted, monkeypatch):
-    monkeypatch.setattr(knapsack, "SAMPLE", 1 << 8)
+    monkeypatch.setattr(prefix, "SAMPLE", 1 << 8)
     size = 5000
     (w,) = gaussians([size], seed=5)
     stride = (size >> 8) | 1

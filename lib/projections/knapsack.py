@@ -8,23 +8,28 @@ import operator
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-CHUNK = 1 << 19  # weights scanned at a time: a multiple of 8; 5 MB with a buffer and two masks
-SAMPLE = 1 << 17  # weights drawn to guess the threshold
-DIRECT = 1 << 16  # with fewer weights than this, the guess costs more than it saves
-KEY_SHIFT = 43  # a sampled ratio keeps its 11 exponent and 9 leading mantissa bits
-KEYS = 1 << 17  # keys told apart, from the largest down: 256 powers of two
-RADIX = 16  # bits of the ratio that each round of the exact selection settles
-MARGINS = (2.5, 30.0)  # standard errors of the sample on each side, first and second try
-SLIVER = 2.0**-40  # float64 rounding of a threshold and of a ratio is far below this
-MAX_BITWIDTH = 64
+from lib.projections import knapsack_gpu
+from lib.projections.prefix import (
+    MARGINS,
+    Cut,
+    Items,
+    bracket,
+    cut_among,
+    inside,
+    items_of,
+    lambdas_of,
+    strided_sample,
+)
 
-Vector = TypeVar("Vector", np.ndarray, Tensor)
+CHUNK = 1 << 19  # weights scanned at a time: a multiple of 8; 5 MB with a buffer and two masks
+DIRECT = 1 << 16  # with fewer weights than this, the guess costs more than it saves
+MAX_BITWIDTH = 64
 
 
 class Kept(NamedTuple):
@@ -77,9 +82,10 @@ def project_fixed_bitwidth(
 
     Linear in the number of weights, without a sort. On the CPU a sample brackets the threshold, one
     reading pass counts what lies above the bracket and collects what lies inside, one pass writes;
-    16-bit weights are copied to float32 for it. On other devices, or should two brackets miss,
-    every weight is a candidate (about 50 bytes a weight). A float64 weight below 2⁻¹⁰³⁷ of the
-    largest counts as zero.
+    16-bit weights are copied to float32 for it. On a GPU :mod:`lib.projections.knapsack_gpu` does
+    the same in some thirty launches and three waits, whatever the number of layers. Should two
+    brackets miss, or the weights be few or nearly all alike, every weight is a candidate (about 50
+    bytes a weight). A float64 weight below 2⁻¹⁰³⁷ of the largest counts as zero.
 
     Raises ``ValueError`` for NaN or infinite weights, a negative or fractional budget, a bitwidth
     out of range, and lists that do not match.
@@ -94,12 +100,15 @@ def project_fixed_bitwidth(
         _check_out(out, weights)
     flat = [w.reshape(-1) for w in weights]
     scale = _scale(flat)
-    cut = _search(flat, bits, budget, scale)
-
     kept = [torch.empty_like(w) for w in weights] if out is None else list(out)
-    lambdas = {t: _lambdas(cut.ratio, bits, t, scale) for t in {w.dtype for w in weights}}
-    for i, (w, o) in enumerate(zip(weights, kept, strict=True)):
-        _write(w, o.detach(), i, cut, *lambdas[w.dtype][i])
+    cut = None
+    if _for_gpu(weights):
+        cut = knapsack_gpu.project(flat, bits, budget, scale, [o.detach() for o in kept])
+    if cut is None:
+        cut = _search(flat, bits, budget, scale)
+        lambdas = {t: lambdas_of(cut.ratio, bits, t, scale) for t in {w.dtype for w in weights}}
+        for i, (w, o) in enumerate(zip(weights, kept, strict=True)):
+            _write(w, o.detach(), i, cut, *lambdas[w.dtype][i])
 
     spent = sum(b * n for b, n in zip(bits, cut.counts, strict=True))
     # LP relaxation: the prefix, then the fraction of the next weight that the budget still holds
@@ -112,81 +121,28 @@ def project_fixed_bitwidth(
     )
 
 
-class _Items(NamedTuple):
-    """The weights among which the threshold lies."""
-
-    ratio: Tensor  # (items,) float64, (scale·w)²/b, layer after layer
-    cost: Tensor  # (items,) float64, b
-    counts: list[int]  # items, per layer
-    above: list[int]  # per layer, how many weights beyond all items are kept without a question
+def _for_gpu(weights: list[Tensor]) -> bool:
+    many = sum(w.numel() for w in weights) > DIRECT
+    return many and any(w.device.type != "cpu" for w in weights)
 
 
-class _Cut(NamedTuple):
-    """Where the prefix ends, in the order (ratio descending, layer, index)."""
-
-    ratio: float  # T, of the first item that does not fit; 0 if all fit
-    layer: int  # its layer: ties at T stay in the layers before, and go in the layers after
-    ties: int  # ties at T that stay in its own layer
-    counts: list[int]  # weights kept, per layer
-
-
-def _search(flat: list[Tensor], bits: list[int], budget: int, scale: float) -> _Cut:
+def _search(flat: list[Tensor], bits: list[int], budget: int, scale: float) -> Cut:
     """Find the cut; raise for weights that are not finite."""
     size = sum(w.numel() for w in flat)
     if size > DIRECT and all(w.device.type == "cpu" for w in flat):
         wide = [(w.float() if w.dtype.itemsize == 2 else w).numpy() for w in flat]
+        sample = strided_sample(wide)
         for margin in MARGINS:
-            low, high = _bracket(wide, bits, budget, scale, margin)
-            cut = _cut(_scan(wide, bits, scale, low, high), bits, budget)
-            if cut is not None and (
-                (low == 0 or cut.ratio > low * (1 + SLIVER)) and cut.ratio < high * (1 - SLIVER)
-            ):
+            low, high = bracket(sample, bits, budget, scale, margin)
+            cut = cut_among(_scan(wide, bits, scale, low, high), bits, budget)
+            if inside(cut, low, high):
                 return cut
-    cut = _cut(_all_items(flat, bits, scale), bits, budget)
+    cut = cut_among(_allitems_of(flat, bits, scale), bits, budget)
     assert cut is not None
     return cut
 
 
-def _bracket(
-    flat: list[np.ndarray], bits: list[int], budget: int, scale: float, margin: float
-) -> tuple[float, float]:
-    """Two ratios between which T probably lies, from every k-th weight of every layer."""
-    drawn, numbers = strided_sample(flat)
-    counts = [len(d) for d in drawn]
-    # bits that one drawn weight stands for
-    share = [b * n for b, n in zip(bits, numbers, strict=True)]
-    ratio = np.concatenate(drawn, dtype=np.float64)
-    ratio *= scale
-    with np.errstate(over="ignore"):  # beside infinite weights, which are refused later
-        np.square(ratio, out=ratio)
-    ratio /= np.repeat(np.array(bits, np.float64), counts)
-    # non-negative floats order as their bits; a NaN may look negative, and is refused later
-    code = ratio.view(np.int64) >> KEY_SHIFT
-    top = int(code.max())
-    key = np.minimum(top - code, KEYS - 1)
-    spend = np.bincount(key, np.repeat(share, counts)).cumsum()  # largest first
-
-    p = min(1.0, budget / float(spend[-1]))
-    variance = sum(n * s * s for n, s in zip(counts, share, strict=True)) * p * (1 - p)
-    slack = margin * (math.sqrt(variance) + max(share))
-    goals = [budget - slack, budget + slack]
-    end = len(spend) - 1
-    first, last = np.minimum(np.searchsorted(spend, goals, side="right"), end).tolist()
-    edges = np.maximum([top - last, top - first + 1], [0, 1]) << KEY_SHIFT
-    low, high = edges.view(np.float64).tolist()
-    # the last key stands for all that is smaller; and what was not drawn may be larger
-    return 0.0 if last == end else low, math.inf if first == 0 else high
-
-
-def strided_sample(flat: list[Vector]) -> tuple[list[Vector], list[float]]:
-    """Every k-th weight of every layer, and how many weights of its layer each stands for."""
-    size = sum(map(len, flat))
-    stride = max(1, size // SAMPLE) | 1  # odd: rows of even length are not hit in one column only
-    drawn = [w[min(stride // 2, len(w) // 2) :: stride] for w in flat]
-    return drawn, [len(w) / max(1, len(d)) for w, d in zip(flat, drawn, strict=True)]
-
-
-def _scan(flat: list[np.ndarray], bits: list[int], scale: float, low: float, high: float) -> _Items:
+def _scan(flat: list[np.ndarray], bits: list[int], scale: float, low: float, high: float) -> Items:
     """Count the weights with ratio > high and collect those in between, in one reading pass.
 
     NumPy, because its comparisons to bool are nine times as fast as torch's (NumPy 2, torch 2.11,
@@ -236,102 +192,19 @@ def _scan(flat: list[np.ndarray], bits: list[int], scale: float, low: float, hig
         above[layer] += n
         counts[layer] += len(found)
     size = torch.from_numpy(np.concatenate([found for *_, found in done]))
-    return _items(size, bits, scale, counts, above)
+    return items_of(size, bits, scale, counts, above)
 
 
-def _all_items(flat: list[Tensor], bits: list[int], scale: float) -> _Items:
+def _allitems_of(flat: list[Tensor], bits: list[int], scale: float) -> Items:
     """Every weight as an item; the whole network in a few operations, on any device."""
     values = torch.cat([w.double() for w in flat]) if flat else torch.zeros(0, dtype=torch.float64)
-    items = _items(values, bits, scale, [w.numel() for w in flat], [0] * len(flat))
+    items = items_of(values, bits, scale, [w.numel() for w in flat], [0] * len(flat))
     if not bool(items.ratio.isfinite().all()):
         check_finite(flat)
     return items
 
 
-def _items(
-    values: Tensor, bits: list[int], scale: float, counts: list[int], above: list[int]
-) -> _Items:
-    """The items of these weights, layer after layer; float64 values are overwritten."""
-    # torch.repeat_interleave takes 1 to 70 ns a value, the more the busier the other cores; this 1
-    # to 2 (torch 2.11, 2 threads)
-    cost = torch.empty(len(values), dtype=torch.float64, device=values.device)
-    for part, b in zip(cost.split(counts), bits, strict=True):
-        part.fill_(b)
-    return _Items(values.double().mul_(scale).square_().div_(cost), cost, counts, above)
-
-
-def _cut(items: _Items, bits: list[int], budget: int) -> _Cut | None:
-    """The prefix's end among the items; None if what lies above them is over the budget."""
-    room = budget - sum(b * n for b, n in zip(bits, items.above, strict=True))
-    if room < 0:
-        return None
-    critical = _critical(items, room)
-    kept = _counts(items.ratio > critical, items.counts)
-    room -= sum(b * n for b, n in zip(bits, kept, strict=True))
-    counts = [n + m for n, m in zip(items.above, kept, strict=True)]
-    if critical == 0:
-        return _Cut(0.0, len(bits), 0, counts)
-    tied = _counts(items.ratio == critical, items.counts)
-    for i, n in enumerate(tied):  # equal ratios stay in the order of (layer, index)
-        ties = min(n, room // bits[i])
-        counts[i] += ties
-        room -= ties * bits[i]
-        if ties < n:
-            return _Cut(critical, i, ties, counts)
-    raise AssertionError("the critical item fits")
-
-
-def _counts(mask: Tensor, lengths: list[int]) -> list[int]:
-    """How many are true, per layer."""
-    counts = [part.count_nonzero() for part in mask.split(lengths)]
-    return torch.stack(counts).tolist() if counts else []
-
-
-def _critical(items: _Items, room: int) -> float:
-    """The largest ratio down to which, itself included, the items cost more than ``room``; else 0.
-
-    It is 0, too, where only zero weights are too many: they come last, and are never kept.
-
-    A radix selection: the bits of non-negative floats order as integers, so a histogram of the
-    leading ones settles 16 bits of the answer and leaves one bin to look into. Costs are integers
-    below 2⁵³, which float64 adds exactly and in any order.
-    """
-    if not items.counts:
-        return 0.0
-    if float(items.cost.sum()) <= room:
-        return 0.0
-    code, cost = items.ratio.view(torch.int64), items.cost
-    while True:
-        low, high = (int(v) for v in torch.stack(torch.aminmax(code)).tolist())
-        if low == high:
-            return float(torch.tensor(low).view(torch.float64))
-        shift = max(0, (high - low).bit_length() - RADIX)
-        key = (code - low) >> shift
-        bins = (high - low >> shift) + 1
-        spend = torch.bincount(key, cost, minlength=bins).flip(0).cumsum(0)  # (bins,)
-        goal = torch.tensor([float(room)], dtype=torch.float64, device=spend.device)
-        place = int(torch.searchsorted(spend, goal, right=True))
-        room -= int(spend[place - 1]) if place else 0
-        inside = (key == bins - 1 - place).nonzero().squeeze(1)
-        code, cost = code[inside], cost[inside]
-
-
-def _lambdas(
-    ratio: float, bits: list[int], dtype: torch.dtype, scale: float
-) -> list[tuple[float, float]]:
-    """Per layer, the largest abs(w) of this dtype with (scale·w)²/b < ratio, and that with ≤."""
-    b = torch.tensor(bits, dtype=torch.float64)[:, None]
-    # λ = √(T·b), then its neighbours: the bits of non-negative floats order as integers
-    guess = (ratio * b).sqrt_().div_(scale).to(dtype)
-    code = guess.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[dtype.itemsize])
-    code = (code + torch.arange(-4, 5, dtype=code.dtype)).clamp_(min=0)
-    near = code.view(dtype).double()  # (layers, 9), beyond infinity NaN: no comparison is true
-    ratios = (near * scale).square_().div_(b)
-    largest = [near.where(mask, 0).amax(1) for mask in (ratios < ratio, ratios <= ratio)]
-    return torch.stack(largest, 1).tolist()
-
-
-def _write(w: Tensor, out: Tensor, layer: int, cut: _Cut, keep: float, drop: float) -> None:
+def _write(w: Tensor, out: Tensor, layer: int, cut: Cut, keep: float, drop: float) -> None:
     """Write one layer: abs(w) > ``keep`` where ties stay, abs(w) > ``drop`` where they go."""
     if cut.ratio == 0:
         out.copy_(w)

@@ -26,8 +26,8 @@ from lib.projections.knapsack import (
     check_floating,
     integers,
     project_fixed_bitwidth,
-    strided_sample,
 )
+from lib.projections.prefix import strided_sample
 
 CHUNK = 1 << 18  # weights that a CPU computes at a time: a float64 copy, 2 MB, stays in the cache
 MARGIN = 3.0  # standard errors of the sample on each side of its threshold
