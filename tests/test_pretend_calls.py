@@ -123,11 +123,11 @@ CALLS = {
 #: The most launches, waits, uploads and bytes a weight, for 74,512 weights of eight layers, whether
 #: they are all distinct or tied.
 ASKED = {
-    "knapsack.project_fixed_bitwidth": (80, 15, 2, 345),
+    "knapsack.project_fixed_bitwidth": (24, 5, 0, 60),
     "codebook.fit_codebooks": (1130, 2, 2, 630),
     "codebook.codebook": (1210, 2, 10, 580),
     "codebook.assign": (18, 0, 1, 1),
-    "sparsity.l0_constraint": (80, 15, 2, 335),
+    "sparsity.l0_constraint": (24, 5, 0, 60),
     "sparsity.l1_constraint": (420, 6, 0, 615),
     "sparsity.l2_constraint": (66, 1, 0, 121),
     "sparsity.l0_penalty": (66, 1, 0, 87),
@@ -147,7 +147,7 @@ ASKED = {
 
 #: Of the C steps.
 C_STEPS = {
-    "l0-constraint": (80, 15, 2, 325),
+    "l0-constraint": (24, 5, 0, 60),
     "l1-constraint": (420, 6, 0, 615),
     "l2-constraint": (66, 1, 0, 121),
     "l0-penalty": (66, 1, 0, 87),
@@ -161,7 +161,10 @@ C_STEPS = {
 
 #: What checks its arguments, draws from them, or computes on the host whatever lies there.
 HELPERS = {"integers", "strided_sample", "on_host", "check_finite", "check_floating"}
-HELPERS |= {"choose_bitwidths"}
+HELPERS |= {"choose_bitwidths", "items_of"}
+
+#: What another function of the list calls, and nobody else.
+HELPERS |= {"project"}
 
 
 def no_more(tally, most):
@@ -188,6 +191,45 @@ def test_every_projection_has_a_call():
 @pytest.mark.parametrize("name", CALLS)
 def test_a_projection_is_the_cpus_and_asks_for_no_more_than_this(name, tied):
     no_more(called(CALLS[name], weights(not tied)), ASKED[name])
+
+
+def layers(name, levels):
+    """Weights of a network's layers, an eighth of them where they are many; of so many levels."""
+    with torch.device("meta"):
+        shapes = [w.shape for w in compressible(networks.build(name)).values()]
+    generator = torch.Generator().manual_seed(0)
+    eighth = 8 if sum(shape.numel() for shape in shapes) > 10**6 else 1
+    sizes = [max(9, shape.numel() // eighth) for shape in shapes]
+    drawn = [torch.randn(size, generator=generator) / size**0.25 for size in sizes]
+    return drawn if levels is None else [(w * levels / 4).round() / levels for w in drawn]
+
+
+@pytest.mark.parametrize("levels", [None, 256, 16, 2], ids=str)
+@pytest.mark.parametrize(("name", "number"), [("resnet20", 20), ("resnet50-imagenet", 54)])
+@pytest.mark.parametrize("share", [0.02, 0.3])
+def test_the_projection_of_w_is_some_thirty_launches_and_three_waits(name, number, levels, share):
+    """Where many weights tie some more, and at most five waits; with all eight bitwidths."""
+    values = layers(name, levels)
+    assert len(values) == number
+    bits = [1 + i % 8 for i in range(number)]
+    size = sum(w.numel() for w in values)
+    budget = int(share * sum(b * w.numel() for b, w in zip(bits, values, strict=True)))
+    wanted = knapsack.project_fixed_bitwidth(values, bits, budget=budget)
+    with pretend.gpu() as device:
+        there = pretend.moved(values, device)
+        with pretend.counted() as tally:
+            found = knapsack.project_fixed_bitwidth(there, bits, budget=budget, out=there)
+        assert all(
+            torch.equal(a.cpu(), b) for a, b in zip(found.weights, wanted.weights, strict=True)
+        )
+    assert torch.equal(found.counts, wanted.counts)
+    assert found.bits == wanted.bits
+    assert tally.uploads == 0, tally
+    assert tally.bytes <= 60 * size, tally
+    if levels is None:
+        assert (tally.launches <= 40, tally.waits <= 3) == (True, True), tally
+    else:
+        assert (tally.launches <= 4 * number + 16, tally.waits <= 5) == (True, True), tally
 
 
 def test_no_weight_is_kept_that_the_cpu_does_not_keep():

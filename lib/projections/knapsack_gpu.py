@@ -10,8 +10,8 @@ Where many weights tie at the threshold, as quantized ones do, too many would be
 shows the ratio at which they tie. Weights above it, and those that have it, are then counted layer
 by layer with exact thresholds, in five waits.
 
-Bytes read and written per float32 weight: 8 for the buffer, 14 for the copy and 2 for its largest,
-15 for the two masks, their difference and sums, 8 for the threshold, 8 to hand the weights out, and
+Bytes read and written per float32 weight: 8 for the buffer, 8 for the copy and 2 for its largest,
+12 for the two masks, their difference and sums, 8 for the threshold, 8 to hand the weights out, and
 some more for each weight in the sample and inside the bracket.
 """
 
@@ -35,15 +35,19 @@ from lib.projections.prefix import (
     strided_sample,
 )
 
-#: Places that an edge of the bracket is moved outwards in the copy: two roundings of the copy and
-#: one of the edge are less than three; a threshold at the lower edge itself still lies inside.
-PLACES = 3
+#: Places of bfloat16 that the bracket's edges are moved outwards in the copy. A size, cut off and
+#: multiplied, is at most three places too small and one too large, and an edge is cut off too. One
+#: place more keeps a threshold that is the lower edge itself inside.
+DOWN, UP = -4, 2
 
 #: A larger share of weights inside the bracket is not worth collecting.
 FEW = 1 / 8
 
 #: Where a larger share of the sample has one ratio, that of the threshold, no bracket is needed.
 TIED = 1 / 64
+
+#: Weights that are counted together.
+BLOCK = 32
 
 #: A sample of at most every so manyth weight: it costs 8 bytes per weight that is drawn.
 APART = 16
@@ -63,7 +67,7 @@ def project(
     host = _wide(torch.cat(drawn).cpu())  # the first wait
     sample = np.split(host.numpy(), np.cumsum(counts)[:-1]), numbers
 
-    values = _wide(torch.cat([flat[i] for i in layout.order]))  # (n,)
+    values = layout.gathered(flat)  # (n,)
     found, tied = None, _tied_at(sample, bits, budget, scale)
     if tied:
         found = _among_ties(values, layout, bits, budget, scale, tied)
@@ -83,24 +87,48 @@ def _wide(values: Tensor) -> Tensor:
     return values if values.dtype.itemsize > 2 else values.float()
 
 
+def _upper(values: Tensor) -> Tensor:
+    """A float32's upper half, a bfloat16 of which more digits are cut off; a view, no copy."""
+    if values.dtype == torch.float64:
+        return values
+    return values.view(torch.bfloat16)[1::2]  # no GPU is big-endian
+
+
 class _Layout:
-    """Layers in the order of their bitwidths, and then of their numbers, in one buffer."""
+    """Layers in the order of their bitwidths, and then of their numbers, in one buffer.
+
+    Each begins at a multiple of ``BLOCK``, behind zeros, so that a layer is counted by blocks.
+    """
 
     def __init__(self, flat: list[Tensor], bits: list[int]):
         self.order = sorted(range(len(flat)), key=lambda i: bits[i])
         self.bits = [bits[i] for i in self.order]
         self.lengths = [flat[i].numel() for i in self.order]
-        self.ends = np.cumsum(self.lengths).tolist()
-        self.starts = [end - length for end, length in zip(self.ends, self.lengths, strict=True)]
+        self.blocks = [-(-length // BLOCK) for length in self.lengths]
+        self.ends = (BLOCK * np.cumsum(self.blocks)).tolist()
+        self.starts = [0, *self.ends[:-1]]
 
-    def views(self, values: Tensor, out: list[Tensor]) -> list[Tensor]:
-        parts = zip(self.order, values.split(self.lengths), strict=True)
-        return [part.view(out[i].shape) for i, part in parts]
+    def gathered(self, flat: list[Tensor]) -> Tensor:
+        """The layers in one buffer."""
+        zeros = flat[0].new_zeros(BLOCK)
+        fills = [
+            zeros[: BLOCK * n - length] for n, length in zip(self.blocks, self.lengths, strict=True)
+        ]
+        parts = zip((flat[i] for i in self.order), fills, strict=True)
+        return _wide(torch.cat(list(itertools.chain.from_iterable(parts))))
+
+    def split(self, buffer: Tensor) -> tuple[Tensor, ...]:
+        """Each layer with the zeros behind it."""
+        return buffer.split([BLOCK * n for n in self.blocks])
+
+    def views(self, buffer: Tensor, out: list[Tensor]) -> list[Tensor]:
+        parts = zip(self.order, self.lengths, self.split(buffer), strict=True)
+        return [part[:length].view(out[i].shape) for i, length, part in parts]
 
     def sums(self, mask: Tensor) -> Tensor:
         """How many are true up to the end of each layer that has a weight in it or before it."""
-        sums = mask.cumsum(0, dtype=torch.int32 if len(mask) < 2**31 else torch.int64)
-        return torch.stack([sums[end - 1] for end in self.ends if end])
+        sums = mask.view(-1, BLOCK).sum(1, dtype=torch.int32).cumsum(0)
+        return torch.stack([sums[end // BLOCK - 1] for end in self.ends if end])
 
     def counts(self, sums: np.ndarray) -> list[int]:
         """How many are true, per layer, from :meth:`sums`."""
@@ -112,13 +140,12 @@ class _Layout:
 
 def _among_few(values, layout, bits, budget, scale, low, high) -> tuple[Cut, int] | None:
     """The cut, and where its own layer's last tie that stays ends, from the few in the bracket."""
-    narrow = torch.float64 if values.dtype == torch.float64 else torch.bfloat16
     # |w|·scale/√b
-    sizes = values.to(narrow, copy=True).abs_()
-    torch._foreach_mul_(sizes.split(layout.lengths), [scale / math.sqrt(b) for b in layout.bits])
-    above = sizes > _edge(high, narrow, PLACES)
+    sizes = _upper(values).abs()
+    torch._foreach_mul_(layout.split(sizes), [scale / math.sqrt(b) for b in layout.bits])
+    above = sizes > _edge(high, sizes.dtype, UP)
     # without a lower edge all that is not zero, however small
-    either = sizes > _edge(low, narrow, -PLACES) if low else values != 0
+    either = sizes > _edge(low, sizes.dtype, DOWN) if low else values != 0
     places = above.ne(either).nonzero().squeeze(1)  # the second wait
     if len(places) > FEW * len(values):
         return None
@@ -165,8 +192,9 @@ def _among_ties(values, layout, bits, budget, scale, ratio) -> tuple[Cut, int] |
         for start, end, threshold in _joined((s, e, thresholds[i][edge]) for s, e, i in runs):
             torch.gt(sizes[start:end], threshold, out=mask[start:end])
     # the second wait
-    top, least, more = _fetched(sizes.amax(), layout.sums(at_least), layout.sums(above))
-    if not math.isfinite(top[0]):
+    extremes = torch.stack(torch.aminmax(_upper(values)))
+    extremes, least, more = _fetched(extremes, layout.sums(at_least), layout.sums(above))
+    if not np.isfinite(extremes).all():
         return None
     kept, all_kept = layout.counts(more), layout.counts(least)
     room = budget - sum(b * n for b, n in zip(bits, kept, strict=True))
