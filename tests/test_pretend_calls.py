@@ -134,8 +134,8 @@ ASKED = {
     "sparsity.l1_penalty": (66, 1, 0, 87),
     "sparsity.l2_penalty": (66, 1, 0, 79),
     "lowrank.low_rank": (18, 2, 0, 39),
-    "lowrank.choose_ranks": (98, 17, 0, 56),
-    "lowrank.ranks_for_budget": (98, 17, 0, 56),
+    "lowrank.choose_ranks": (99, 10, 0, 56),
+    "lowrank.ranks_for_budget": (99, 10, 0, 56),
     "spectrum.svt": (32, 3, 0, 23),
     "spectrum.problem": (22, 1, 1, 23),
     "spectrum.decompose": (22, 1, 1, 23),
@@ -154,8 +154,8 @@ C_STEPS = {
     "l1-penalty": (66, 1, 0, 87),
     "l2-penalty": (66, 1, 0, 79),
     "codebook": (1240, 10, 18, 610),
-    "rank-constraint": (245, 33, 0, 146),
-    "rank-penalty": (110, 17, 0, 64),
+    "rank-constraint": (245, 26, 0, 146),
+    "rank-penalty": (110, 10, 0, 64),
     "codebook+l0": (30_000, 680, 400, 20_000),
 }
 

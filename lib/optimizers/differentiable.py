@@ -101,6 +101,8 @@ class DF(Method):
     A step costs one of training, and the thresholding: products of each layer's matrix with an
     m × m one, forward and backward, and an eigendecomposition, m = C_out, or C_in·k² where that is
     smaller and C_out at least 256. Layers stacked where none has a mask are decomposed only once.
+    On a GPU the host decomposes what is small (``lib.projections.spectrum.HOST_ROWS``), for which a
+    step waits once; ``on_host`` among the metrics says how many.
 
     Raises ``ValueError`` for options out of range, and from ``start`` for a budget that no choice
     can meet, and for a network whose filters cannot be followed; both name the layer.
@@ -521,12 +523,15 @@ class Stack:
         return torch.stack(
             [
                 # in scheme 2 a filter is as many rows as its kernel is wide
-                torch.cat([masks[name].repeat_interleave(height // len(masks[name])), one[height:]])
-                if name in masks
-                else one
+                torch.cat([_repeated(masks[name], height), one[height:]]) if name in masks else one
                 for one, (name, (height, _)) in zip(rows, self.layers.items(), strict=True)
             ]
         )
+
+
+def _repeated(mask: Tensor, height: int) -> Tensor:
+    """Each value as often as makes them ``height``."""
+    return mask if len(mask) == height else mask.repeat_interleave(height // len(mask))
 
 
 def _refuse_nan(name: str, values: Tensor, what: str) -> None:

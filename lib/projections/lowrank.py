@@ -14,10 +14,11 @@ layer" (CVPR 2020).
 
 import math
 from collections.abc import Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lib.projections.knapsack import check_finite, check_floating, integers
 from lib.projections.multiple_choice import Option, greedy, undominated
@@ -176,11 +177,13 @@ def _options(
     limits = [None] * len(matrices)
     if whole is not None:
         limits = _checked_prices(whole, "whole", len(matrices))
+    squares = [torch.linalg.svdvals(matrix.double()).square() for matrix in matrices]
+    # Σ_{i>r} σᵢ² for r = 0 … min(m, n), smallest first
+    sums = [nn.functional.pad(s.flip(0).cumsum(0), (1, 0)).flip(0) for s in squares]
+    listed = iter(torch.cat(sums).tolist() if sums else ())  # one copy from a GPU for all layers
     groups = []
-    for matrix, price, limit in zip(matrices, prices, limits, strict=True):
-        squares = torch.linalg.svdvals(matrix.double()).square()
-        # Σ_{i>r} σᵢ² for r = 0 … min(m, n), smallest first
-        tails = torch.nn.functional.pad(squares.flip(0).cumsum(0), (1, 0)).flip(0).tolist()
+    for s, price, limit in zip(sums, prices, limits, strict=True):
+        tails = list(islice(listed, len(s)))
         options = [Option(price * r, error, r) for r, error in enumerate(tails)][least:]
         if limit is not None:  # ranks that cost as much are no use
             options = [o for o in options if o.cost < limit] + [Option(limit, 0.0, len(tails))]
