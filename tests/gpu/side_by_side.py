@@ -78,7 +78,7 @@ def show(processes: list[int], network: str, images: int, device: str) -> None:
     for count in processes:
         slowest = max(together(count, network, images, device))
         speed = count * images / slowest
-        print(f"{count} processes: an epoch {slowest:.2f} s, {speed:,.0f} images/s", flush=True)
+        print(f"{count} at once: an epoch {slowest:.2f} s, {speed:,.0f} images/s", flush=True)
 
 
 def main() -> None:
