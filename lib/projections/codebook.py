@@ -15,18 +15,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lib.projections.intervals import Row, best_cuts
 from lib.projections.knapsack import integers
 
 EXACT_DISTINCT = 4096  # a layer of at most this many distinct values is solved exactly
 ROUNDS = 6  # of Lloyd's iterations on all values, after the dynamic programme on the bins
-BATCH = 32_768  # points that one dynamic programme solves together
 SCAN = 512  # row length of the blocked prefix sum
 LONG = 2**18  # values that pay, on a CPU, for a call for every interval of a codebook
 
@@ -445,21 +445,7 @@ def _unpack(packet: np.ndarray, n: int, size: int, *, free_zero: bool) -> _Sketc
 # --------------------------------------------------------------------------------------------------
 
 
-class _Row(NamedTuple):
-    """One line of points to be cut into intervals: a layer, or one sign of it.
-
-    Positions 0 … m lie between the points. The values of one sign run from the extreme inwards;
-    `rest[j]` is what all points from position j on cost, left to zero.
-    """
-
-    number: np.ndarray  # (m + 1,) prefix sums over the points
-    total: np.ndarray
-    square: np.ndarray
-    rest: np.ndarray  # (m + 1,)
-    asked: int  # clusters wanted at most, over all rows of the layer
-
-
-def _row(s: _Sketch, part: slice, *, asked: int, free_zero: bool) -> _Row:
+def _row(s: _Sketch, part: slice, *, asked: int, free_zero: bool) -> Row:
     number, total, square = s.number[part], s.total[part], s.square[part]
     rest = np.full(len(number) + 1, np.inf)
     rest[-1] = 0
@@ -474,10 +460,10 @@ def _row(s: _Sketch, part: slice, *, asked: int, free_zero: bool) -> _Row:
         square = square - 2 * shift * total + number * shift**2
         total = total - number * shift
     prefix = [np.concatenate([[0.0], np.cumsum(a)]) for a in (number, total, square)]
-    return _Row(*prefix, rest=rest, asked=asked)
+    return Row(*prefix, rest=rest, asked=asked)
 
 
-def _rows(s: _Sketch, numbers: list[int], *, free_zero: bool) -> list[_Row]:
+def _rows(s: _Sketch, numbers: list[int], *, free_zero: bool) -> list[Row]:
     asked = numbers[-1] if numbers else 0
     if not free_zero:
         return [_row(s, slice(None), asked=asked, free_zero=False)]
@@ -495,33 +481,20 @@ def _solve(
     sketches: list[_Sketch], wanted: list[list[int]], *, free_zero: bool
 ) -> list[list[np.ndarray]]:
     """Means of the optimal clusters for every layer and number wanted, zero left out."""
-    solved: list[list[np.ndarray]] = []
-    for group in _groups([len(s.number) for s in sketches]):
-        rows = [row for i in group for row in _rows(sketches[i], wanted[i], free_zero=free_zero)]
-        programme = _Programme(rows, signs=free_zero)
-        solved += [
-            [_means(sketches[i], programme.intervals(at, k)) for k in wanted[i]]
-            for at, i in enumerate(group)
-        ]
-    return solved
+    layers = [_rows(s, k, free_zero=free_zero) for s, k in zip(sketches, wanted, strict=True)]
+    rows = list(chain.from_iterable(layers))
+    points = [len(s.number) for s in sketches]
+    cuts = iter(best_cuts(rows, wanted, signs=free_zero, points=points))
+    return [
+        [_means(s, paths) for paths in zip(*(next(cuts) for _ in part), strict=True)]
+        for s, part in zip(sketches, layers, strict=True)
+    ]
 
 
-def _groups(points: list[int]) -> list[range]:
-    """Neighbouring layers of at most 32,768 points together: as many as pay for numpy's calls, and
-    no more, because every step's last cuts are kept."""
-    starts, total = [], np.inf
-    for layer, size in enumerate(points):
-        total += size
-        if total > BATCH:
-            starts.append(layer)
-            total = size
-    return [range(*pair) for pair in pairwise([*starts, len(points)])]
-
-
-def _means(s: _Sketch, paths: list[list[int]]) -> np.ndarray:
+def _means(s: _Sketch, paths: tuple[np.ndarray, ...]) -> np.ndarray:
     """The clusters' means, from the positions between them in each row of the layer."""
     if len(paths) == 2:  # the positive row runs backwards from the last point
-        paths = [paths[0], [len(s.number) - j for j in reversed(paths[1])]]
+        paths = paths[0], len(s.number) - paths[1][::-1]
     total, mean = (s.number * s.value, 0.0) if s.exact else (s.total, s.mean)
     means = [
         np.add.reduceat(total[: path[-1]], path[:-1])
@@ -531,149 +504,6 @@ def _means(s: _Sketch, paths: list[list[int]]) -> np.ndarray:
         if len(path) > 1
     ]
     return np.concatenate(means) if means else np.empty(0)
-
-
-class _Programme:
-    """F[k][j] = min over i < j of F[k−1][i] + c(i, j), for all rows together, k = 1, 2, …
-
-    c(i, j) is the squared error of the points between positions i and j about their mean.
-    """
-
-    def __init__(self, rows: list[_Row], *, signs: bool):
-        self.rows = rows
-        self.signs = signs  # rows 2ℓ and 2ℓ + 1 are the two signs of layer ℓ
-        # best[r][k] = min over j of F[k][j] + rest[j], which is reached at position end[r][k]
-        self.best = [[float(r.rest[0])] for r in rows]
-        self.end = [[0] for _ in rows]
-        # For k = 1, 2, …: where each row starts in the batch, and the last cut before position j.
-        self.steps: list[tuple[np.ndarray, np.ndarray]] = []
-        self._run()
-
-    def _run(self) -> None:
-        k = 0
-        state = [(np.full(len(r.rest), np.inf), np.zeros(len(r.rest), int)) for r in self.rows]
-        while active := [i for i in range(len(self.rows)) if self._unfinished(i, k)]:
-            batch = _Batch([self.rows[i] for i in active])
-            starts = np.full(len(self.rows), -1)
-            starts[active] = batch.starts
-            cost, last = batch.join([state[i] for i in active])
-            # Finished rows leave the batch when k has grown by an eighth, not at every step.
-            deepest = max(min(self.rows[i].asked, len(self.rows[i].rest) - 1) for i in active)
-            for _ in range(min(1 + k // 8, deepest - k)):
-                cost, last = batch.step(cost, last) if k else batch.first()
-                k += 1
-                self.steps.append((starts, last.astype(np.int32)))
-                for i, best, end in zip(active, *batch.close(cost), strict=True):
-                    self.best[i].append(best)
-                    self.end[i].append(end)
-            for i, part in zip(active, batch.split(cost, last), strict=True):
-                state[i] = part
-
-    def _unfinished(self, i: int, k: int) -> bool:
-        row = self.rows[i]
-        if k >= min(row.asked, len(row.rest) - 1):
-            return False
-        if not self.signs or k == 0:
-            return True
-        # Each further cluster gains less (best is convex in k): once `asked` clusters of either
-        # sign gain no less than this sign's latest, its next one is not among the best.
-        own, other = -np.diff(self.best[i]), -np.diff(self.best[i ^ 1])
-        return (own >= own[-1]).sum() + (other >= own[-1]).sum() < row.asked
-
-    def intervals(self, layer: int, clusters: int) -> list[list[int]]:
-        """For each row of the layer, the positions between the clusters of the best solution."""
-        if not self.signs:
-            return [self._path(layer, min(clusters, len(self.best[layer]) - 1))]
-        negative, positive = (np.array(self.best[2 * layer + sign]) for sign in (0, 1))
-        # min over k₁ of G₋[k₁] + G₊[K − k₁]
-        k = np.arange(min(clusters, len(negative) - 1) + 1)
-        others = np.minimum(clusters - k, len(positive) - 1)
-        first = int(np.argmin(negative[k] + positive[others]))
-        return [self._path(2 * layer, first), self._path(2 * layer + 1, int(others[first]))]
-
-    def _path(self, i: int, k: int) -> list[int]:
-        path = [self.end[i][k]]
-        for starts, last in reversed(self.steps[:k]):
-            path.append(int(last[starts[i] + path[-1]] - starts[i]))
-        return sorted(set(path))  # fewer points than clusters: some are empty
-
-
-class _Batch:
-    """The rows laid end to end, so that one numpy call serves them all.
-
-    c is Monge, so the best last cut i grows with j, and with k. Positions are visited as a
-    bisection would, a level of all rows at a time; each looks only between the last cuts of its two
-    neighbours of the levels before, and not below its own of k − 1: O(m log m) a step.
-    """
-
-    def __init__(self, rows: list[_Row]):
-        sizes = np.array([len(r.rest) for r in rows])
-        self.starts = np.cumsum(sizes) - sizes
-        self.number, self.total, self.square, self.rest = (
-            np.concatenate([getattr(r, name) for r in rows])
-            for name in ("number", "total", "square", "rest")
-        )  # each (positions,)
-        self.row = np.repeat(np.arange(len(rows)), sizes)
-        self.counter = np.arange(2 * len(self.row))
-        local = np.arange(len(self.row)) - self.starts[self.row]
-        size, lowest_bit = sizes[self.row], local & -local
-        self.levels = []
-        for stride in 2 ** np.arange(int(sizes.max()).bit_length())[::-1]:
-            at = np.flatnonzero(lowest_bit == stride)
-            # Without a right neighbour: the slot after the last position, which bounds nothing.
-            right = np.where(local[at] + stride < size[at], at + stride, len(self.row))
-            if len(at):
-                self.levels.append((at, at - stride, right))
-
-    def join(self, parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-        cost, last = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-        return cost, last + self.starts[self.row]
-
-    def split(self, cost: np.ndarray, last: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-        ends = self.starts[1:]
-        parts = np.split(cost, ends), np.split(last - self.starts[self.row], ends)
-        return list(zip(*parts, strict=True))
-
-    def first(self) -> tuple[np.ndarray, np.ndarray]:
-        # F[1][j] = c(0, j)
-        cost = self.square - self.total**2 / np.maximum(self.number, 1)
-        return cost, self.starts[self.row]
-
-    def step(self, cost: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """F[k] and its last cuts from those of k − 1."""
-        # F[k−1][i] + c(i, j) = Q[j] + (F[k−1][i] − Q[i]) − (S[j] − S[i])² / (N[j] − N[i])
-        head = cost - self.square
-        new_cost = np.zeros_like(cost)
-        new_last = np.empty(len(last) + 1, dtype=np.int64)
-        new_last[self.starts], new_last[-1] = self.starts, len(last)
-        # .take throughout: twice as fast as an index in brackets, and this is where the time goes.
-        for at, left, right in self.levels:
-            low = np.maximum(new_last.take(left), last.take(at))
-            length = np.maximum(np.minimum(new_last.take(right), at - 1) - low, 0) + 1
-            ends = np.cumsum(length)
-            owner = np.repeat(self.counter[: len(at)], length)  # (candidates,)
-            i = (low - ends + length).take(owner)
-            i += self.counter[: len(i)]
-            moved = self.total.take(at).take(owner)
-            moved -= self.total.take(i)
-            moved *= moved
-            moved /= self.number.take(at).take(owner) - self.number.take(i)
-            tried = head.take(i)
-            tried -= moved
-            least = np.minimum.reduceat(tried, ends - length)
-            new_cost[at] = least + self.square.take(at)
-            hit = np.flatnonzero(tried == least.take(owner))
-            new_last[at.take(owner.take(hit))] = i.take(hit)
-        return new_cost, new_last[:-1]
-
-    def close(self, cost: np.ndarray) -> tuple[list[float], list[int]]:
-        """For each row the least F[k][j] + rest[j], and its position j."""
-        closed = cost + self.rest
-        best = np.minimum.reduceat(closed, self.starts)
-        hit = np.flatnonzero(closed == best[self.row])
-        end = np.zeros(len(self.starts), dtype=np.int64)
-        end[self.row[hit]] = hit - self.starts[self.row[hit]]
-        return best.tolist(), end.tolist()
 
 
 # --------------------------------------------------------------------------------------------------
