@@ -457,19 +457,6 @@ def test_other_precisions(dtype, n):
     assert torch.equal(quantized.unique(), quantized.unique().float().to(dtype))
 
 
-@pytest.mark.parametrize("free_zero", [True, False])
-def test_long_layers_are_measured_as_short_ones_are(monkeypatch, free_zero):
-    """The same bits, whether errors are taken value by value or an interval at a time."""
-    v = torch.randn(20_000, generator=torch.Generator().manual_seed(0))
-    found = []
-    for long in (0, len(v)):
-        monkeypatch.setattr("lib.projections.codebook.LONG", long)
-        found.append(fit_codebooks([v, v[:9_000].exp()], free_zero=free_zero))
-    assert torch.equal(found[0].errors, found[1].errors)
-    by_value, by_interval = (torch.cat([torch.cat(each) for each in b.centres]) for b in found)
-    assert torch.equal(by_value, by_interval)
-
-
 def test_float64_values_closer_than_float32():
     v = 1 + torch.arange(5_000, dtype=torch.float64) * 1e-12
     found = fit_codebooks([v], free_zero=False)

@@ -142,7 +142,7 @@ def test_groups_side_by_side_change_nothing(monkeypatch):
 def test_no_product_is_fused_with_a_sum():
     """A fused multiply-add rounds once instead of twice, on some processors and not on others."""
     step = numba.njit(error_model="numpy")(intervals_cpu._step.py_func)
-    step(*np.ones((5, 9)), *np.zeros((2, 9), np.uint16))
+    step(np.arange(9.0), *np.ones((4, 9)), *np.zeros((2, 9), np.uint16))
     (assembly,) = step.inspect_asm().values()
     assert assembly
     assert "fmadd" not in assembly

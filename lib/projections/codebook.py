@@ -28,7 +28,6 @@ from lib.projections.knapsack import integers
 EXACT_DISTINCT = 4096  # a layer of at most this many distinct values is solved exactly
 ROUNDS = 6  # of Lloyd's iterations on all values, after the dynamic programme on the bins
 SCAN = 512  # row length of the blocked prefix sum
-LONG = 2**18  # values that pay, on a CPU, for a call for every interval of a codebook
 
 
 class Codebooks(NamedTuple):
@@ -171,7 +170,7 @@ def assign(values: Tensor, centres: Tensor, *, free_zero: bool) -> Tensor:
     flat = flat if flat.dtype == torch.float64 else flat.float()
     # v ≤ m for the values of a precision exactly where v ≤ m rounded down to it
     edges = middles.to(flat.dtype)
-    edges = torch.where(edges > middles, edges.nextafter(edges.new_tensor(-torch.inf)), edges)
+    edges = torch.where(edges > middles, edges.nextafter(torch.full_like(edges, -torch.inf)), edges)
     nearest = torch.bucketize(flat, edges, out_int32=True)
     return levels.to(values.dtype).index_select(0, nearest).view(values.shape)
 
@@ -354,12 +353,20 @@ def _distinct(x: Tensor) -> list[Tensor]:
     n = x.numel()
     if n == 0:
         return [x.new_zeros(1, dtype=torch.float64)]
-    rank = torch.zeros(n, dtype=torch.int32, device=x.device)  # of the distinct value
-    torch.cumsum(x[1:] != x[:-1], 0, dtype=torch.int32, out=rank[1:])
-    # Looking the ranks up needs no sizes that depend on the data, so the device is not waited for.
-    sought = torch.arange(min(n, EXACT_DISTINCT), dtype=torch.int32, device=x.device)
-    starts = torch.searchsorted(rank, sought)
-    return [rank[-1:].double() + 1, starts.double(), x[starts.clamp(max=n - 1)].double()]
+    changes, most = x[1:] != x[:-1], min(n, EXACT_DISTINCT)
+    if x.device.type == "cpu":
+        starts = torch.full((most,), n)
+        distinct = 1 + int(changes.count_nonzero())
+        if distinct <= most:
+            starts[0], starts[1:distinct] = 0, changes.nonzero().flatten() + 1
+        count = torch.tensor([distinct], dtype=torch.float64)
+    else:
+        rank = torch.zeros(n, dtype=torch.int32, device=x.device)  # of the distinct value
+        torch.cumsum(changes, 0, dtype=torch.int32, out=rank[1:])
+        # Looking the ranks up needs no sizes that depend on the data: the device is not waited for.
+        starts = torch.searchsorted(rank, torch.arange(most, dtype=torch.int32, device=x.device))
+        count = rank[-1:].double() + 1
+    return [count, starts.double(), x[starts.clamp(max=n - 1)].double()]
 
 
 def _grid(x: Tensor, bins: int, *, free_zero: bool) -> tuple[_Moments, list[Tensor]]:
@@ -375,7 +382,7 @@ def _grid(x: Tensor, bins: int, *, free_zero: bool) -> tuple[_Moments, list[Tens
         gaps.clamp_(max=gaps.sum() / bins)
     measure = _prefix(gaps)  # (n,)
     steps = torch.arange(1, bins, device=x.device, dtype=torch.float64) / bins
-    cuts = torch.searchsorted(measure, steps * measure[-1])
+    cuts = _search(measure, steps * measure[-1])
     signs = torch.stack(
         [torch.searchsorted(x, x.new_zeros(())), torch.searchsorted(x, x.new_zeros(()), right=True)]
     )  # first value that is not negative, first that is positive
@@ -384,16 +391,34 @@ def _grid(x: Tensor, bins: int, *, free_zero: bool) -> tuple[_Moments, list[Tens
 
     mean = x.new_zeros((), dtype=torch.float64) if free_zero else x.mean(dtype=torch.float64)
     # squares of the differences cancel less around the mean
-    centred = x.to(torch.float64, copy=True).sub_(mean)
-    prefix = _prefix(centred)
-    squares = _prefix(centred.square_())
+    if x.device.type == "cpu":
+        from lib.projections import sums_cpu
+
+        values, shift = x.numpy(), float(mean)
+        prefix = torch.from_numpy(sums_cpu.prefix_sums(values, shift, row=SCAN))
+        squares = torch.from_numpy(sums_cpu.prefix_squares(values, shift, ranks.numpy(), row=SCAN))
+    else:
+        centred = x.to(torch.float64, copy=True).sub_(mean)
+        prefix = _prefix(centred)
+        squares = _prefix(centred.square_())[ranks]
     moments = _Moments(mean, prefix)
-    return moments, [mean.view(1), signs.double(), ranks.double(), prefix[ranks], squares[ranks]]
+    return moments, [mean.view(1), signs.double(), ranks.double(), prefix[ranks], squares]
+
+
+def _search(x: Tensor, sought: Tensor) -> Tensor:
+    """How many of the ascending ``x`` are below each of ``sought``."""
+    if x.device.type == "cpu":  # numpy begins where the one before was found
+        return torch.from_numpy(np.searchsorted(x.numpy(), sought.numpy()))
+    return torch.searchsorted(x, sought)
 
 
 def _prefix(x: Tensor) -> Tensor:
     """Prefix sums (n + 1,), summed in rows: as exact as pairwise summation, and on a GPU always in
     the same order, which a scan of one long row is not."""
+    if x.device.type == "cpu":
+        from lib.projections import sums_cpu
+
+        return torch.from_numpy(sums_cpu.prefix_sums(x.numpy(), 0.0, row=SCAN))
     n = x.numel()
     sums = x.new_empty(1 + n + -n % SCAN, dtype=torch.float64)
     sums[0], sums[1 : n + 1], sums[n + 1 :] = 0, x, 0
@@ -566,23 +591,24 @@ def _lloyd(x: Tensor, moments: _Moments, levels: Tensor, *, free_zero: bool) -> 
         levels = torch.where(moving & (counts > 0), means, levels)
     levels = levels.float().double()  # the centres as they are returned
     _, counts = _shares(x, levels)
-    errors = [_error(x, c, n) for c, n in zip(levels.to(x.dtype), counts, strict=True)]
+    errors = _errors(x, levels.to(x.dtype), counts)
     return [*errors, levels.flatten(), counts.flatten().double()]
 
 
-def _error(x: Tensor, levels: Tensor, counts: Tensor) -> Tensor:
-    """ℰ = Σᵢ (vᵢ − c)², (1,) float64, of sorted values of which each level has so many."""
+def _errors(x: Tensor, levels: Tensor, counts: Tensor) -> list[Tensor]:
+    """ℰ = Σᵢ (vᵢ − c)² of every codebook, (1,) float64 each; a level has so many sorted values."""
     # Directly: differences of prefix sums would lose it where ℰ ≪ Σv². Each difference is rounded
     # to the values' precision, 6e-8 of itself in float32; squares are not.
-    if x.device.type == "cpu" and x.numel() > LONG:
-        # an interval at a time, without a level for every value in between
-        differences = torch.empty_like(x)
-        parts = (tensor.split(counts.tolist()) for tensor in (x, differences))
-        for level, part, difference in zip(levels, *parts, strict=True):
-            torch.sub(level, part, out=difference)
-    else:
-        differences = torch.repeat_interleave(levels, counts, output_size=x.numel()).sub_(x)
-    return torch.linalg.vector_norm(differences, dtype=torch.float64).square().view(1)
+    errors, differences = [], torch.empty_like(x)
+    for c, n in zip(levels, counts, strict=True):
+        if x.device.type == "cpu":
+            from lib.projections import sums_cpu
+
+            sums_cpu.differences(x.numpy(), c.numpy(), n.numpy(), differences.numpy())
+        else:
+            differences = torch.repeat_interleave(c, n, output_size=x.numel()).sub_(x)
+        errors.append(torch.linalg.vector_norm(differences, dtype=torch.float64).square().view(1))
+    return errors
 
 
 def _shares(x: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
@@ -590,11 +616,8 @@ def _shares(x: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
     middles = (levels[:, 1:] + levels[:, :-1]) / 2  # (codebooks, levels - 1)
     edges = middles.to(x.dtype)
     # The middle rounded to the values' precision: a value equal to it lies on one side in truth.
-    upper = torch.where(
-        edges <= middles,
-        torch.searchsorted(x, edges, right=True),
-        torch.searchsorted(x, edges),
-    )
+    beyond = edges.nextafter(torch.full_like(edges, torch.inf))
+    upper = _search(x, torch.where(edges <= middles, beyond, edges))
     upper = torch.nn.functional.pad(upper, (0, 1), value=x.numel())
     # A centre left without values stays where it was; its neighbours may then pass it.
     upper = upper.cummax(1).values
@@ -607,8 +630,9 @@ def _shares(x: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _clean(centres: np.ndarray, *, free_zero: bool) -> np.ndarray:
-    centres = np.unique(centres.astype(np.float32)) + np.float32(0)  # no −0
-    return centres[centres != 0] if free_zero else centres
+    centres = np.sort(centres.astype(np.float32)) + np.float32(0)  # no −0
+    kept = np.append(True, centres[1:] != centres[:-1])[: len(centres)]
+    return centres[kept & (centres != 0) if free_zero else kept]
 
 
 def _measure(s: _Sketch, centres: np.ndarray, *, free_zero: bool) -> _Fit:
@@ -617,9 +641,10 @@ def _measure(s: _Sketch, centres: np.ndarray, *, free_zero: bool) -> _Fit:
     levels = np.sort(np.append(centres, 0) if free_zero else centres).astype(np.float64)
     if not len(s.value):
         return _Fit(0.0, centres)
-    nearest = levels[np.searchsorted((levels[1:] + levels[:-1]) / 2, s.value)]
-    error = float(s.number @ (s.value - nearest) ** 2)
-    return _Fit(error, centres[np.isin(centres, nearest)])
+    nearest = np.searchsorted((levels[1:] + levels[:-1]) / 2, s.value)
+    error = float(s.number @ (s.value - levels[nearest]) ** 2)
+    used = np.bincount(nearest, minlength=len(levels)) > 0
+    return _Fit(error, centres[used[levels != 0] if free_zero else used])
 
 
 def _never_worse(fits: list[_Fit]) -> list[_Fit]:
@@ -631,14 +656,13 @@ def _never_worse(fits: list[_Fit]) -> list[_Fit]:
 
 
 def _gather(fitted: list[list[_Fit]], values: Sequence[Tensor], *, widths: int) -> Codebooks:
-    errors = torch.full((len(fitted), widths), torch.inf, dtype=torch.float64)
+    errors = np.full((len(fitted), widths), np.inf)
     for layer, fits in enumerate(fitted):
-        for column, fit in enumerate(fits):
-            errors[layer, column] = fit.error
+        errors[layer, : len(fits)] = [fit.error for fit in fits]
     flat = [f.centres for fits in fitted for f in fits]
     device = values[0].device if len(values) else torch.device("cpu")
     host = torch.from_numpy(np.concatenate([*flat, np.empty(0, np.float32)]))
     parts = iter(host.to(device).split([len(c) for c in flat]))
     empty = torch.empty(0, device=device)
     centres = [[next(parts) for _ in fits] + [empty] * (widths - len(fits)) for fits in fitted]
-    return Codebooks(errors, centres)
+    return Codebooks(torch.from_numpy(errors), centres)

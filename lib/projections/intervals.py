@@ -52,7 +52,6 @@ def best_cuts(
         For each row and each number wanted the ascending positions, 0 and the end included; fewer
         than K + 1 where clusters are empty, or where points are left to zero.
     """
-    # numba takes half a second to import
     from lib.projections import intervals_cpu
 
     return intervals_cpu.best_cuts(rows, wanted, signs=signs, groups=_groups(points))

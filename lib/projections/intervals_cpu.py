@@ -1,12 +1,7 @@
-"""The programme of ``intervals`` on a CPU, compiled by numba.
-
-numba neither reorders a sum nor fuses a multiplication with an addition, so every machine computes
-the same bits, those of numpy.
-"""
+"""The programme of ``intervals`` on a CPU."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 
@@ -14,6 +9,7 @@ import numba
 import numpy as np
 import torch
 
+from lib.projections.compiled import compiled, inner
 from lib.projections.intervals import Row, padded, share
 
 ZERO, ONE, TWO = (np.uintp(i) for i in range(3))  # an unsigned index is not checked for −1
@@ -51,17 +47,6 @@ def _together(rows: list[Row], wanted: list[list[int]], *, signs: bool) -> list[
         [_path(last, starts[r], k, end[r, k]) for k in clusters[: len(wanted[r // (1 + signs)])]]
         for r, clusters in enumerate(shares.tolist())
     ]
-
-
-inner = numba.njit(error_model="numpy")  # a division by zero does not raise
-
-
-def compiled(function: Callable) -> Callable:
-    """Compiled once and kept beside the source, or in every process where nothing can be written."""
-    try:
-        return numba.njit(error_model="numpy", nogil=True, cache=True)(function)
-    except RuntimeError:  # numba finds no folder that it may write to
-        return numba.njit(error_model="numpy", nogil=True)(function)
 
 
 @compiled
@@ -105,7 +90,7 @@ def _programme(number, total, square, rest, starts, asked, signs, best, end, las
                         last[step - 1, part],
                         last[step, part],
                     )
-                best[r, step], end[r, step] = _close(cost[part], rest[part])
+                best[r, step], end[r, step] = _close(cost[part], rest[part], head[part])
             counts[r] = until
         k = until
 
@@ -137,7 +122,6 @@ def _first(number, total, square, cost, last):
 @inner
 def _step(number, total, square, head, cost, before, last):
     """F[k] and its last cuts from those of k − 1, in place of `cost`."""
-    # F[k−1][i] + c(i, j) = Q[j] + (F[k−1][i] − Q[i]) − (S[j] − S[i])² / (N[j] − N[i])
     positions = np.uintp(len(cost))
     for i in range(positions):
         head[i] = cost[i] - square[i]
@@ -151,29 +135,46 @@ def _step(number, total, square, head, cost, before, last):
             high = j - ONE
             if j + stride < positions:
                 high = min(high, np.uintp(last[j + stride]))
-            n, s = number[j], total[j]
+            high = max(high, i)
             least, cut = np.inf, i
-            while True:
-                moved = s - total[i]
-                tried = head[i] - moved * moved / (n - number[i])
-                if tried <= least:  # the latest of equals
-                    least, cut = tried, i
-                i += ONE
-                if i > high:
-                    break
+            while i <= high:  # in pairs, which halves the branches that no processor can predict
+                k = min(i + ONE, high)
+                first = _tried(number, total, head, i, j)
+                second = _tried(number, total, head, k, j)
+                if first <= least:  # the latest of equals
+                    least, cut = first, i
+                if second <= least:
+                    least, cut = second, k
+                i += TWO
             cost[j], last[j] = least + square[j], cut
         stride >>= ONE
 
 
 @inner
-def _close(cost, rest):
+def _tried(number, total, head, i, j):
+    # F[k−1][i] + c(i, j) = Q[j] + (F[k−1][i] − Q[i]) − (S[j] − S[i])² / (N[j] − N[i])
+    moved = total[j] - total[i]
+    return head[i] - moved * moved / (number[j] - number[i])
+
+
+@inner
+def _close(cost, rest, closed):
     """The least F[k][j] + rest[j], and the last position j that reaches it."""
-    best, end = np.inf, 0
     for j in range(len(cost)):
-        closed = cost[j] + rest[j]
-        if closed <= best:
-            best, end = closed, j
+        closed[j] = cost[j] + rest[j]
+    best = _least(closed)
+    end = len(closed) - 1
+    while closed[end] != best:
+        end -= 1
     return best, end
+
+
+@numba.njit(fastmath={"nnan", "nsz"})
+def _least(values):
+    least = np.inf
+    for value in values:
+        least = min(least, value)
+    return least
 
 
 @compiled
