@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from lib.projections import intervals_cpu
-from lib.projections.intervals import Row, best_cuts, share
+from lib.projections.intervals import Row, best_cuts, programme, share
 
 ROOT = Path(__file__).parents[1]
+CPU = torch.device("cpu")
 
 
 # ------------------------------------------------------------------------------------- oracle
@@ -119,7 +120,7 @@ def test_as_in_numpy_bit_for_bit(seed, signs):
         for k in wanted
         for _ in range(1 + signs)
     ]
-    found = best_cuts(rows, wanted, signs=signs, points=[1] * len(wanted))
+    found = best_cuts(rows, wanted, signs=signs, points=[1] * len(wanted), device=CPU)
     oracle = Oracle(rows, signs=signs)
     for layer, numbers in enumerate(wanted):
         paths = found[layer * (1 + signs) : (layer + 1) * (1 + signs)]
@@ -133,7 +134,7 @@ def test_groups_side_by_side_change_nothing(monkeypatch):
     found = []
     for together in (1, 600, 10_000):
         monkeypatch.setattr("lib.projections.intervals.TOGETHER", together)
-        found.append(best_cuts(rows, [[4, 16]] * 9, signs=False, points=[300] * 9))
+        found.append(best_cuts(rows, [[4, 16]] * 9, signs=False, points=[300] * 9, device=CPU))
     for other in found[1:]:
         for a, b in zip(found[0], other, strict=True):
             assert [x.tolist() for x in a] == [x.tolist() for x in b]
@@ -175,3 +176,13 @@ print(type(intervals_cpu._programme._cache).__name__)
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split("\n")[:2] == ["[1.5, 5.5, 9.5, 13.5]", "NullCache"]
+
+
+def test_a_gpu_that_triton_does_not_serve_is_said(monkeypatch):
+    assert programme(CPU) == "numba"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    gpu = torch.device("cuda", 7)
+    with pytest.warns(RuntimeWarning, match=r"Triton does not work on cuda:7 .* on the CPU"):
+        assert programme(gpu) == "numba"
+    assert programme(gpu) == "numba"  # said once
+    programme.cache_clear()

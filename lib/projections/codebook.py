@@ -253,7 +253,8 @@ def _fits(
         on_cpu = all(v.device.type == "cpu" for v in values)
         ordered = list((pool.map if on_cpu else map)(_ordered, values, range(len(values))))
     sketches, moments = _sketch(ordered, wanted, free_zero=free_zero)
-    solved = _solve(sketches, wanted, free_zero=free_zero)
+    device = values[0].device if len(values) else torch.device("cpu")
+    solved = _solve(sketches, wanted, free_zero=free_zero, device=device)
 
     fitted: list[list[_Fit]] = [[] for _ in values]
     coarse = []
@@ -503,13 +504,13 @@ def _rows(s: _Sketch, numbers: list[int], *, free_zero: bool) -> list[Row]:
 
 
 def _solve(
-    sketches: list[_Sketch], wanted: list[list[int]], *, free_zero: bool
+    sketches: list[_Sketch], wanted: list[list[int]], *, free_zero: bool, device: torch.device
 ) -> list[list[np.ndarray]]:
     """Means of the optimal clusters for every layer and number wanted, zero left out."""
     layers = [_rows(s, k, free_zero=free_zero) for s, k in zip(sketches, wanted, strict=True)]
     rows = list(chain.from_iterable(layers))
     points = [len(s.number) for s in sketches]
-    cuts = iter(best_cuts(rows, wanted, signs=free_zero, points=points))
+    cuts = iter(best_cuts(rows, wanted, signs=free_zero, points=points, device=device))
     return [
         [_means(s, paths) for paths in zip(*(next(cuts) for _ in part), strict=True)]
         for s, part in zip(sketches, layers, strict=True)

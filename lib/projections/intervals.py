@@ -10,6 +10,8 @@ numba, on a GPU by Triton.
 
 from __future__ import annotations
 
+import functools
+import warnings
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -35,7 +37,12 @@ class Row(NamedTuple):
 
 
 def best_cuts(
-    rows: list[Row], wanted: list[list[int]], *, signs: bool, points: list[int]
+    rows: list[Row],
+    wanted: list[list[int]],
+    *,
+    signs: bool,
+    points: list[int],
+    device: torch.device,
 ) -> list[list[np.ndarray]]:
     """For every row and number of clusters wanted, the positions between the best clusters.
 
@@ -47,14 +54,46 @@ def best_cuts(
         wanted: for each layer the numbers K of clusters, each at most its rows' `asked`.
         signs: two rows a layer instead of one.
         points: for each layer how many it has, those of zeros too.
+        device: where the values are; `programme` says what that means.
 
     Returns:
         For each row and each number wanted the ascending positions, 0 and the end included; fewer
         than K + 1 where clusters are empty, or where points are left to zero.
     """
+    if rows and programme(device) == "triton":
+        from lib.projections import intervals_gpu
+
+        return intervals_gpu.best_cuts(rows, wanted, signs=signs, device=device)
     from lib.projections import intervals_cpu
 
     return intervals_cpu.best_cuts(rows, wanted, signs=signs, groups=_groups(points))
+
+
+@functools.cache
+def programme(device: torch.device) -> str:
+    """What solves layers whose values are on a device: "triton" on a GPU, "numba" on the CPU.
+
+    A GPU is tried once. Where Triton fails there (it needs Linux, a C compiler and a GPU that it
+    knows), a warning says so, and its layers are solved on the CPU too.
+    """
+    if device.type != "cuda" or not torch.cuda.is_available():
+        return "numba"
+    few = Row(
+        *np.array([[0.0, 1.0, 2.0], [0.0, -1.0, 0.0], [0.0, 1.0, 2.0], [np.inf, np.inf, 0.0]]), 2
+    )
+    try:
+        from lib.projections import intervals_gpu
+
+        intervals_gpu.best_cuts([few], [[2]], signs=False, device=device)
+    except Exception as error:  # whatever Triton, its compiler and the driver raise
+        warnings.warn(
+            f"Triton does not work on {device} ({type(error).__name__}: {error}): codebooks are "
+            "found on the CPU instead, which takes a second or so a large network",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return "numba"
+    return "triton"
 
 
 def _groups(points: list[int]) -> list[range]:
