@@ -13,7 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 
-from lib.projections.codebook import EXACT_DISTINCT, Codebooks, assign, codebook, fit_codebooks
+from lib.projections.codebook import (
+    EXACT_DISTINCT,
+    Codebooks,
+    _errors,
+    assign,
+    codebook,
+    fit_codebooks,
+)
 
 WIDTHS = list(range(1, 9))
 
@@ -455,6 +462,27 @@ def test_other_precisions(dtype, n):
     quantized = assign(v, found.centres[0][2], free_zero=True)
     assert quantized.dtype == dtype
     assert torch.equal(quantized.unique(), quantized.unique().float().to(dtype))
+
+
+@pytest.mark.parametrize("free_zero", [True, False])
+@pytest.mark.parametrize("distance", [1.0, 1e-2, 1e-4, 1e-5, 1e-6])
+def test_errors_by_prefix_sums_as_on_a_gpu(monkeypatch, distance, free_zero):
+    """Far from a codebook, where they serve, and at ADMM's end, where they would cancel."""
+    rng = np.random.default_rng(0)
+    levels = rng.choice([-3.0, -1.0, 0.0, 0.5, 2.0], size=20_000)
+    v = torch.from_numpy((levels + distance * rng.normal(size=20_000)).astype(np.float32))
+    direct = fit_codebooks([v, sample("normal", 9_000)], free_zero=free_zero)
+    monkeypatch.setattr("lib.projections.codebook._errors_by_sums", lambda x: True)
+    asked = []
+    errors = _errors
+    monkeypatch.setattr(
+        "lib.projections.codebook._errors", lambda *a: asked.append(len(a[0])) or errors(*a)
+    )
+    summed = fit_codebooks([v, sample("normal", 9_000)], free_zero=free_zero)
+    assert asked == ([20_000] if distance <= 1e-4 else [])
+    torch.testing.assert_close(summed.errors, direct.errors, rtol=2e-7, atol=0)
+    for one, other in zip(summed.centres, direct.centres, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 def test_float64_values_closer_than_float32():

@@ -28,6 +28,7 @@ from lib.projections.knapsack import integers
 EXACT_DISTINCT = 4096  # a layer of at most this many distinct values is solved exactly
 ROUNDS = 6  # of Lloyd's iterations on all values, after the dynamic programme on the bins
 SCAN = 512  # row length of the blocked prefix sum
+CANCELS = 1e-8  # below this part of Σv², differences of prefix sums have no seven digits left
 
 
 class Codebooks(NamedTuple):
@@ -301,6 +302,7 @@ class _Moments(NamedTuple):
 
     mean: Tensor  # ()
     prefix: Tensor  # (n + 1,) float64, sums of v − mean over the sorted values
+    squares: Tensor | None  # (n + 1,) float64, of (v − mean)², where errors are summed by them
 
 
 def _sketch(
@@ -392,18 +394,24 @@ def _grid(x: Tensor, bins: int, *, free_zero: bool) -> tuple[_Moments, list[Tens
 
     mean = x.new_zeros((), dtype=torch.float64) if free_zero else x.mean(dtype=torch.float64)
     # squares of the differences cancel less around the mean
-    if x.device.type == "cpu":
+    squares = None
+    if _errors_by_sums(x):
+        centred = x.to(torch.float64, copy=True).sub_(mean)
+        prefix, squares = _prefix(centred), _prefix(centred.square_())
+        at_ranks = squares[ranks]
+    else:
         from lib.projections import sums_cpu
 
         values, shift = x.numpy(), float(mean)
         prefix = torch.from_numpy(sums_cpu.prefix_sums(values, shift, row=SCAN))
-        squares = torch.from_numpy(sums_cpu.prefix_squares(values, shift, ranks.numpy(), row=SCAN))
-    else:
-        centred = x.to(torch.float64, copy=True).sub_(mean)
-        prefix = _prefix(centred)
-        squares = _prefix(centred.square_())[ranks]
-    moments = _Moments(mean, prefix)
-    return moments, [mean.view(1), signs.double(), ranks.double(), prefix[ranks], squares]
+        at_ranks = torch.from_numpy(sums_cpu.prefix_squares(values, shift, ranks.numpy(), row=SCAN))
+    moments = _Moments(mean, prefix, squares)
+    return moments, [mean.view(1), signs.double(), ranks.double(), prefix[ranks], at_ranks]
+
+
+def _errors_by_sums(x: Tensor) -> bool:
+    """Whether errors are differences of prefix sums, which a GPU has at hand in a few launches."""
+    return x.device.type != "cpu"
 
 
 def _search(x: Tensor, sought: Tensor) -> Tensor:
@@ -422,7 +430,9 @@ def _prefix(x: Tensor) -> Tensor:
         return torch.from_numpy(sums_cpu.prefix_sums(x.numpy(), 0.0, row=SCAN))
     n = x.numel()
     sums = x.new_empty(1 + n + -n % SCAN, dtype=torch.float64)
-    sums[0], sums[1 : n + 1], sums[n + 1 :] = 0, x, 0
+    sums[:1].zero_()  # an assigned 0 would be sent to the device
+    sums[1 : n + 1].copy_(x)
+    sums[n + 1 :].zero_()
     rows = sums[1:].view(-1, SCAN)
     rows.cumsum_(1)
     if len(rows) > 1:
@@ -549,26 +559,38 @@ def _polish(
         return []
     tables = [_table(codebooks, free_zero=free_zero) for codebooks in starts]
     sent = torch.from_numpy(np.concatenate([t.ravel() for t in tables])).to(ordered[0].device)
-    packets = []
     levels = [
         part.view(t.shape)
         for part, t in zip(sent.split([t.size for t in tables]), tables, strict=True)
     ]
-    for x, moment, level in zip(ordered, moments, levels, strict=True):
-        packets += _lloyd(x, moment, level, free_zero=free_zero)
-    host = torch.cat(packets).cpu().numpy()
-    fits, at = [], 0
+    found = [
+        _lloyd(x, moment, level, free_zero=free_zero)
+        for x, moment, level in zip(ordered, moments, levels, strict=True)
+    ]
+    packets = [
+        p for f in found for p in (f.errors, f.trust, f.levels.flatten(), f.counts.flatten())
+    ]
+    host = torch.cat([p.double() for p in packets]).cpu().numpy()
+    measured, fits, at = [], [], 0
     for t in tables:
         errors, at = host[at : at + len(t)], at + len(t)
+        trust, at = host[at], at + 1
         centres, at = host[at : at + t.size].reshape(t.shape), at + t.size
         counts, at = host[at : at + t.size].reshape(t.shape), at + t.size
+        measured.append((errors, errors.min() >= trust))
         fits.append(
-            [
-                _Fit(float(e), _clean(c[n > 0], free_zero=free_zero))
-                for e, c, n in zip(errors, centres, counts, strict=True)
-            ]
+            [_clean(c[n > 0], free_zero=free_zero) for c, n in zip(centres, counts, strict=True)]
         )
-    return fits
+    again = [i for i, (_, trusted) in enumerate(measured) if not trusted]
+    if again:  # one more transfer, where ADMM has nearly ended
+        direct = torch.cat([_errors(ordered[i], found[i].levels, found[i].counts) for i in again])
+        parts = np.split(direct.cpu().numpy(), np.cumsum([len(tables[i]) for i in again])[:-1])
+        for i, errors in zip(again, parts, strict=True):
+            measured[i] = errors, True
+    return [
+        [_Fit(float(e), c) for e, c in zip(errors, centres, strict=True)]
+        for (errors, _), centres in zip(measured, fits, strict=True)
+    ]
 
 
 def _table(codebooks: list[np.ndarray], *, free_zero: bool) -> np.ndarray:
@@ -581,7 +603,14 @@ def _table(codebooks: list[np.ndarray], *, free_zero: bool) -> np.ndarray:
     return np.sort(table, axis=1)
 
 
-def _lloyd(x: Tensor, moments: _Moments, levels: Tensor, *, free_zero: bool) -> list[Tensor]:
+class _Polished(NamedTuple):
+    errors: Tensor  # (codebooks,) float64
+    trust: Tensor  # (1,) float64: an error below it has lost digits, and is measured again
+    levels: Tensor  # (codebooks, levels) float64
+    counts: Tensor  # (codebooks, levels) how many of the sorted values each has
+
+
+def _lloyd(x: Tensor, moments: _Moments, levels: Tensor, *, free_zero: bool) -> _Polished:
     """Alternate nearest centres and means, all codebooks of a layer at once; then measure."""
     moving = (levels != 0) if free_zero else torch.ones_like(levels, dtype=torch.bool)
     for _ in range(ROUNDS):
@@ -591,17 +620,19 @@ def _lloyd(x: Tensor, moments: _Moments, levels: Tensor, *, free_zero: bool) -> 
         means = sums / counts.clamp(min=1) + moments.mean
         levels = torch.where(moving & (counts > 0), means, levels)
     levels = levels.float().double()  # the centres as they are returned
-    _, counts = _shares(x, levels)
-    errors = _errors(x, levels.to(x.dtype), counts)
-    return [*errors, levels.flatten(), counts.flatten().double()]
+    upper, counts = _shares(x, levels)
+    if moments.squares is None:
+        return _Polished(_errors(x, levels, counts), x.new_zeros(1), levels, counts)
+    trust = CANCELS * moments.squares[-1:]
+    return _Polished(_summed_errors(moments, levels, upper, counts), trust, levels, counts)
 
 
-def _errors(x: Tensor, levels: Tensor, counts: Tensor) -> list[Tensor]:
-    """ℰ = Σᵢ (vᵢ − c)² of every codebook, (1,) float64 each; a level has so many sorted values."""
+def _errors(x: Tensor, levels: Tensor, counts: Tensor) -> Tensor:
+    """ℰ = Σᵢ (vᵢ − c)² of every codebook, float64; a level has so many of the sorted values."""
     # Directly: differences of prefix sums would lose it where ℰ ≪ Σv². Each difference is rounded
     # to the values' precision, 6e-8 of itself in float32; squares are not.
     errors, differences = [], torch.empty_like(x)
-    for c, n in zip(levels, counts, strict=True):
+    for c, n in zip(levels.to(x.dtype), counts, strict=True):
         if x.device.type == "cpu":
             from lib.projections import sums_cpu
 
@@ -609,7 +640,16 @@ def _errors(x: Tensor, levels: Tensor, counts: Tensor) -> list[Tensor]:
         else:
             differences = torch.repeat_interleave(c, n, output_size=x.numel()).sub_(x)
         errors.append(torch.linalg.vector_norm(differences, dtype=torch.float64).square().view(1))
-    return errors
+    return torch.cat(errors)
+
+
+def _summed_errors(moments: _Moments, levels: Tensor, upper: Tensor, counts: Tensor) -> Tensor:
+    """The same from prefix sums: ℰ = Σ over intervals of Σv² − 2c·Σv + n·c², about the mean."""
+    lower = upper - counts
+    sums = moments.prefix[upper] - moments.prefix[lower]
+    squares = moments.squares[upper] - moments.squares[lower]
+    c = (levels - moments.mean).masked_fill(counts == 0, 0)
+    return (squares - 2 * c * sums + counts * c.square()).sum(1)
 
 
 def _shares(x: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
