@@ -13,7 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 
-from lib.projections.codebook import EXACT_DISTINCT, Codebooks, assign, codebook, fit_codebooks
+from lib.projections.codebook import (
+    EXACT_DISTINCT,
+    Codebooks,
+    _errors,
+    assign,
+    codebook,
+    fit_codebooks,
+)
 
 WIDTHS = list(range(1, 9))
 
@@ -458,16 +465,24 @@ def test_other_precisions(dtype, n):
 
 
 @pytest.mark.parametrize("free_zero", [True, False])
-def test_long_layers_are_measured_as_short_ones_are(monkeypatch, free_zero):
-    """The same bits, whether errors are taken value by value or an interval at a time."""
-    v = torch.randn(20_000, generator=torch.Generator().manual_seed(0))
-    found = []
-    for long in (0, len(v)):
-        monkeypatch.setattr("lib.projections.codebook.LONG", long)
-        found.append(fit_codebooks([v, v[:9_000].exp()], free_zero=free_zero))
-    assert torch.equal(found[0].errors, found[1].errors)
-    by_value, by_interval = (torch.cat([torch.cat(each) for each in b.centres]) for b in found)
-    assert torch.equal(by_value, by_interval)
+@pytest.mark.parametrize("distance", [1.0, 1e-2, 1e-4, 1e-5, 1e-6])
+def test_errors_by_prefix_sums_as_on_a_gpu(monkeypatch, distance, free_zero):
+    """Far from a codebook, where they serve, and at ADMM's end, where they would cancel."""
+    rng = np.random.default_rng(0)
+    levels = rng.choice([-3.0, -1.0, 0.0, 0.5, 2.0], size=20_000)
+    v = torch.from_numpy((levels + distance * rng.normal(size=20_000)).astype(np.float32))
+    direct = fit_codebooks([v, sample("normal", 9_000)], free_zero=free_zero)
+    monkeypatch.setattr("lib.projections.codebook._errors_by_sums", lambda x: True)
+    asked = []
+    errors = _errors
+    monkeypatch.setattr(
+        "lib.projections.codebook._errors", lambda *a: asked.append(len(a[0])) or errors(*a)
+    )
+    summed = fit_codebooks([v, sample("normal", 9_000)], free_zero=free_zero)
+    assert asked == ([20_000] if distance <= 1e-4 else [])
+    torch.testing.assert_close(summed.errors, direct.errors, rtol=2e-7, atol=0)
+    for one, other in zip(summed.centres, direct.centres, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 def test_float64_values_closer_than_float32():

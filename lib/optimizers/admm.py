@@ -19,10 +19,6 @@ MODES = ("joint", "prune", "quantize")
 #: The paper's ℬ, the bitwidths that a layer may get.
 BITWIDTHS = range(1, 9)
 
-#: Weights that the proximal step takes at once on a CPU, so that they stay in its cache: AlexNet's
-#: 61 million took 40 ms instead of 170 on one thread.
-PIECE = 2**18
-
 
 class ADMM(Method):
     """min ℓ(W) subject to Σ b(W⁽ⁱ⁾)·‖W⁽ⁱ⁾‖₀ ≤ ``budget`` bits (eq. 1), by Algorithm 1.
@@ -126,10 +122,10 @@ class ADMM(Method):
         # W ← W + t·(V − U − W) with t = αρ/(1 + αρ)
         t = lr * self.rho / (1 + lr * self.rho)
         if t.device.type == "cpu":
+            from lib.optimizers import proximal_cpu  # numba takes half a second to import
+
             for w, anchor in zip(self.w, self.anchor, strict=True):
-                rows = max(1, PIECE // w[0].numel())
-                for part, toward in zip(w.split(rows), anchor.split(rows), strict=True):
-                    part.add_((toward - part).mul_(t))
+                proximal_cpu.pull(w, anchor, t)
             return
         # over all layers in three launches
         pull = torch._foreach_sub(self.anchor, self.w)

@@ -15,20 +15,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lib.projections.intervals import Row, best_cuts
 from lib.projections.knapsack import integers
 
 EXACT_DISTINCT = 4096  # a layer of at most this many distinct values is solved exactly
 ROUNDS = 6  # of Lloyd's iterations on all values, after the dynamic programme on the bins
-BATCH = 32_768  # points that one dynamic programme solves together
 SCAN = 512  # row length of the blocked prefix sum
-LONG = 2**18  # values that pay, on a CPU, for a call for every interval of a codebook
+CANCELS = 1e-8  # below this part of Σv², differences of prefix sums have no seven digits left
 
 
 class Codebooks(NamedTuple):
@@ -171,7 +171,7 @@ def assign(values: Tensor, centres: Tensor, *, free_zero: bool) -> Tensor:
     flat = flat if flat.dtype == torch.float64 else flat.float()
     # v ≤ m for the values of a precision exactly where v ≤ m rounded down to it
     edges = middles.to(flat.dtype)
-    edges = torch.where(edges > middles, edges.nextafter(edges.new_tensor(-torch.inf)), edges)
+    edges = torch.where(edges > middles, edges.nextafter(torch.full_like(edges, -torch.inf)), edges)
     nearest = torch.bucketize(flat, edges, out_int32=True)
     return levels.to(values.dtype).index_select(0, nearest).view(values.shape)
 
@@ -254,7 +254,8 @@ def _fits(
         on_cpu = all(v.device.type == "cpu" for v in values)
         ordered = list((pool.map if on_cpu else map)(_ordered, values, range(len(values))))
     sketches, moments = _sketch(ordered, wanted, free_zero=free_zero)
-    solved = _solve(sketches, wanted, free_zero=free_zero)
+    device = values[0].device if len(values) else torch.device("cpu")
+    solved = _solve(sketches, wanted, free_zero=free_zero, device=device)
 
     fitted: list[list[_Fit]] = [[] for _ in values]
     coarse = []
@@ -301,6 +302,7 @@ class _Moments(NamedTuple):
 
     mean: Tensor  # ()
     prefix: Tensor  # (n + 1,) float64, sums of v − mean over the sorted values
+    squares: Tensor | None  # (n + 1,) float64, of (v − mean)², where errors are summed by them
 
 
 def _sketch(
@@ -354,12 +356,20 @@ def _distinct(x: Tensor) -> list[Tensor]:
     n = x.numel()
     if n == 0:
         return [x.new_zeros(1, dtype=torch.float64)]
-    rank = torch.zeros(n, dtype=torch.int32, device=x.device)  # of the distinct value
-    torch.cumsum(x[1:] != x[:-1], 0, dtype=torch.int32, out=rank[1:])
-    # Looking the ranks up needs no sizes that depend on the data, so the device is not waited for.
-    sought = torch.arange(min(n, EXACT_DISTINCT), dtype=torch.int32, device=x.device)
-    starts = torch.searchsorted(rank, sought)
-    return [rank[-1:].double() + 1, starts.double(), x[starts.clamp(max=n - 1)].double()]
+    changes, most = x[1:] != x[:-1], min(n, EXACT_DISTINCT)
+    if x.device.type == "cpu":
+        starts = torch.full((most,), n)
+        distinct = 1 + int(changes.count_nonzero())
+        if distinct <= most:
+            starts[0], starts[1:distinct] = 0, changes.nonzero().flatten() + 1
+        count = torch.tensor([distinct], dtype=torch.float64)
+    else:
+        rank = torch.zeros(n, dtype=torch.int32, device=x.device)  # of the distinct value
+        torch.cumsum(changes, 0, dtype=torch.int32, out=rank[1:])
+        # Looking the ranks up needs no sizes that depend on the data: the device is not waited for.
+        starts = torch.searchsorted(rank, torch.arange(most, dtype=torch.int32, device=x.device))
+        count = rank[-1:].double() + 1
+    return [count, starts.double(), x[starts.clamp(max=n - 1)].double()]
 
 
 def _grid(x: Tensor, bins: int, *, free_zero: bool) -> tuple[_Moments, list[Tensor]]:
@@ -375,7 +385,7 @@ def _grid(x: Tensor, bins: int, *, free_zero: bool) -> tuple[_Moments, list[Tens
         gaps.clamp_(max=gaps.sum() / bins)
     measure = _prefix(gaps)  # (n,)
     steps = torch.arange(1, bins, device=x.device, dtype=torch.float64) / bins
-    cuts = torch.searchsorted(measure, steps * measure[-1])
+    cuts = _search(measure, steps * measure[-1])
     signs = torch.stack(
         [torch.searchsorted(x, x.new_zeros(())), torch.searchsorted(x, x.new_zeros(()), right=True)]
     )  # first value that is not negative, first that is positive
@@ -384,19 +394,45 @@ def _grid(x: Tensor, bins: int, *, free_zero: bool) -> tuple[_Moments, list[Tens
 
     mean = x.new_zeros((), dtype=torch.float64) if free_zero else x.mean(dtype=torch.float64)
     # squares of the differences cancel less around the mean
-    centred = x.to(torch.float64, copy=True).sub_(mean)
-    prefix = _prefix(centred)
-    squares = _prefix(centred.square_())
-    moments = _Moments(mean, prefix)
-    return moments, [mean.view(1), signs.double(), ranks.double(), prefix[ranks], squares[ranks]]
+    squares = None
+    if _errors_by_sums(x):
+        centred = x.to(torch.float64, copy=True).sub_(mean)
+        prefix, squares = _prefix(centred), _prefix(centred.square_())
+        at_ranks = squares[ranks]
+    else:
+        from lib.projections import sums_cpu
+
+        values, shift = x.numpy(), float(mean)
+        prefix = torch.from_numpy(sums_cpu.prefix_sums(values, shift, row=SCAN))
+        at_ranks = torch.from_numpy(sums_cpu.prefix_squares(values, shift, ranks.numpy(), row=SCAN))
+    moments = _Moments(mean, prefix, squares)
+    return moments, [mean.view(1), signs.double(), ranks.double(), prefix[ranks], at_ranks]
+
+
+def _errors_by_sums(x: Tensor) -> bool:
+    """Whether errors are differences of prefix sums, which a GPU has at hand in a few launches."""
+    return x.device.type != "cpu"
+
+
+def _search(x: Tensor, sought: Tensor) -> Tensor:
+    """How many of the ascending ``x`` are below each of ``sought``."""
+    if x.device.type == "cpu":  # numpy begins where the one before was found
+        return torch.from_numpy(np.searchsorted(x.numpy(), sought.numpy()))
+    return torch.searchsorted(x, sought)
 
 
 def _prefix(x: Tensor) -> Tensor:
     """Prefix sums (n + 1,), summed in rows: as exact as pairwise summation, and on a GPU always in
     the same order, which a scan of one long row is not."""
+    if x.device.type == "cpu":
+        from lib.projections import sums_cpu
+
+        return torch.from_numpy(sums_cpu.prefix_sums(x.numpy(), 0.0, row=SCAN))
     n = x.numel()
     sums = x.new_empty(1 + n + -n % SCAN, dtype=torch.float64)
-    sums[0], sums[1 : n + 1], sums[n + 1 :] = 0, x, 0
+    sums[:1].zero_()  # an assigned 0 would be sent to the device
+    sums[1 : n + 1].copy_(x)
+    sums[n + 1 :].zero_()
     rows = sums[1:].view(-1, SCAN)
     rows.cumsum_(1)
     if len(rows) > 1:
@@ -445,21 +481,7 @@ def _unpack(packet: np.ndarray, n: int, size: int, *, free_zero: bool) -> _Sketc
 # --------------------------------------------------------------------------------------------------
 
 
-class _Row(NamedTuple):
-    """One line of points to be cut into intervals: a layer, or one sign of it.
-
-    Positions 0 … m lie between the points. The values of one sign run from the extreme inwards;
-    `rest[j]` is what all points from position j on cost, left to zero.
-    """
-
-    number: np.ndarray  # (m + 1,) prefix sums over the points
-    total: np.ndarray
-    square: np.ndarray
-    rest: np.ndarray  # (m + 1,)
-    asked: int  # clusters wanted at most, over all rows of the layer
-
-
-def _row(s: _Sketch, part: slice, *, asked: int, free_zero: bool) -> _Row:
+def _row(s: _Sketch, part: slice, *, asked: int, free_zero: bool) -> Row:
     number, total, square = s.number[part], s.total[part], s.square[part]
     rest = np.full(len(number) + 1, np.inf)
     rest[-1] = 0
@@ -474,10 +496,10 @@ def _row(s: _Sketch, part: slice, *, asked: int, free_zero: bool) -> _Row:
         square = square - 2 * shift * total + number * shift**2
         total = total - number * shift
     prefix = [np.concatenate([[0.0], np.cumsum(a)]) for a in (number, total, square)]
-    return _Row(*prefix, rest=rest, asked=asked)
+    return Row(*prefix, rest=rest, asked=asked)
 
 
-def _rows(s: _Sketch, numbers: list[int], *, free_zero: bool) -> list[_Row]:
+def _rows(s: _Sketch, numbers: list[int], *, free_zero: bool) -> list[Row]:
     asked = numbers[-1] if numbers else 0
     if not free_zero:
         return [_row(s, slice(None), asked=asked, free_zero=False)]
@@ -492,36 +514,23 @@ def _rows(s: _Sketch, numbers: list[int], *, free_zero: bool) -> list[_Row]:
 
 
 def _solve(
-    sketches: list[_Sketch], wanted: list[list[int]], *, free_zero: bool
+    sketches: list[_Sketch], wanted: list[list[int]], *, free_zero: bool, device: torch.device
 ) -> list[list[np.ndarray]]:
     """Means of the optimal clusters for every layer and number wanted, zero left out."""
-    solved: list[list[np.ndarray]] = []
-    for group in _groups([len(s.number) for s in sketches]):
-        rows = [row for i in group for row in _rows(sketches[i], wanted[i], free_zero=free_zero)]
-        programme = _Programme(rows, signs=free_zero)
-        solved += [
-            [_means(sketches[i], programme.intervals(at, k)) for k in wanted[i]]
-            for at, i in enumerate(group)
-        ]
-    return solved
+    layers = [_rows(s, k, free_zero=free_zero) for s, k in zip(sketches, wanted, strict=True)]
+    rows = list(chain.from_iterable(layers))
+    points = [len(s.number) for s in sketches]
+    cuts = iter(best_cuts(rows, wanted, signs=free_zero, points=points, device=device))
+    return [
+        [_means(s, paths) for paths in zip(*(next(cuts) for _ in part), strict=True)]
+        for s, part in zip(sketches, layers, strict=True)
+    ]
 
 
-def _groups(points: list[int]) -> list[range]:
-    """Neighbouring layers of at most 32,768 points together: as many as pay for numpy's calls, and
-    no more, because every step's last cuts are kept."""
-    starts, total = [], np.inf
-    for layer, size in enumerate(points):
-        total += size
-        if total > BATCH:
-            starts.append(layer)
-            total = size
-    return [range(*pair) for pair in pairwise([*starts, len(points)])]
-
-
-def _means(s: _Sketch, paths: list[list[int]]) -> np.ndarray:
+def _means(s: _Sketch, paths: tuple[np.ndarray, ...]) -> np.ndarray:
     """The clusters' means, from the positions between them in each row of the layer."""
     if len(paths) == 2:  # the positive row runs backwards from the last point
-        paths = [paths[0], [len(s.number) - j for j in reversed(paths[1])]]
+        paths = paths[0], len(s.number) - paths[1][::-1]
     total, mean = (s.number * s.value, 0.0) if s.exact else (s.total, s.mean)
     means = [
         np.add.reduceat(total[: path[-1]], path[:-1])
@@ -531,149 +540,6 @@ def _means(s: _Sketch, paths: list[list[int]]) -> np.ndarray:
         if len(path) > 1
     ]
     return np.concatenate(means) if means else np.empty(0)
-
-
-class _Programme:
-    """F[k][j] = min over i < j of F[k−1][i] + c(i, j), for all rows together, k = 1, 2, …
-
-    c(i, j) is the squared error of the points between positions i and j about their mean.
-    """
-
-    def __init__(self, rows: list[_Row], *, signs: bool):
-        self.rows = rows
-        self.signs = signs  # rows 2ℓ and 2ℓ + 1 are the two signs of layer ℓ
-        # best[r][k] = min over j of F[k][j] + rest[j], which is reached at position end[r][k]
-        self.best = [[float(r.rest[0])] for r in rows]
-        self.end = [[0] for _ in rows]
-        # For k = 1, 2, …: where each row starts in the batch, and the last cut before position j.
-        self.steps: list[tuple[np.ndarray, np.ndarray]] = []
-        self._run()
-
-    def _run(self) -> None:
-        k = 0
-        state = [(np.full(len(r.rest), np.inf), np.zeros(len(r.rest), int)) for r in self.rows]
-        while active := [i for i in range(len(self.rows)) if self._unfinished(i, k)]:
-            batch = _Batch([self.rows[i] for i in active])
-            starts = np.full(len(self.rows), -1)
-            starts[active] = batch.starts
-            cost, last = batch.join([state[i] for i in active])
-            # Finished rows leave the batch when k has grown by an eighth, not at every step.
-            deepest = max(min(self.rows[i].asked, len(self.rows[i].rest) - 1) for i in active)
-            for _ in range(min(1 + k // 8, deepest - k)):
-                cost, last = batch.step(cost, last) if k else batch.first()
-                k += 1
-                self.steps.append((starts, last.astype(np.int32)))
-                for i, best, end in zip(active, *batch.close(cost), strict=True):
-                    self.best[i].append(best)
-                    self.end[i].append(end)
-            for i, part in zip(active, batch.split(cost, last), strict=True):
-                state[i] = part
-
-    def _unfinished(self, i: int, k: int) -> bool:
-        row = self.rows[i]
-        if k >= min(row.asked, len(row.rest) - 1):
-            return False
-        if not self.signs or k == 0:
-            return True
-        # Each further cluster gains less (best is convex in k): once `asked` clusters of either
-        # sign gain no less than this sign's latest, its next one is not among the best.
-        own, other = -np.diff(self.best[i]), -np.diff(self.best[i ^ 1])
-        return (own >= own[-1]).sum() + (other >= own[-1]).sum() < row.asked
-
-    def intervals(self, layer: int, clusters: int) -> list[list[int]]:
-        """For each row of the layer, the positions between the clusters of the best solution."""
-        if not self.signs:
-            return [self._path(layer, min(clusters, len(self.best[layer]) - 1))]
-        negative, positive = (np.array(self.best[2 * layer + sign]) for sign in (0, 1))
-        # min over k₁ of G₋[k₁] + G₊[K − k₁]
-        k = np.arange(min(clusters, len(negative) - 1) + 1)
-        others = np.minimum(clusters - k, len(positive) - 1)
-        first = int(np.argmin(negative[k] + positive[others]))
-        return [self._path(2 * layer, first), self._path(2 * layer + 1, int(others[first]))]
-
-    def _path(self, i: int, k: int) -> list[int]:
-        path = [self.end[i][k]]
-        for starts, last in reversed(self.steps[:k]):
-            path.append(int(last[starts[i] + path[-1]] - starts[i]))
-        return sorted(set(path))  # fewer points than clusters: some are empty
-
-
-class _Batch:
-    """The rows laid end to end, so that one numpy call serves them all.
-
-    c is Monge, so the best last cut i grows with j, and with k. Positions are visited as a
-    bisection would, a level of all rows at a time; each looks only between the last cuts of its two
-    neighbours of the levels before, and not below its own of k − 1: O(m log m) a step.
-    """
-
-    def __init__(self, rows: list[_Row]):
-        sizes = np.array([len(r.rest) for r in rows])
-        self.starts = np.cumsum(sizes) - sizes
-        self.number, self.total, self.square, self.rest = (
-            np.concatenate([getattr(r, name) for r in rows])
-            for name in ("number", "total", "square", "rest")
-        )  # each (positions,)
-        self.row = np.repeat(np.arange(len(rows)), sizes)
-        self.counter = np.arange(2 * len(self.row))
-        local = np.arange(len(self.row)) - self.starts[self.row]
-        size, lowest_bit = sizes[self.row], local & -local
-        self.levels = []
-        for stride in 2 ** np.arange(int(sizes.max()).bit_length())[::-1]:
-            at = np.flatnonzero(lowest_bit == stride)
-            # Without a right neighbour: the slot after the last position, which bounds nothing.
-            right = np.where(local[at] + stride < size[at], at + stride, len(self.row))
-            if len(at):
-                self.levels.append((at, at - stride, right))
-
-    def join(self, parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-        cost, last = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-        return cost, last + self.starts[self.row]
-
-    def split(self, cost: np.ndarray, last: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-        ends = self.starts[1:]
-        parts = np.split(cost, ends), np.split(last - self.starts[self.row], ends)
-        return list(zip(*parts, strict=True))
-
-    def first(self) -> tuple[np.ndarray, np.ndarray]:
-        # F[1][j] = c(0, j)
-        cost = self.square - self.total**2 / np.maximum(self.number, 1)
-        return cost, self.starts[self.row]
-
-    def step(self, cost: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """F[k] and its last cuts from those of k − 1."""
-        # F[k−1][i] + c(i, j) = Q[j] + (F[k−1][i] − Q[i]) − (S[j] − S[i])² / (N[j] − N[i])
-        head = cost - self.square
-        new_cost = np.zeros_like(cost)
-        new_last = np.empty(len(last) + 1, dtype=np.int64)
-        new_last[self.starts], new_last[-1] = self.starts, len(last)
-        # .take throughout: twice as fast as an index in brackets, and this is where the time goes.
-        for at, left, right in self.levels:
-            low = np.maximum(new_last.take(left), last.take(at))
-            length = np.maximum(np.minimum(new_last.take(right), at - 1) - low, 0) + 1
-            ends = np.cumsum(length)
-            owner = np.repeat(self.counter[: len(at)], length)  # (candidates,)
-            i = (low - ends + length).take(owner)
-            i += self.counter[: len(i)]
-            moved = self.total.take(at).take(owner)
-            moved -= self.total.take(i)
-            moved *= moved
-            moved /= self.number.take(at).take(owner) - self.number.take(i)
-            tried = head.take(i)
-            tried -= moved
-            least = np.minimum.reduceat(tried, ends - length)
-            new_cost[at] = least + self.square.take(at)
-            hit = np.flatnonzero(tried == least.take(owner))
-            new_last[at.take(owner.take(hit))] = i.take(hit)
-        return new_cost, new_last[:-1]
-
-    def close(self, cost: np.ndarray) -> tuple[list[float], list[int]]:
-        """For each row the least F[k][j] + rest[j], and its position j."""
-        closed = cost + self.rest
-        best = np.minimum.reduceat(closed, self.starts)
-        hit = np.flatnonzero(closed == best[self.row])
-        end = np.zeros(len(self.starts), dtype=np.int64)
-        end[self.row[hit]] = hit - self.starts[self.row[hit]]
-        return best.tolist(), end.tolist()
 
 
 # --------------------------------------------------------------------------------------------------
@@ -693,26 +559,38 @@ def _polish(
         return []
     tables = [_table(codebooks, free_zero=free_zero) for codebooks in starts]
     sent = torch.from_numpy(np.concatenate([t.ravel() for t in tables])).to(ordered[0].device)
-    packets = []
     levels = [
         part.view(t.shape)
         for part, t in zip(sent.split([t.size for t in tables]), tables, strict=True)
     ]
-    for x, moment, level in zip(ordered, moments, levels, strict=True):
-        packets += _lloyd(x, moment, level, free_zero=free_zero)
-    host = torch.cat(packets).cpu().numpy()
-    fits, at = [], 0
+    found = [
+        _lloyd(x, moment, level, free_zero=free_zero)
+        for x, moment, level in zip(ordered, moments, levels, strict=True)
+    ]
+    packets = [
+        p for f in found for p in (f.errors, f.trust, f.levels.flatten(), f.counts.flatten())
+    ]
+    host = torch.cat([p.double() for p in packets]).cpu().numpy()
+    measured, fits, at = [], [], 0
     for t in tables:
         errors, at = host[at : at + len(t)], at + len(t)
+        trust, at = host[at], at + 1
         centres, at = host[at : at + t.size].reshape(t.shape), at + t.size
         counts, at = host[at : at + t.size].reshape(t.shape), at + t.size
+        measured.append((errors, errors.min() >= trust))
         fits.append(
-            [
-                _Fit(float(e), _clean(c[n > 0], free_zero=free_zero))
-                for e, c, n in zip(errors, centres, counts, strict=True)
-            ]
+            [_clean(c[n > 0], free_zero=free_zero) for c, n in zip(centres, counts, strict=True)]
         )
-    return fits
+    again = [i for i, (_, trusted) in enumerate(measured) if not trusted]
+    if again:  # one more transfer, where ADMM has nearly ended
+        direct = torch.cat([_errors(ordered[i], found[i].levels, found[i].counts) for i in again])
+        parts = np.split(direct.cpu().numpy(), np.cumsum([len(tables[i]) for i in again])[:-1])
+        for i, errors in zip(again, parts, strict=True):
+            measured[i] = errors, True
+    return [
+        [_Fit(float(e), c) for e, c in zip(errors, centres, strict=True)]
+        for (errors, _), centres in zip(measured, fits, strict=True)
+    ]
 
 
 def _table(codebooks: list[np.ndarray], *, free_zero: bool) -> np.ndarray:
@@ -725,7 +603,14 @@ def _table(codebooks: list[np.ndarray], *, free_zero: bool) -> np.ndarray:
     return np.sort(table, axis=1)
 
 
-def _lloyd(x: Tensor, moments: _Moments, levels: Tensor, *, free_zero: bool) -> list[Tensor]:
+class _Polished(NamedTuple):
+    errors: Tensor  # (codebooks,) float64
+    trust: Tensor  # (1,) float64: an error below it has lost digits, and is measured again
+    levels: Tensor  # (codebooks, levels) float64
+    counts: Tensor  # (codebooks, levels) how many of the sorted values each has
+
+
+def _lloyd(x: Tensor, moments: _Moments, levels: Tensor, *, free_zero: bool) -> _Polished:
     """Alternate nearest centres and means, all codebooks of a layer at once; then measure."""
     moving = (levels != 0) if free_zero else torch.ones_like(levels, dtype=torch.bool)
     for _ in range(ROUNDS):
@@ -735,24 +620,36 @@ def _lloyd(x: Tensor, moments: _Moments, levels: Tensor, *, free_zero: bool) -> 
         means = sums / counts.clamp(min=1) + moments.mean
         levels = torch.where(moving & (counts > 0), means, levels)
     levels = levels.float().double()  # the centres as they are returned
-    _, counts = _shares(x, levels)
-    errors = [_error(x, c, n) for c, n in zip(levels.to(x.dtype), counts, strict=True)]
-    return [*errors, levels.flatten(), counts.flatten().double()]
+    upper, counts = _shares(x, levels)
+    if moments.squares is None:
+        return _Polished(_errors(x, levels, counts), x.new_zeros(1), levels, counts)
+    trust = CANCELS * moments.squares[-1:]
+    return _Polished(_summed_errors(moments, levels, upper, counts), trust, levels, counts)
 
 
-def _error(x: Tensor, levels: Tensor, counts: Tensor) -> Tensor:
-    """ℰ = Σᵢ (vᵢ − c)², (1,) float64, of sorted values of which each level has so many."""
+def _errors(x: Tensor, levels: Tensor, counts: Tensor) -> Tensor:
+    """ℰ = Σᵢ (vᵢ − c)² of every codebook, float64; a level has so many of the sorted values."""
     # Directly: differences of prefix sums would lose it where ℰ ≪ Σv². Each difference is rounded
     # to the values' precision, 6e-8 of itself in float32; squares are not.
-    if x.device.type == "cpu" and x.numel() > LONG:
-        # an interval at a time, without a level for every value in between
-        differences = torch.empty_like(x)
-        parts = (tensor.split(counts.tolist()) for tensor in (x, differences))
-        for level, part, difference in zip(levels, *parts, strict=True):
-            torch.sub(level, part, out=difference)
-    else:
-        differences = torch.repeat_interleave(levels, counts, output_size=x.numel()).sub_(x)
-    return torch.linalg.vector_norm(differences, dtype=torch.float64).square().view(1)
+    errors, differences = [], torch.empty_like(x)
+    for c, n in zip(levels.to(x.dtype), counts, strict=True):
+        if x.device.type == "cpu":
+            from lib.projections import sums_cpu
+
+            sums_cpu.differences(x.numpy(), c.numpy(), n.numpy(), differences.numpy())
+        else:
+            differences = torch.repeat_interleave(c, n, output_size=x.numel()).sub_(x)
+        errors.append(torch.linalg.vector_norm(differences, dtype=torch.float64).square().view(1))
+    return torch.cat(errors)
+
+
+def _summed_errors(moments: _Moments, levels: Tensor, upper: Tensor, counts: Tensor) -> Tensor:
+    """The same from prefix sums: ℰ = Σ over intervals of Σv² − 2c·Σv + n·c², about the mean."""
+    lower = upper - counts
+    sums = moments.prefix[upper] - moments.prefix[lower]
+    squares = moments.squares[upper] - moments.squares[lower]
+    c = (levels - moments.mean).masked_fill(counts == 0, 0)
+    return (squares - 2 * c * sums + counts * c.square()).sum(1)
 
 
 def _shares(x: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
@@ -760,11 +657,8 @@ def _shares(x: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
     middles = (levels[:, 1:] + levels[:, :-1]) / 2  # (codebooks, levels - 1)
     edges = middles.to(x.dtype)
     # The middle rounded to the values' precision: a value equal to it lies on one side in truth.
-    upper = torch.where(
-        edges <= middles,
-        torch.searchsorted(x, edges, right=True),
-        torch.searchsorted(x, edges),
-    )
+    beyond = edges.nextafter(torch.full_like(edges, torch.inf))
+    upper = _search(x, torch.where(edges <= middles, beyond, edges))
     upper = torch.nn.functional.pad(upper, (0, 1), value=x.numel())
     # A centre left without values stays where it was; its neighbours may then pass it.
     upper = upper.cummax(1).values
@@ -777,8 +671,9 @@ def _shares(x: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _clean(centres: np.ndarray, *, free_zero: bool) -> np.ndarray:
-    centres = np.unique(centres.astype(np.float32)) + np.float32(0)  # no −0
-    return centres[centres != 0] if free_zero else centres
+    centres = np.sort(centres.astype(np.float32)) + np.float32(0)  # no −0
+    kept = np.append(True, centres[1:] != centres[:-1])[: len(centres)]
+    return centres[kept & (centres != 0) if free_zero else kept]
 
 
 def _measure(s: _Sketch, centres: np.ndarray, *, free_zero: bool) -> _Fit:
@@ -787,9 +682,10 @@ def _measure(s: _Sketch, centres: np.ndarray, *, free_zero: bool) -> _Fit:
     levels = np.sort(np.append(centres, 0) if free_zero else centres).astype(np.float64)
     if not len(s.value):
         return _Fit(0.0, centres)
-    nearest = levels[np.searchsorted((levels[1:] + levels[:-1]) / 2, s.value)]
-    error = float(s.number @ (s.value - nearest) ** 2)
-    return _Fit(error, centres[np.isin(centres, nearest)])
+    nearest = np.searchsorted((levels[1:] + levels[:-1]) / 2, s.value)
+    error = float(s.number @ (s.value - levels[nearest]) ** 2)
+    used = np.bincount(nearest, minlength=len(levels)) > 0
+    return _Fit(error, centres[used[levels != 0] if free_zero else used])
 
 
 def _never_worse(fits: list[_Fit]) -> list[_Fit]:
@@ -801,14 +697,13 @@ def _never_worse(fits: list[_Fit]) -> list[_Fit]:
 
 
 def _gather(fitted: list[list[_Fit]], values: Sequence[Tensor], *, widths: int) -> Codebooks:
-    errors = torch.full((len(fitted), widths), torch.inf, dtype=torch.float64)
+    errors = np.full((len(fitted), widths), np.inf)
     for layer, fits in enumerate(fitted):
-        for column, fit in enumerate(fits):
-            errors[layer, column] = fit.error
+        errors[layer, : len(fits)] = [fit.error for fit in fits]
     flat = [f.centres for fits in fitted for f in fits]
     device = values[0].device if len(values) else torch.device("cpu")
     host = torch.from_numpy(np.concatenate([*flat, np.empty(0, np.float32)]))
     parts = iter(host.to(device).split([len(c) for c in flat]))
     empty = torch.empty(0, device=device)
     centres = [[next(parts) for _ in fits] + [empty] * (widths - len(fits)) for fits in fitted]
-    return Codebooks(errors, centres)
+    return Codebooks(torch.from_numpy(errors), centres)
