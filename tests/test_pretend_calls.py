@@ -156,7 +156,7 @@ C_STEPS = {
     "codebook": (1240, 10, 18, 610),
     "rank-constraint": (245, 26, 0, 146),
     "rank-penalty": (110, 10, 0, 64),
-    "codebook+l0": (30_000, 680, 400, 20_000),
+    "codebook+l0": (28_500, 440, 360, 14_500),
 }
 
 #: What checks its arguments, draws from them, or computes on the host whatever lies there.

@@ -43,7 +43,7 @@ class Bound(NamedTuple):
 ANY = Bound(launches=12, bytes=60)
 
 #: What the projections of W and V ask for in a period: of a network of eight layers.
-PERIOD = {"period_launches": 705, "period_waits": 12, "period_uploads": 10, "period_bytes": 820}
+PERIOD = {"period_launches": 660, "period_waits": 7, "period_uploads": 10, "period_bytes": 570}
 #: DF's: one wait and one upload a step, its small eigenproblems belong on the host.
 ONE = {"waits": 1, "uploads": 1, "period_launches": 20, "period_waits": 1, "period_bytes": 1}
 
@@ -51,20 +51,22 @@ BOUNDS = {
     ("sgd", ""): Bound(0, 0),
     ("admm", ""): Bound(7, 25, **PERIOD),
     ("admm", "growing"): Bound(7, 25, **PERIOD),
-    ("admm", "prune"): Bound(7, 25, **PERIOD | {"period_launches": 75, "period_bytes": 400}),
+    ("admm", "prune"): Bound(
+        7, 25, **{"period_launches": 26, "period_waits": 5, "period_bytes": 80}
+    ),
     ("admm", "quantize"): Bound(7, 25, **PERIOD | {"period_launches": 1350, "period_bytes": 1070}),
-    ("admm", "held"): Bound(9, 25, **PERIOD | {"period_launches": 740, "period_bytes": 910}),
+    ("admm", "held"): Bound(9, 25, **PERIOD | {"period_launches": 692, "period_bytes": 650}),
     ("tune-codebooks", ""): Bound(8, 66),
     ("tune-codebooks", "3 bits"): Bound(8, 81),
     ("tune-codebooks", "3 bits, zero too"): Bound(8, 81),
     ("tune-codebooks", "reassigned"): Bound(30, 190),
     # each period codes the network on the host, tensor by tensor
-    ("admm-file", ""): Bound(7, 25, 3200, 70, 24, 2300),
+    ("admm-file", ""): Bound(7, 25, 3110, 60, 20, 2000),
     ("fit-file", ""): Bound(0, 0),
-    ("lc", ""): Bound(13, 25, 95, 17, 2, 430),
+    ("lc", ""): Bound(13, 25, 37, 7, 0, 150),
     ("lc-ranks", ""): Bound(13, 25, 175, 18, 0, 175),
     ("magnitude", ""): Bound(1, 8),
-    ("magnitude", "gradual"): Bound(1, 8, 100, 15, 2, 375),
+    ("magnitude", "gradual"): Bound(1, 8, 41, 5, 0, 95),
     ("magnitude", "random"): Bound(1, 8),
     ("held-zeros", ""): Bound(1, 8),
     ("df", ""): Bound(480, 100, **ONE),
