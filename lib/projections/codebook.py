@@ -74,8 +74,10 @@ def fit_codebooks(
         and without centres that no value is nearest to.
 
     Cost: sorting, O(n log n), and a few passes over n; then O(2ᵇ·m log m) on m ≤ 4,226 points a
-    layer, on the CPU. About 40 bytes a weight for the largest layer, 12 for the others. From a GPU
-    everything comes over in one transfer for all layers before the programme, and in one after.
+    layer, by the CPU's compiled loops, or by Triton on a GPU (`intervals.programme` says which).
+    About 40 bytes a weight for the largest layer, 12 for the others. From a GPU summaries of all
+    layers come over in one transfer, codebooks in one, and a Triton programme's cuts in another;
+    a layer within 1e-8·Σv² of a codebook takes one more, because its errors are taken again.
 
     Raises:
         ValueError: a bitwidth outside 1 … 8 or out of order; `widest` of another length or outside
@@ -113,8 +115,8 @@ def codebook(
     Returns:
         New tensors of the same shapes and dtypes.
 
-    Cost: sorting, O(n log n), and a few passes; O(K·m log m) on m ≤ 4,226 points a layer, on the
-    CPU. Memory and transfers as in `fit_codebooks`.
+    Cost: sorting, O(n log n), and a few passes; O(K·m log m) on m ≤ 4,226 points a layer.
+    Where, memory and transfers as in `fit_codebooks`.
 
     Raises:
         ValueError: a number of values outside 1 … 256 or not an integer, or not one a layer;
