@@ -186,7 +186,7 @@ def test_any_changed_digit_in_a_block_of_the_readme_is_seen(name, blocks, readme
     block = blocks[name]
     assert readme[begin:].startswith(block)
     places = [place.start() for place in re.finditer(r"\d", block)]
-    assert places
+    assert places or name == "gpu"  # which says that there is no number
     for place in places:
         there = begin + place
         digit = (int(readme[there]) + 5) % 10
