@@ -8,7 +8,7 @@ them exactly, as on a CPU. The weights that are kept are the same ones, bit for 
 
 Where many weights tie at the threshold, as quantized ones do, too many would be inside. The sample
 shows the ratio at which they tie. Weights above it, and those that have it, are then counted layer
-by layer with exact thresholds, in five waits.
+by layer with exact thresholds, in four waits.
 
 Bytes read and written per float32 weight: 8 for the buffer, 8 for the copy and 2 for its largest,
 12 for the two masks, their difference and sums, 8 for the threshold, 8 to hand the weights out, and
@@ -208,7 +208,7 @@ def _among_ties(values, layout, bits, budget, scale, ratio) -> tuple[Cut, int] |
         return cut, 0
     own = layout.order.index(cut.layer)
     part = slice(layout.starts[own], layout.ends[own])
-    # the third and the fourth
+    # the third, and the fourth for the number
     last = at_least[part].ne(above[part]).nonzero()[cut.ties - 1].item()
     return cut, part.start + last + 1
 
