@@ -186,7 +186,7 @@ def test_where_eigenproblems_are_solved_is_recorded():
     found = {}
     for rows in (0, 32):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(spectrum, "HOST_ROWS", rows)
+            patch.setattr(spectrum, "SOLVED_ON", {str(rows): "host", "inf": "device"})
             ran = run("df", "")
         found[rows] = ran.history[-1]["on_host"], ran.steps[RECORDED].waits
     # of seven layers with masks two have 64 filters, and a stack of their own
