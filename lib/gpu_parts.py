@@ -39,7 +39,7 @@ REPLAY_DISTANCE, PLAIN_REPLAY_DISTANCE = 5e-2, 1e-3
 #: Steps of an epoch at least: DF has as many periods.
 LEAST_STEPS = 8
 
-#: Matrices of an eigenproblem's stack: as many layers of one shape as DF decomposes together.
+#: Matrices of an eigenproblem's stack: DF decomposes layers of one shape together.
 STACKED = 4
 
 #: Seconds that the tests may take.

@@ -124,8 +124,8 @@ CALLS = {
 #: they are all distinct or tied.
 ASKED = {
     "knapsack.project_fixed_bitwidth": (24, 5, 0, 60),
-    "codebook.fit_codebooks": (1130, 2, 2, 540),
-    "codebook.codebook": (1250, 2, 2, 550),
+    "codebook.fit_codebooks": (700, 2, 2, 500),
+    "codebook.codebook": (830, 2, 2, 510),
     "codebook.assign": (19, 0, 0, 1),
     "sparsity.l0_constraint": (24, 5, 0, 60),
     "sparsity.l1_constraint": (420, 6, 0, 615),
@@ -153,10 +153,10 @@ C_STEPS = {
     "l0-penalty": (66, 1, 0, 87),
     "l1-penalty": (66, 1, 0, 87),
     "l2-penalty": (66, 1, 0, 79),
-    "codebook": (1280, 10, 10, 580),
+    "codebook": (850, 10, 10, 540),
     "rank-constraint": (245, 26, 0, 146),
     "rank-penalty": (110, 10, 0, 64),
-    "codebook+l0": (29_000, 440, 360, 14_500),
+    "codebook+l0": (21_000, 440, 42, 13_200),
 }
 
 #: What checks its arguments, draws from them, or computes on the host whatever lies there.
