@@ -361,9 +361,9 @@ def edges(
     within one standard error, of one accuracy on the held-out images, of the chosen one.
     """
     lines = []
-    for method, experiments in trials.items():
-        made = tried({method: experiments}, settings)
-        if len(made) < len(experiments):
+    for method, wanted in trials.items():
+        made = tried({method: wanted}, settings)
+        if len(made) < len(wanted):
             continue
         right, best = made["accuracy"].to_numpy() / 100, int(np.flatnonzero(made["chosen"])[0])
         chosen = settings[method][best]
@@ -393,8 +393,8 @@ def tried(
     six, or the best of those beyond their edges where it is ahead by more than its standard error.
     """
     rows = []
-    for method, experiments in trials.items():
-        found = [report.finished(experiment, most=1) for experiment in experiments]
+    for method, wanted in trials.items():
+        found = [report.finished(experiment, most=1) for experiment in wanted]
         pairs = zip(settings[method], found, strict=True)
         there = [(i, setting, runs[0]) for i, (setting, runs) in enumerate(pairs) if runs]
         first = [(i, run) for i, _, run in there if i < FIRST_TRIALS]
