@@ -24,20 +24,13 @@ from torch.nn import functional
 from torch.nn.utils.parametrize import ParametrizationList
 from tqdm.auto import tqdm
 
-from lib import archive, budget
-from lib.networks import compressible
+from lib import accounting, archive
+from lib.layers import compressible
 from lib.optimizers import METHODS
-from lib.optimizers.file_budget import (
-    STEPS,
-    FileADMM,
-    FitFile,
-    impossible,
-    least_bytes,
-    refill,
-)
-from lib.optimizers.method import Method
-from lib.rounding import each, round_to
+from lib.optimizers.byte_budget import STEPS, FileADMM, FitFile, impossible, least_bytes, refill
+from lib.projections.precision import each, round_to
 from lib.training import Schedule, recalibrate
+from lib.training.method import Method
 
 #: The method of each kind of budget, the usual one first.
 CHOICES = {
@@ -391,7 +384,7 @@ class _Job:
             "accuracy": right / seen if classes else None,
             "bytes": _dense_bytes(model),
             "kept": sum(int(torch.count_nonzero(w)) for w in weights),
-            "macs": budget.macs(model.float(), self.image_shape) if self.image_shape else None,
+            "macs": accounting.macs(model.float(), self.image_shape) if self.image_shape else None,
         }
 
     @torch.no_grad()

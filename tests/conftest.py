@@ -5,9 +5,9 @@ import shutil
 import pytest
 import torch
 
-from lib import calibration, runs
-from lib.experiments import Experiment, Stage
 from lib.training import Schedule
+from lib.workbook import calibration, runs
+from lib.workbook.experiments import Experiment, Stage
 
 
 def pytest_runtest_setup(item):

@@ -30,20 +30,21 @@ COLUMNS = ["launches", "waits", "uploads", "bytes per weight"]
 def projections() -> Iterator[tuple[str, int, Callable[[], object]]]:
     """What each projection is called, the weights it reads, and a call of it on the device."""
     import torch
+    from lib.layers import compressible
 
-    from lib import networks, projection_costs
-    from lib.networks import compressible
+    from lib import networks
     from lib.projections import sparsity
     from lib.projections.codebook import assign, fit_codebooks
     from lib.projections.knapsack import project_fixed_bitwidth
+    from lib.workbook import benchmarks
 
     torch.manual_seed(0)
-    wide, _ = projection_costs.random_layers(WEIGHTS, "cpu")
+    wide, _ = benchmarks.projection_costs.random_layers(WEIGHTS, "cpu")
     small = [w.detach() for w in compressible(networks.build(NETWORK)).values()]
     for name, layers in (("ResNet-50", wide), ("ResNet-20", small)):
         bits = [1 + i % 8 for i in range(len(layers))]
         count = sum(w.numel() for w in layers)
-        limit = projection_costs.bits_of(layers, bits) // 10
+        limit = benchmarks.projection_costs.bits_of(layers, bits) // 10
         for what, given in (("", layers), (", ties", [(30 * w).round() / 30 for w in layers])):
             there = [w.to("cuda") for w in given]
             out = [torch.empty_like(w) for w in there]
@@ -72,16 +73,17 @@ def projections() -> Iterator[tuple[str, int, Callable[[], object]]]:
 def prepared(name: str):
     """A step of a method, the method, and its network's weights."""
     import torch
+    from lib.layers import compressible
 
-    from lib import every_method, networks
-    from lib.networks import compressible
+    from lib import networks
+    from lib.workbook import benchmarks
 
     torch.manual_seed(0)
     model = networks.build(NETWORK).to("cuda")
-    images = every_method.drawn(NETWORK, BATCH).to(torch.device("cuda"))
+    images = benchmarks.every_method.drawn(NETWORK, BATCH).to(torch.device("cuda"))
     pixels, labels = images.normalise(images.train.images), images.train.labels
-    method = every_method.make(name, NETWORK)
-    step = every_method.step_of(method, model, pixels, labels)
+    method = benchmarks.every_method.make(name, NETWORK)
+    step = benchmarks.every_method.step_of(method, model, pixels, labels)
     step()  # momentum, and whatever a first step makes
     return step, method, sum(w.numel() for w in compressible(model).values())
 
@@ -105,7 +107,7 @@ def crash(error: Exception) -> dict[str, float | str]:
 
 def methods(names: Iterable[str]) -> Iterator[tuple[str, dict]]:
     """A step of each method beyond the first's, SGD's, and what each does at a period's end."""
-    from lib import every_method
+    from lib.workbook import benchmarks
 
     plain: dict[str, float] = {}
     for name in names:
@@ -115,7 +117,7 @@ def methods(names: Iterable[str]) -> Iterator[tuple[str, dict]]:
             yield f"step: {name}", crash(error)
             continue
         found = counted(step, weights)
-        if name in every_method.SETTINGS:  # LC's step is the same with every cost
+        if name in benchmarks.every_method.SETTINGS:  # LC's step is the same with every cost
             yield f"step: {name}", found | {c: found[c] - plain.get(c, 0) for c in COLUMNS}
         plain = plain or {column: found[column] for column in COLUMNS}
         if name != "sgd":
@@ -124,9 +126,11 @@ def methods(names: Iterable[str]) -> Iterator[tuple[str, dict]]:
 
 def trained() -> list[str]:
     """Every method that has steps of its own, SGD first."""
-    from lib import every_method
+    from lib.workbook import benchmarks
 
-    return [name for name in every_method.names() if name not in every_method.ONCE]
+    return [
+        name for name in benchmarks.every_method.names() if name not in benchmarks.every_method.ONCE
+    ]
 
 
 def table() -> pd.DataFrame:

@@ -22,7 +22,9 @@ from unittest import mock
 import pytest
 import torch
 
-from lib import arithmetic, experiments, paths, runs
+from lib import paths
+from lib.training import arithmetic
+from lib.workbook import experiments, runs
 
 GOLDEN = Path(__file__).parent / "golden"
 RUNS = paths.ROOT / "results" / "runs"

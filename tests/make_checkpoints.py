@@ -18,10 +18,11 @@ from unittest import mock
 import torch
 from torch import nn
 
-from lib import networks, runs, training
-from lib.checkpoints import Checkpoint
-from lib.experiments import Experiment, Stage
+from lib import networks, training
 from lib.training import Schedule
+from lib.workbook import runs
+from lib.workbook.experiments import Experiment, Stage
+from lib.workbook.runs.checkpoints import Checkpoint
 from tests.golden_check import GOLDEN, machine
 
 KEPT, ENDED = GOLDEN / "checkpoints", GOLDEN / "checkpoints.csv"

@@ -4,13 +4,13 @@ import inspect
 import re
 
 import torch
+from lib.layers import compressible
 from torch import nn
 
-from lib import budget
-from lib.networks import compressible
+from lib import accounting
 from lib.optimizers import METHODS
 from lib.optimizers.c_steps import COSTS
-from lib.optimizers.method import Method
+from lib.training.method import Method
 
 NETWORK, SHAPE = "resnet8", (1, 16, 16)
 
@@ -48,7 +48,7 @@ def make(name: str, variant: str, model: nn.Module) -> Method:
     weights = sum(w.numel() for w in compressible(model).values())
     bits = options.pop("bits", 0.5) if name == "admm" else 0.5
     wanted = parameters(kind)
-    macs = budget.macs(model, SHAPE) if "input_shape" in wanted else 0
+    macs = accounting.macs(model, SHAPE) if "input_shape" in wanted else 0
     values = {
         "budget": macs // 2 or int(bits * weights),
         "file_bytes": 20_000,

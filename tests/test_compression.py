@@ -7,6 +7,7 @@ import re
 
 import pytest
 import torch
+from lib.layers import compressible
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
@@ -14,7 +15,6 @@ from torch.utils.data import DataLoader, TensorDataset
 import lib
 from lib import archive, networks
 from lib.compression import FILLED, curve, parse
-from lib.networks import compressible
 
 EPOCHS = 2
 
@@ -354,16 +354,16 @@ def test_a_share_of_the_weights(method):
 def test_bits_of_nonzero_weights():
     model, data = made("lenet")
     found = smaller(model, data, "1500 bits")
-    assert 0 < lib.budget.nominal_bits(compressible(found.model)) <= 1500
+    assert 0 < lib.accounting.nominal_bits(compressible(found.model)) <= 1500
 
 
 @pytest.mark.parametrize("method", ["df", "group-magnitude", "l1"])
 def test_multiply_accumulates(method):
     model, data = made("lenet")
-    dense = lib.budget.macs(model, (1, 8, 8))
+    dense = lib.accounting.macs(model, (1, 8, 8))
     found = smaller(model, data, f"{dense // 2} MACs", method=method)
     assert found.before["macs"] == dense
-    assert lib.budget.macs(found.model, (1, 8, 8)) == found.after["macs"] <= dense // 2
+    assert lib.accounting.macs(found.model, (1, 8, 8)) == found.after["macs"] <= dense // 2
 
 
 def test_a_list_of_budgets_is_a_curve():

@@ -8,8 +8,8 @@ import random
 
 import pytest
 
-from lib.checkpoints import Checkpoint
 from lib.optimizers import METHODS
+from lib.workbook.runs.checkpoints import Checkpoint
 from tests import golden_check
 from tests.make_checkpoints import (
     CASES,

@@ -10,16 +10,16 @@ import pkgutil
 
 import pytest
 import torch
+from lib.layers import compressible
 from torch import Tensor, nn
 
 import lib
-from lib import archive, budget, compression, networks, projections, training
+from lib import accounting, archive, compression, networks, projections, training
 from lib.compression import CHOICES
-from lib.networks import compressible
 from lib.optimizers import Method
 from lib.optimizers.c_steps import COSTS
-from lib.projections import codebook, knapsack, lowrank, sparsity, spectrum
-from lib.surgery import choose_ranks
+from lib.projections import codebook, knapsack, lowrank, sparsity, svt
+from lib.structured import choose_ranks
 from lib.training import Schedule
 from tests import methods, pretend
 from tests.test_pretend_methods import images
@@ -74,14 +74,14 @@ def matrices(values):
 
 
 def thresholded(values, **options):
-    return spectrum.svt(values[-2].flatten(1), torch.full_like(values[0].sum(), 0.5), **options)
+    return svt.svt(values[-2].flatten(1), torch.full_like(values[0].sum(), 0.5), **options)
 
 
 def three_parts(values):
-    masked = spectrum.problem(values[-2].flatten(1), rows=None, gram=None)
+    masked = svt.problem(values[-2].flatten(1), rows=None, gram=None)
     gamma = torch.full_like(values[0].sum(), 0.5)
-    (eigen,) = spectrum.decompose([masked.gram], [gamma])
-    return spectrum.shrink(masked, gamma, eigen)
+    (eigen,) = svt.decompose([masked.gram], [gamma])
+    return svt.shrink(masked, gamma, eigen)
 
 
 #: Public function of lib.projections → a call of it on a list of weights.
@@ -113,10 +113,10 @@ CALLS = {
     "spectrum.problem": three_parts,
     "spectrum.decompose": three_parts,
     "spectrum.shrink": three_parts,
-    "spectrum.frozen_gram": lambda w: spectrum.frozen_gram(w[-2].flatten(1)),
-    "spectrum.matricize": lambda w: spectrum.matricize(w[-2], scheme=2),
-    "spectrum.tensorize": lambda w: spectrum.tensorize(
-        spectrum.matricize(w[-2], scheme=2), shape=w[-2].shape, scheme=2
+    "spectrum.frozen_gram": lambda w: svt.frozen_gram(w[-2].flatten(1)),
+    "spectrum.matricize": lambda w: svt.matricize(w[-2], scheme=2),
+    "spectrum.tensorize": lambda w: svt.tensorize(
+        svt.matricize(w[-2], scheme=2), shape=w[-2].shape, scheme=2
     ),
 }
 
@@ -255,36 +255,36 @@ def test_a_c_step_is_the_cpus_and_asks_for_no_more_than_this(name):
 def test_the_table_says_where_a_problem_is_decomposed(monkeypatch):
     """Of several rows the first that the matrix fits; on a CPU none is asked."""
     table = {"8": "device", "16": "host", "inf": "device"}
-    monkeypatch.setattr(spectrum, "SOLVED_ON", table)
+    monkeypatch.setattr(svt, "SOLVED_ON", table)
     sizes = (1, 8, 9, 16, 17, 300)
     grams = [torch.eye(n) for n in sizes]
-    assert not any(map(spectrum.on_host, grams))
+    assert not any(map(svt.on_host, grams))
     with pretend.gpu() as device:
-        found = [spectrum.on_host(gram.to(device)) for gram in grams]
+        found = [svt.on_host(gram.to(device)) for gram in grams]
     assert found == [False, False, True, True, False, False]
 
 
 def test_large_problems_are_decomposed_where_they_are(monkeypatch):
     """Each waits for the device, beside the one copy of the small ones."""
-    monkeypatch.setattr(spectrum, "SOLVED_ON", {"16": "host", "inf": "device"})
+    monkeypatch.setattr(svt, "SOLVED_ON", {"16": "host", "inf": "device"})
     generator = torch.Generator().manual_seed(0)
     matrices = [torch.randn(2, n, n + 3, generator=generator) for n in (8, 20, 16, 30)]
-    grams = [spectrum.frozen_gram(m) for m in matrices]
+    grams = [svt.frozen_gram(m) for m in matrices]
     gammas = [torch.full((2,), 0.5) for _ in grams]
-    wanted = spectrum.decompose(grams, gammas)
+    wanted = svt.decompose(grams, gammas)
     with pretend.gpu() as device:
         there = pretend.moved((grams, gammas), device)
         with pretend.counted() as tally:
-            found = spectrum.decompose(*there)
+            found = svt.decompose(*there)
         assert (tally.waits, tally.uploads) == (3, 1)
         near(found, wanted)
         for spoilt in (0, 1):
             bad = [g.clone() for g in grams]
             bad[spoilt][0, 3, 3] = torch.nan
             with pytest.raises(ValueError, match="NaN or infinite values in the matrix"):
-                spectrum.decompose(*pretend.moved((bad, gammas), device))
+                svt.decompose(*pretend.moved((bad, gammas), device))
         with pytest.raises(ValueError, match="the threshold has values from -1"):
-            spectrum.decompose(there[0], pretend.moved([*gammas[1:], -2 * gammas[0]], device))
+            svt.decompose(there[0], pretend.moved([*gammas[1:], -2 * gammas[0]], device))
 
 
 # ------------------------------------------------------------------------- networks and their files
@@ -336,7 +336,7 @@ def test_statistics_are_measured_anew_without_a_wait(monkeypatch):
 
 def test_ranks_are_chosen_with_one_wait_a_layer():
     """For all singular values of a layer at once."""
-    wanted = budget.macs(network(), methods.SHAPE) // 2
+    wanted = accounting.macs(network(), methods.SHAPE) // 2
 
     def score(name, matrix):
         return matrix.square().sum(1)[: min(matrix.shape)]
@@ -390,7 +390,7 @@ def test_a_network_on_the_gpu_is_compressed(method, size):
         assert compression.FILLED * amount <= len(found.content) <= amount
     elif kind == "bits":
         state = archive.decode(found.content).state
-        assert budget.nominal_bits({k: v for k, v in state.items() if v.dim() > 1}) <= amount
+        assert accounting.nominal_bits({k: v for k, v in state.items() if v.dim() > 1}) <= amount
     elif kind == "macs":
         assert found.after["macs"] <= amount
 

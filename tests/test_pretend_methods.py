@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from lib.layers import compressible
 
-from lib import arithmetic, data, networks, training
-from lib.networks import compressible
-from lib.optimizers import Method, file_budget
-from lib.projections import spectrum
-from lib.training import Schedule, train
+from lib import data, networks, training
+from lib.optimizers import Method, byte_budget
+from lib.projections import svt
+from lib.training import Schedule, arithmetic, train
 from tests import methods, pretend
 from tests.pretend import Tally
 
@@ -113,7 +113,7 @@ def counting():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training._Loop, "_step", counted)
         patch.setattr(training, "CHECKPOINT_SECONDS", -1)  # after every epoch
-        patch.setattr(file_budget, "STEPS", 8)  # the last projection's budget is found roughly
+        patch.setattr(byte_budget, "STEPS", 8)  # the last projection's budget is found roughly
         # nothing is recorded: each step runs as it is
         patch.setattr(training, "CudaGraph", lambda device: lambda step, *inputs: step(*inputs))
         yield steps, periods
@@ -186,7 +186,7 @@ def test_where_eigenproblems_are_solved_is_recorded():
     found = {}
     for rows in (0, 32):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(spectrum, "SOLVED_ON", {str(rows): "host", "inf": "device"})
+            patch.setattr(svt, "SOLVED_ON", {str(rows): "host", "inf": "device"})
             ran = run("df", "")
         found[rows] = ran.history[-1]["on_host"], ran.steps[RECORDED].waits
     # of seven layers with masks two have 64 filters, and a stack of their own

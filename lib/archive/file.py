@@ -41,7 +41,7 @@ from lib.archive.coder import Broken, Decoder, Encoder, Meter
 from lib.archive.positions import code_flags, code_positions
 from lib.archive.symbols import code_number
 from lib.archive.values import code_values, spent
-from lib.surgery import rebuild
+from lib.structured import rebuild
 
 SUFFIX = ".cnet"
 MAGIC, VERSION = b"CNET", 1

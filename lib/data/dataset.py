@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.augmentation import crop_and_flip
+from lib.data.augmentation import crop_and_flip
 
 if TYPE_CHECKING:
     from lib.data.streamed import Streamed
@@ -54,7 +54,7 @@ class Split:
         """What :meth:`take` needs for each step of an epoch, on the device.
 
         ``order`` is the images' order and, where they are cropped and flipped, what was drawn for
-        it (:func:`lib.augmentation.draw`). A split that draws something itself does so from
+        it (:func:`lib.data.augmentation.draw`). A split that draws something itself does so from
         ``seed``: this one draws nothing.
         """
         there = [part.to(self.labels.device, non_blocking=True) for part in order]

@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from lib import networks, paths
 from lib.data import imagenet
 from lib.data.dataset import DataUnavailable, one_line
+from lib.layers import compressible
 from lib.networks.authors import WITH_BACKGROUND, tensor_names
 
 #: torchvision's names of the weights; ``DEFAULT`` would be others, trained for longer.
@@ -213,7 +214,7 @@ def _fitted(
     for key in state:
         if key not in pairs:
             raise ValueError(f"{file} is no {name}: the tensor {key!r} is not one of its")
-    *_, last = networks.compressible(model)
+    *_, last = compressible(model)
     fitted = {}
     for key, as_ours in pairs.items():
         like = own[as_ours]

@@ -1,13 +1,13 @@
 """The compression methods, by the name that an experiment's stage gives them."""
 
 from lib.optimizers.admm import ADMM
+from lib.optimizers.byte_budget import FileADMM, FitFile
 from lib.optimizers.codebook_tuning import CodebookTuning
-from lib.optimizers.differentiable import DF
-from lib.optimizers.file_budget import FileADMM, FitFile
-from lib.optimizers.learning_compression import LearningCompression
-from lib.optimizers.method import Method
+from lib.optimizers.df import DF
+from lib.optimizers.df_baselines import FilterPruning, LearnedRanks, RankSelection
+from lib.optimizers.lc import LearningCompression
 from lib.optimizers.pruning import HeldZeros, MagnitudePruning
-from lib.optimizers.structured import FilterPruning, LearnedRanks, RankSelection
+from lib.training.method import Method
 
 METHODS: dict[str, type[Method]] = {
     "sgd": Method,

@@ -8,11 +8,11 @@ duplicate, Y the dual variable that pulls them together; here U = Y/ρ is kept i
 import torch
 from torch import Tensor, nn
 
-from lib.networks import compressible
-from lib.optimizers.method import Method
+from lib.layers import compressible
 from lib.projections.codebook import assign, fit_codebooks
 from lib.projections.knapsack import project_fixed_bitwidth
 from lib.projections.multiple_choice import choose_bitwidths
+from lib.training.method import Method
 
 MODES = ("joint", "prune", "quantize")
 

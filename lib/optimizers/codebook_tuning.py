@@ -11,9 +11,9 @@ from itertools import accumulate
 import torch
 from torch import Tensor, nn
 
-from lib.networks import compressible
-from lib.optimizers.method import Method, kept_by_layer, per_layer
+from lib.layers import compressible
 from lib.projections.codebook import codebook
+from lib.training.method import Method, kept_by_layer, per_layer
 
 
 class CodebookTuning(Method):

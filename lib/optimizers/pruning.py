@@ -10,9 +10,9 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from lib.networks import compressible
-from lib.optimizers.method import Method, kept_by_layer, per_layer
+from lib.layers import compressible
 from lib.projections.sparsity import l0_constraint
+from lib.training.method import Method, kept_by_layer, per_layer
 
 
 class HeldZeros(Method):

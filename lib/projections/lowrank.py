@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lib.projections.knapsack import check_finite, check_floating, integers
+from lib.projections.checks import check_finite, check_floating, integers
 from lib.projections.multiple_choice import Option, greedy, undominated
 from lib.projections.sparsity import checked_penalty
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.projections.knapsack import checked_budget, integers
+from lib.projections.checks import checked_budget, integers
 
 
 class Choice(NamedTuple):

@@ -21,12 +21,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softshrink
 
-from lib.projections.knapsack import (
-    check_finite,
-    check_floating,
-    integers,
-    project_fixed_bitwidth,
-)
+from lib.projections.checks import check_finite, check_floating, integers
+from lib.projections.knapsack import project_fixed_bitwidth
 from lib.projections.prefix import strided_sample
 
 CHUNK = 1 << 18  # weights that a CPU computes at a time: a float64 copy, 2 MB, stays in the cache

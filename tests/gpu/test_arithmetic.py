@@ -3,7 +3,7 @@
 import torch
 
 from lib import networks
-from lib.rounding import round_to
+from lib.projections.precision import round_to
 
 
 def test_powers_of_two_are_exact(device):

@@ -7,18 +7,19 @@ import pytest
 import torch
 
 import lib
-from lib import every_method, networks
+from lib import networks
 from lib.training import Schedule, train
+from lib.workbook import benchmarks
 
 
-@pytest.mark.parametrize("name", every_method.ONCE)
+@pytest.mark.parametrize("name", benchmarks.every_method.ONCE)
 def test_a_network_is_changed_once_as_on_the_cpu(name, device):
     found = []
     for where in (torch.device("cpu"), device):
         torch.manual_seed(0)
         model = networks.build("resnet8").to(where)
-        images = every_method.drawn("resnet8", 32).to(where)
-        method = every_method.make(name, "resnet8")
+        images = benchmarks.every_method.drawn("resnet8", 32).to(where)
+        method = benchmarks.every_method.make(name, "resnet8")
         train(model, images, Schedule(epochs=0, lr=0.1, batch=8), method, seed=0, quiet=True)
         found.append(model.state_dict())
     here, there = found
@@ -28,7 +29,7 @@ def test_a_network_is_changed_once_as_on_the_cpu(name, device):
 
 @pytest.mark.parametrize("limit", ["20 kB", "80000 bits", "5 %", "0.5 MMACs"])
 def test_compress_to_every_kind_of_budget(limit, device):
-    images = every_method.drawn("resnet8", 32).to(device)
+    images = benchmarks.every_method.drawn("resnet8", 32).to(device)
     pixels, labels = images.normalise(images.train.images), images.train.labels
     batches = list(zip(pixels.split(16), labels.split(16), strict=True))
     model = networks.build("resnet8").to(device)
@@ -39,7 +40,7 @@ def test_compress_to_every_kind_of_budget(limit, device):
 @pytest.mark.gpu
 def test_a_graph_is_captured_beside_a_thread_that_pins_memory():
     """As a DataLoader's does: in the mode that the loop records in."""
-    from lib.cuda_graph import CudaGraph
+    from lib.training.cuda_graph import CudaGraph
 
     stop, wrong = threading.Event(), []
 

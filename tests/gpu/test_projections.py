@@ -5,7 +5,7 @@ import torch
 
 from lib.projections import knapsack, sparsity
 from lib.projections.codebook import assign, fit_codebooks
-from lib.projections.spectrum import frozen_gram, svt
+from lib.projections.svt import frozen_gram, svt
 
 SHAPES = ((64, 3, 7, 7), (64, 64, 3, 3), (128, 256), (100, 64))
 BITS = [3, 1, 8, 4]

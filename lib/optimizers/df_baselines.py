@@ -1,0 +1,168 @@
+"""What DF is measured against: filters or ranks chosen by a criterion, within a budget of MACs.
+
+The first two choose at once and train nothing: a stage of no epochs, then one that trains on.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from lib.optimizers.lc import LearningCompression
+from lib.projections.svt import matricize
+from lib.structured import (
+    become,
+    choose_filters,
+    choose_ranks,
+    costs,
+    factor,
+    group_magnitude,
+    least,
+    prunable,
+    remove_filters,
+)
+from lib.training.method import Method
+
+
+class Structured(Method):
+    """A method that leaves a smaller network of ``budget`` MACs when it ends.
+
+    Raises ``ValueError``, from ``finish``, for a budget that cannot be met; it names the layer that
+    costs most.
+    """
+
+    def __init__(self, *, budget: int, input_shape: tuple[int, ...]):
+        self.budget, self.input_shape = budget, tuple(input_shape)
+
+    def start(self, model: nn.Module) -> None:
+        self.model = model
+
+    def smaller(self) -> nn.Module:
+        """The network built."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def finish(self) -> bool:
+        become(self.model, self.smaller())
+        return True
+
+
+class FilterPruning(Structured):
+    """The filters of the highest scores stay.
+
+    ``score``: ``l1``, the sum of a filter's absolute weights, the same share of every layer's
+    filters (Li, Kadav, Durdanovic, Samet, Graf, "Pruning Filters for Efficient ConvNets", ICLR
+    2017); or ``group-magnitude``, Torch-Pruning's, over all layers together
+    (:func:`lib.structured.group_magnitude`).
+    """
+
+    def __init__(self, *, score: str = "l1", **options):
+        super().__init__(**options)
+        if score not in ("l1", "group-magnitude"):
+            raise ValueError(f"unknown score {score!r}: choose l1 or group-magnitude")
+        self.score = score
+
+    def smaller(self) -> nn.Module:
+        place = {"input_shape": self.input_shape}
+        if self.score == "l1":
+            scores = {name: self._share(name) for name in prunable(self.model)}
+        else:
+            scores = group_magnitude(self.model, **place)
+        keep = choose_filters(self.model, scores, budget=self.budget, **place)
+        return remove_filters(self.model, keep, **place)
+
+    def _share(self, name: str) -> Tensor:
+        """The share of the layer's filters whose norm is no larger: one order for all layers."""
+        sums = self.model.get_submodule(name).weight.abs().flatten(1).sum(1)
+        return (sums.argsort().argsort() + 1) / len(sums)
+
+
+def uniform(matrix: Tensor) -> Tensor:
+    """The share of its ranks that a layer is without, before each: the same one for all layers."""
+    most = min(matrix.shape)
+    return 1 - torch.arange(most) / most
+
+
+def energy(matrix: Tensor) -> Tensor:
+    """The share of Σσ² that is left out, before each rank: one threshold for all layers."""
+    squares = torch.linalg.svdvals(matrix.double()).square()
+    return squares.flip(0).cumsum(0).flip(0) / squares.sum().clamp_min(torch.finfo().tiny)
+
+
+#: By what the ranks of all layers are chosen together: the layer with the highest score gets one.
+CRITERIA: dict[str, Callable[[Tensor], Tensor]] = {"uniform": uniform, "energy": energy}
+
+
+class RankSelection(Structured):
+    """Every layer in factors of the rank that one criterion gives it.
+
+    ``criterion``: ``uniform``, the same share of its ranks in each layer; or ``energy``, the least
+    rank that leaves no more than a share of Σσ², the same in each.
+    """
+
+    def __init__(self, *, criterion: str = "energy", **options):
+        super().__init__(**options)
+        if criterion not in CRITERIA:
+            raise ValueError(f"unknown criterion {criterion!r}: choose uniform or energy")
+        self.criterion = criterion
+
+    def smaller(self) -> nn.Module:
+        place = {"input_shape": self.input_shape}
+        ranks = choose_ranks(
+            self.model,
+            lambda _, matrix: CRITERIA[self.criterion](matrix),
+            budget=self.budget,
+            **place,
+        )
+        return factor(self.model, ranks, **place)
+
+
+class LearnedRanks(LearningCompression):
+    """LC with a C step that gives each layer its rank: min ‖w − θ‖² within ``budget`` MACs.
+
+    Every C step chooses the ranks anew (``lib.projections.lowrank.ranks_for_budget``); a layer may
+    stay whole. When training ends θ is built as factors. Idelbayev and Carreira-Perpiñán,
+    "Low-rank compression of neural nets: learning the rank of each layer" (CVPR 2020), which
+    prices a rank instead: the price that meets the budget is found in each C step.
+
+    ``periods_per_epoch`` is how many C steps there are in an epoch, if ``epochs_per_step`` is 1;
+    ``options`` are those of ``LearningCompression``. Grouped convolutions stay whole. Raises
+    ``ValueError`` for a budget that no ranks can meet.
+    """
+
+    def __init__(
+        self,
+        *,
+        budget: int,
+        input_shape: tuple[int, ...],
+        periods_per_epoch: int = 1,
+        **options,
+    ):
+        super().__init__(cost="rank-constraint", amount=1.0, **options)
+        self.budget, self.input_shape = budget, tuple(input_shape)
+        self.periods_per_epoch = periods_per_epoch
+
+    def start(self, model: nn.Module) -> None:
+        self.model = model
+        super().start(model)
+
+    def _bounds(self, groups: list[list[Tensor]]) -> list[object]:
+        found = costs(self.model, filters=False, input_shape=self.input_shape)
+        least(found, self.budget, filters={}, factored=True)
+        layers = found.layers.values()
+        self.factored = {name for name, layer in found.layers.items() if layer.factors()}
+        # a rank that costs as much as the whole of a layer is never chosen
+        prices = [layer.macs(rank=1) if layer.factors() else layer.macs() for layer in layers]
+        whole = [layer.macs() for layer in layers]
+        return [{"budget": self.budget, "prices": prices, "whole": whole, "least": 1}]
+
+    @torch.no_grad()
+    def finish(self) -> bool:
+        super().finish()
+        ranks = {
+            name: int(torch.linalg.matrix_rank(matricize(theta).double(), rtol=1e-5))
+            for name, theta in zip(self.names, self.theta, strict=True)
+            if name in self.factored
+        }
+        become(self.model, factor(self.model, ranks, input_shape=self.input_shape))
+        return True

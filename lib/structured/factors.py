@@ -1,0 +1,132 @@
+"""Makes one layer two, with r channels between them.
+
+A convolution's weight, C_out × C_in × k × k, is a matrix in one of two ways:
+
+    scheme 1    C_out × C_in·k²       k × k convolution to r channels, then 1 × 1
+    scheme 2    C_out·k × C_in·k      k × 1 convolution to r channels, then 1 × k
+
+Eo, Kang, Rhee, "A Differentiable Framework for End-to-End Learning of Hybrid Structured
+Compression", Section 3.2.
+"""
+
+import copy
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+from torch.nn.utils import skip_init
+
+from lib.projections.lowrank import low_rank
+from lib.projections.svt import matricize
+from lib.structured.macs import check_rank, check_scheme, layers, named
+
+
+def factor(
+    model: nn.Module,
+    ranks: Mapping[str, int | None],
+    *,
+    scheme: int = 1,
+    input_shape: tuple[int, ...],
+) -> nn.Module:
+    """A copy of ``model`` in which each layer in ``ranks`` is two, if that costs fewer MACs.
+
+    The two have the nearest weight of that rank, cut off from the singular values as they are, not
+    shrunk: the outputs are those of the network with this weight, to rounding. Stride, padding and
+    dilation are the first one's in scheme 1, split between the two in scheme 2; the bias is the
+    second one's. They stand in an ``nn.Sequential`` under the layer's name. A layer stays as it is,
+    rank and all, where two cost as many MACs as one or more, and where it has one channel in and
+    out, as what is left of a depthwise one may.
+
+    Parameters
+    ----------
+    ranks : layer name → its rank, from 1 to the smaller side of its matrix (:func:`matricize`);
+        None leaves it whole. Convolutions that are not grouped and linear layers.
+    scheme : 1 or 2.
+    input_shape : (channels, height, width) of an image, at which MACs are counted.
+
+    Device, dtypes, modes and what is trained are as in ``model``, which does not change. One
+    forward pass, and one singular value decomposition a layer.
+
+    Raises ``ValueError`` that names the layer: unknown, grouped, a rank out of range, NaN or
+    infinite weights; and for another scheme.
+    """
+    check_scheme(scheme)
+    costs = layers(model, input_shape=input_shape)
+    smaller = copy.deepcopy(model)
+    for name, rank in ranks.items():
+        cost = named(costs, name)
+        if rank is None:
+            continue
+        rank = check_rank(cost, rank, scheme=scheme)
+        if cost.factors() and cost.macs(rank=rank, scheme=scheme) < cost.macs():
+            parent, _, leaf = name.rpartition(".")
+            two = _two(name, smaller.get_submodule(name), rank, scheme)
+            setattr(smaller.get_submodule(parent), leaf, two)
+    return smaller
+
+
+@torch.no_grad()
+def _two(name: str, layer: nn.Conv2d | nn.Linear, rank: int, scheme: int) -> nn.Sequential:
+    try:
+        left, right = low_rank(matricize(layer.weight, scheme=scheme), rank=rank)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    two = empty_factors(layer, (layer.weight.shape[1], rank, layer.weight.shape[0]), scheme)
+    first, second = two
+    # right is (r, C_in·k₁·k₂), in scheme 2 (r, C_in·k₁)
+    first.weight.copy_(right.reshape(first.weight.shape))
+    # left is (C_out, r), in scheme 2 (C_out·k₂, r)
+    left = left.reshape(layer.weight.shape[0], -1, rank).transpose(1, 2)  # (C_out, r, 1 or k₂)
+    second.weight.copy_(left.reshape(second.weight.shape))
+    first.weight.requires_grad_(layer.weight.requires_grad)
+    second.weight.requires_grad_(layer.weight.requires_grad)
+    if layer.bias is not None:
+        second.bias.copy_(layer.bias)
+        second.bias.requires_grad_(layer.bias.requires_grad)
+    return two
+
+
+def empty_factors(
+    layer: nn.Conv2d | nn.Linear, channels: tuple[int, int, int], scheme: int
+) -> nn.Sequential:
+    """The two layers that stand for ``layer``, of c_in, r and c_out channels, without values."""
+    options = [{}, {}] if isinstance(layer, nn.Linear) else _options(layer, scheme)
+    first, second = (
+        # neither draws from the random generator
+        skip_init(
+            type(layer),
+            *channels[i : i + 2],
+            bias=layer.bias is not None and i == 1,
+            dtype=layer.weight.dtype,
+            device=layer.weight.device,
+            **options[i],
+        )
+        for i in range(2)
+    )
+    return nn.Sequential(first, second).train(layer.training)
+
+
+def _options(layer: nn.Conv2d, scheme: int) -> list[dict]:
+    """Of the first and of the second convolution."""
+    mode = {"padding_mode": layer.padding_mode}
+    if scheme == 1:
+        place = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation}
+        return [{"kernel_size": layer.kernel_size, **place, **mode}, {"kernel_size": 1}]
+    split = [
+        {
+            "kernel_size": _along(axis, layer.kernel_size, 1),
+            "stride": _along(axis, layer.stride, 1),
+            # "same" and "valid" are right for both
+            "padding": layer.padding
+            if isinstance(layer.padding, str)
+            else _along(axis, layer.padding, 0),
+            "dilation": _along(axis, layer.dilation, 1),
+        }
+        for axis in range(2)
+    ]
+    return [options | mode for options in split]
+
+
+def _along(axis: int, values: tuple[int, int], other: int) -> tuple[int, int]:
+    """The value of one axis, and ``other`` for the other one."""
+    return (values[0], other) if axis == 0 else (other, values[1])

@@ -1,0 +1,170 @@
+"""From scores to a network within its budget: which filters stay, and each layer's rank.
+
+Any criterion becomes a network here: it orders filters, or singular values, and the order is
+followed as far as the MACs reach. They are those of the network that will be built, in which a
+layer stays whole where factors would cost as much.
+"""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from lib.projections.svt import matricize
+from lib.structured.macs import Costs, costs
+
+#: (layer, its weight as a matrix) → one score for each singular value, σ₁'s first.
+Score = Callable[[str, Tensor], Tensor]
+
+
+def choose_filters(
+    model: nn.Module,
+    scores: Mapping[str, Tensor],
+    *,
+    budget: int,
+    threshold: float | None = None,
+    factored: bool = False,
+    scheme: int = 1,
+    input_shape: tuple[int, ...],
+) -> dict[str, Tensor]:
+    """Layer → which of its filters stay, (filters,) bool: those of the highest scores that fit.
+
+    In the order of their scores, equal ones by (layer, index), filters stay until one does not fit
+    in ``budget`` MACs; later ones that do still stay. Each layer keeps its best one. Greedy, with
+    no bound: whether scores are worth their MACs is the caller's business.
+
+    Parameters
+    ----------
+    scores : layer of ``prunable`` → (filters,) floating.
+    threshold : filters that score more stay, and others go, as far as the budget allows either.
+        None: as many stay as fit.
+    factored : ranks are chosen afterwards. With a ``threshold`` filters go beyond it only where
+        even rank 1 everywhere is too much.
+    budget, scheme, input_shape : as in ``predicted_macs``.
+
+    Raises ``ValueError`` as ``least``.
+    """
+    scores = {name: score.detach().double().cpu() for name, score in scores.items()}
+    found = costs(model, input_shape=input_shape)
+    least(found, budget, filters=scores, factored=factored, scheme=scheme)
+    order = sorted(
+        ((name, i) for name, score in scores.items() for i in range(len(score))),
+        key=lambda place: -float(scores[place[0]][place[1]]),
+    )
+    best = {name: int(score.argmax()) for name, score in scores.items()}
+    later = [(name, i) for name, i in order if i != best[name]]
+
+    def spent(counts: dict[str, int], ranks: dict[str, int]) -> int:
+        return sum(found.built(counts, ranks, scheme=scheme).values())
+
+    chosen = _fill(later, dict.fromkeys(scores, 1), lambda counts: spent(counts, {}), budget)
+    if threshold is not None:
+        wanted = [(name, i) for name, i in later if scores[name][i] > threshold]
+        # more than are wanted only where they fit whole, fewer only where rank 1 is too much
+        if factored and len(wanted) > len(chosen):
+            ones = dict.fromkeys(found.layers, 1)
+            rank_1 = _fill(wanted, dict.fromkeys(scores, 1), lambda c: spent(c, ones), budget)
+            chosen = rank_1 if len(rank_1) > len(chosen) else chosen
+    keep = {name: torch.zeros(len(score), dtype=torch.bool) for name, score in scores.items()}
+    for name, i in [*best.items(), *chosen]:
+        keep[name][i] = True
+    return keep
+
+
+def choose_ranks(
+    model: nn.Module,
+    score: Score,
+    *,
+    budget: int,
+    scheme: int = 1,
+    input_shape: tuple[int, ...],
+) -> dict[str, int | None]:
+    """Layer → its rank, from 1 on; None for one that stays whole.
+
+    Ranks grow in the order of ``score`` until one does not fit in ``budget`` MACs; later ones that
+    do are still taken. Grouped convolutions and those of one channel stay whole. ``model`` is the
+    network whose filters have left already. Raises ``ValueError`` as ``least``.
+    """
+    found = costs(model, filters=False, input_shape=input_shape)
+    least(found, budget, filters={}, factored=True, scheme=scheme)
+    order, ranks = [], {}
+    for name, layer in found.layers.items():
+        if not layer.factors():
+            continue
+        scores = score(name, matricize(model.get_submodule(name).weight.detach(), scheme=scheme))
+        order += [(value, name, i) for i, value in enumerate(scores.tolist())][1:]
+        ranks[name] = 1
+    order.sort(key=lambda each: -each[0])  # stable: a layer's own keep their order
+
+    def spent(counts: dict[str, int]) -> int:
+        return sum(found.built({}, counts, scheme=scheme).values())
+
+    for name, _ in _fill([each[1:] for each in order], dict(ranks), spent, budget):
+        ranks[name] += 1
+    return {
+        name: None
+        if found.layers[name].macs(rank=rank, scheme=scheme) >= found.layers[name].macs()
+        else rank
+        for name, rank in ranks.items()
+    }
+
+
+def least(
+    found: Costs,
+    budget: int,
+    *,
+    filters: Mapping[str, object],
+    factored: bool,
+    scheme: int = 1,
+) -> int:
+    """MACs of one filter in each of ``filters``, and rank 1 everywhere if ``factored``.
+
+    Raises ``ValueError`` where they are more than the budget; it names the dearest layer.
+    """
+    ranks = dict.fromkeys(found.layers, 1) if factored else {}
+    spent = found.built(dict.fromkeys(filters, 1), ranks, scheme=scheme)
+    total = sum(spent.values())
+    if total > budget:
+        name = max(spent, key=spent.__getitem__)
+        smallest = " and ".join(
+            ["one filter"] * bool(filters) + ["rank 1"] * factored or ["all layers as they are"]
+        )
+        raise ValueError(
+            f"the budget of {budget:,} MACs cannot be met: {smallest} in every layer that may "
+            f"change costs {total:,}, of them {spent[name]:,} in {name!r}; ask for more"
+        )
+    return total
+
+
+def _fill(
+    steps: list[tuple[str, int]],
+    counts: dict[str, int],
+    spent: Callable[[dict[str, int]], int],
+    budget: int,
+) -> list[tuple[str, int]]:
+    """The steps taken, each adding one to its layer's count: a first part, then what still fits."""
+    low, high = 0, len(steps)
+    while low < high:  # the longest first part that fits; more never costs less
+        middle = (low + high + 1) // 2
+        if spent(_added(counts, steps[:middle])) <= budget:
+            low = middle
+        else:
+            high = middle - 1
+    taken, counts, full = steps[:low], _added(counts, steps[:low]), set()
+    for step in steps[low:]:
+        if step[0] in full:
+            continue
+        counts[step[0]] += 1
+        if spent(counts) <= budget:
+            taken.append(step)
+        else:
+            counts[step[0]] -= 1
+            full.add(step[0])
+    return taken
+
+
+def _added(counts: dict[str, int], steps: list[tuple[str, int]]) -> dict[str, int]:
+    added = dict(counts)
+    for name, _ in steps:
+        added[name] += 1
+    return added

@@ -1,0 +1,438 @@
+"""The one training loop: data on the device, schedule, evaluation, checkpoints. It knows no method.
+
+Data held on the device are gathered there by each step, streamed ones come to it in batches: a
+split knows which. Inside an epoch nothing waits for the device. Every epoch draws its order (and
+whatever a network draws at random) from the run's seed, the stage and the epoch alone, so a run
+that was resumed is, on a CPU, bit for bit the run that was not interrupted.
+
+Of several processes (:mod:`lib.training.distributed`) each takes its share of every step's images, and of
+every evaluation's. Their gradient is that of the whole batch, so they train as one process does, to
+rounding; but for two things: BatchNorm's statistics are those of each share (running ones process
+0's), and dropout is drawn by each process for itself.
+"""
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from lib.layers import compressible
+from torch import Tensor, nn
+from torch.nn import functional
+from tqdm.auto import tqdm
+
+from lib.data import Dataset, Split, Streamed
+from lib.data.augmentation import draw
+from lib.training import arithmetic, distributed
+from lib.training.cuda_graph import CudaGraph
+from lib.training.method import Method
+
+#: Images evaluated at once. ResNet-20 took 1.6 to 1.9 times as long with a thousand (float32, one
+#: thread): tensors of more than 32 MB are asked of the system, and given back, layer by layer.
+EVALUATION_BATCH = 250
+
+#: A traced run's losses are taken over this many images of the training split, its first ones.
+TRACED = 10_000
+
+#: Epochs share a checkpoint until so many seconds have passed, and ten for every one that the last
+#: checkpoint took to write: more would cost more than they save.
+CHECKPOINT_SECONDS = 1.0
+
+
+class Diverged(Exception):
+    """The loss became NaN or infinite."""
+
+
+class OutOfTime(Exception):
+    """The next epoch would pass the time limit; all before it is in the checkpoint."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """Momentum SGD whose learning rate rises linearly, then falls as a cosine, step by step.
+
+    ``epochs`` counts both parts, ``warmup`` the first; ``batch`` is the images of a step, those of
+    all processes together. ``weight_decay`` acts on tensors of two or more dimensions: weights, not
+    biases or normalisation. ``clip`` is the largest norm of the whole gradient, beyond which it is
+    scaled down; ``None`` for no limit. ``precision`` is what forward and backward passes compute
+    in: ``float32``, or ``bfloat16`` where the device has instructions for it and float32 elsewhere
+    (:mod:`lib.training.arithmetic`; the weights, the optimizer and every evaluation stay in float32).
+    ``crop`` pads images by so many pixels and cuts them to their size at random;
+    ``flip`` mirrors every other one, at random. Raises ``ValueError`` for another precision, a
+    limit that is not positive, and a negative ``crop``.
+    """
+
+    epochs: int
+    lr: float
+    batch: int = 256
+    warmup: int = 0
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    clip: float | None = None
+    precision: str = "float32"
+    crop: int = 0
+    flip: bool = False
+
+    def __post_init__(self):
+        if self.precision not in arithmetic.PRECISIONS:
+            raise ValueError(f"precision = {self.precision!r} must be float32 or bfloat16")
+        if self.clip is not None and not self.clip > 0:
+            raise ValueError(f"clip = {self.clip} must be positive, or None for no limit")
+        if self.crop < 0:
+            raise ValueError(f"crop = {self.crop} must be 0 pixels or more")
+
+    def rates(self, steps_per_epoch: int) -> Tensor:
+        """The learning rate of every step, (epochs·steps_per_epoch,) float32."""
+        total, warm = self.epochs * steps_per_epoch, self.warmup * steps_per_epoch
+        step = torch.arange(total, dtype=torch.float64)
+        # αₜ = α·(t+1)/warm while t < warm, then α·½(1 + cos π(t − warm)/(total − warm))
+        rising = (step + 1) / max(1, warm)
+        falling = 0.5 * (1 + torch.cos(math.pi * (step - warm) / max(1, total - warm)))
+        return (self.lr * torch.where(step < warm, rising, falling)).float()
+
+
+def train(
+    model: nn.Module,
+    dataset: Dataset,
+    schedule: Schedule,
+    method: Method,
+    *,
+    seed: int,
+    stage: int = 0,
+    resume: dict | None = None,
+    save: Callable[[dict], None] = lambda state: None,
+    deadline: float = math.inf,
+    trace: bool = False,
+    description: str = "",
+    quiet: bool = False,
+) -> list[dict[str, float]]:
+    """Trains ``model`` in place, lets ``method`` finish it, and returns a history row an epoch.
+
+    Where finishing changes the weights, BatchNorm's statistics are measured anew.
+
+    ``model`` and ``dataset`` lie on the same device. ``resume`` is a state that ``save`` was given
+    by an earlier call. ``deadline`` is a time of ``time.monotonic()``: rather than pass it, the
+    loop saves its state and raises ``OutOfTime``. With ``trace`` a row also holds the training
+    loss (over its first 10,000 images) of the weights, and of the weights as they would be
+    compressed, after the epoch.
+    Raises ``Diverged`` when the loss is no longer a number.
+    """
+    loop = _Loop(model, dataset, schedule, method, seed=seed, stage=stage)
+    if resume is not None:
+        loop.load_state_dict(resume)
+    distributed.check(loop.tensors)
+    bar = tqdm(
+        desc=description,
+        total=schedule.epochs * loop.steps,
+        initial=loop.epoch * loop.steps,
+        unit="step",
+        mininterval=1.0,
+        disable=quiet,
+        dynamic_ncols=True,
+    )
+    saved, writing, longest, unsaved = time.monotonic(), 0.0, 0.0, False
+    with bar:
+        while loop.epoch < schedule.epochs and not method.done:
+            began = time.monotonic()
+            if distributed.agree(lambda late=began + 1.2 * longest > deadline: late):
+                if unsaved:
+                    save(loop.state_dict())
+                raise OutOfTime(f"stopped after {loop.epoch} of {schedule.epochs} epochs")
+            row = loop.run_epoch(bar)
+            row["test_loss"], row["test_accuracy"] = evaluate(loop.network, dataset, dataset.test)
+            if trace:
+                row |= _trace(model, dataset, method)
+            loop.history.append(row | method.metrics())
+            bar.set_postfix(loss=f"{row['train_loss']:.4f}", accuracy=f"{row['test_accuracy']:.2%}")
+            now, unsaved = time.monotonic(), True
+            ended = loop.epoch == schedule.epochs or method.done
+            if now - saved > CHECKPOINT_SECONDS * max(1, 10 * writing) or ended:
+                save(loop.state_dict())
+                saved, unsaved = time.monotonic(), False
+                writing = saved - now
+            longest = max(longest, time.monotonic() - began)
+    if method.finish():
+        recalibrate(model, training_images(dataset))
+    distributed.check(model.state_dict)
+    return loop.history
+
+
+def training_images(dataset: Dataset) -> Iterator[Tensor]:
+    """The training split in batches, as the network reads it, neither cropped nor flipped.
+
+    Of several processes, this one's share of them.
+    """
+    for images, _ in _batches(dataset, dataset.train):
+        yield images
+
+
+def _batches(dataset: Dataset, split: Split | Streamed) -> Iterator[tuple[Tensor, Tensor]]:
+    """This process's share of a split in batches, as the network reads it, and the classes."""
+    mine = split[distributed.block(len(split), EVALUATION_BATCH)]
+    if len(mine):
+        for images, labels in mine.batches(EVALUATION_BATCH):
+            yield dataset.normalise(images), labels
+
+
+@torch.no_grad()
+def recalibrate(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]]) -> None:
+    """Measures BatchNorm's running statistics anew; weights stay, and no label is looked at.
+
+    They were gathered from the weights as they were before the last compression. Each mean and
+    variance becomes its average over all ``batches`` of inputs, training images as they are, not
+    cropped; a network of several inputs takes a list of them. A network without BatchNorm is left
+    alone, and no batch is asked for. Of several processes each gives its share of the batches.
+    """
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    if not norms:
+        return
+    was_training, momenta = model.training, [norm.momentum for norm in norms]
+    model.eval()
+    calls = dict.fromkeys(norms, 0)
+
+    def averaged(norm: nn.Module, _: object) -> None:
+        # a plain average, as a momentum of None, which asks the device for the number of batches
+        calls[norm] += 1
+        norm.momentum = 1 / calls[norm]
+
+    hooks = [norm.register_forward_pre_hook(averaged) for norm in norms]
+    for norm in norms:
+        norm.train().reset_running_stats()
+    count = 0
+    for inputs in batches:
+        model(*inputs) if isinstance(inputs, Sequence) else model(inputs)
+        count += 1
+    distributed.average((x for n in norms for x in (n.running_mean, n.running_var)), count)
+    for norm, momentum, hook in zip(norms, momenta, hooks, strict=True):
+        norm.num_batches_tracked.copy_(distributed.total(norm.num_batches_tracked))
+        norm.momentum = momentum
+        hook.remove()
+    model.train(was_training)
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, dataset: Dataset, split: Split | Streamed) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy (a fraction) of ``model`` on ``split``."""
+    was_training = model.training
+    model.eval()
+    totals = torch.zeros(2, dtype=torch.float64, device=split.labels.device)
+    for images, labels in _batches(dataset, split):
+        logits = model(images)
+        totals[0] += functional.cross_entropy(logits, labels, reduction="sum")
+        totals[1] += (logits.argmax(1) == labels).sum()
+    model.train(was_training)
+    loss, accuracy = (distributed.total(totals) / len(split)).tolist()
+    return loss, accuracy
+
+
+@torch.no_grad()
+def predict(model: nn.Module, dataset: Dataset, split: Split | Streamed) -> Tensor:
+    """The class that ``model`` gives each image of ``split``, (images,) int64."""
+    classes = torch.zeros_like(split.labels)
+    return _of_each_image(model, dataset, split, lambda logits, _: logits.argmax(1), classes)
+
+
+@torch.no_grad()
+def image_losses(model: nn.Module, dataset: Dataset, split: Split | Streamed) -> Tensor:
+    """The cross-entropy of ``model`` on each image of ``split``, (images,) float32."""
+    losses = torch.zeros(len(split), device=split.labels.device)
+    loss = partial(functional.cross_entropy, reduction="none")
+    return _of_each_image(model, dataset, split, loss, losses)
+
+
+def _of_each_image(model, dataset, split, measure, out: Tensor) -> Tensor:
+    """``measure(logits, labels)`` of each image, written into ``out``, zeros as long as the split.
+
+    All processes have all of them.
+    """
+    was_training = model.training
+    model.eval()
+    mine = out[distributed.block(len(split), EVALUATION_BATCH)].split(EVALUATION_BATCH)
+    batches = _batches(dataset, split)
+    for found, (images, labels) in zip(mine, batches, strict=False):  # empty is one
+        found.copy_(measure(model(images), labels))
+    model.train(was_training)
+    return distributed.total(out)
+
+
+class _Loop:
+    """Model, optimizer and method of one stage, and how far they have come."""
+
+    def __init__(self, model, dataset, schedule, method, *, seed, stage):
+        self.model, self.dataset, self.method = model, dataset, method
+        self.schedule, self.seed, self.stage = schedule, seed, stage
+        self.history: list[dict[str, float]] = []
+        self.steps = math.ceil(len(dataset.train) / schedule.batch)
+        self._refuse_empty_shares()
+        self.device = dataset.train.labels.device
+        self.dtype = arithmetic.dtype(schedule.precision, self.device)
+        self.rates = schedule.rates(self.steps).to(self.device)
+        self.lr = torch.zeros((), device=self.device)
+        self.weight = 1.0  # of this process's share of a step
+        self.totals = torch.zeros(2, dtype=torch.float64, device=self.device)  # loss, correct
+        alone = distributed.processes() == 1  # no step with others is recorded
+        recorded = self.device.type == "cuda" and method.recordable and alone
+        self.graph = CudaGraph(self.device) if recorded else None
+        if stage:
+            # What the method draws must not depend on where the run was interrupted; in its first
+            # stage the generator is as the caller has seeded it.
+            torch.manual_seed(self._derived("start"))
+        self.network = method.start(model) or model
+        self.parallel = distributed.parallel(self.network)  # which takes a step
+        # Momentum that starts at zero is the same recursion, and is there to be checkpointed.
+        self.momenta = {p: torch.zeros_like(p) for p in model.parameters() if p.requires_grad}
+        self.optimizer = self._sgd()
+        # The last step of each of an epoch's periods.
+        periods = method.periods_per_epoch
+        if periods > self.steps:
+            raise ValueError(
+                f"periods_per_epoch = {periods} is more than the {self.steps} steps of an epoch"
+            )
+        self.period_ends = {self.steps * (i + 1) // periods - 1 for i in range(periods)}
+
+    def _sgd(self) -> torch.optim.SGD:
+        decayed = [p for p in self.momenta if p.dim() >= 2]
+        others = [p for p in self.momenta if p.dim() < 2]
+        optimizer = torch.optim.SGD(
+            [
+                {"params": decayed, "weight_decay": self.schedule.weight_decay},
+                {"params": others},
+            ],
+            lr=self.lr,
+            momentum=self.schedule.momentum,
+            fused=True,
+        )
+        for parameter, momentum in self.momenta.items():
+            optimizer.state[parameter]["momentum_buffer"] = momentum
+        return optimizer
+
+    @property
+    def epoch(self) -> int:
+        return len(self.history)
+
+    def run_epoch(self, bar: tqdm) -> dict[str, float]:
+        """One pass over the training split."""
+        began = time.monotonic()
+        images, batch = len(self.dataset.train), self.schedule.batch
+        order = [distributed.share(part, batch) for part in self._order()]
+        steps = self.dataset.train.steps(
+            *order, batch=len(distributed.of_step(batch)), seed=self._derived(self.epoch)
+        )
+        rates = self.rates[self.epoch * self.steps :]
+        step = self._step if self.graph is None else partial(self.graph, self._step)
+        self.network.train()
+        self.totals.zero_()
+        for i, inputs in enumerate(steps):
+            self.lr.copy_(rates[i])
+            self.weight = distributed.weight(min(batch, images - i * batch))
+            step(*inputs)
+            if i in self.period_ends:
+                self._refuse_divergence()
+                distributed.same_statistics(self.model)
+                self.method.after_period()
+                distributed.check(self.tensors)
+            bar.update(1)
+        loss, accuracy = (distributed.total(self.totals) / images).tolist()
+        return {
+            "epoch": self.epoch + 1,
+            "lr": float(rates[self.steps - 1]),
+            "train_loss": loss,
+            "train_accuracy": accuracy,
+            "seconds": time.monotonic() - began,
+        }
+
+    def _step(self, *inputs: Tensor) -> None:
+        """One optimizer step on what the split gives for it; nothing here waits for the device."""
+        images, labels = self.dataset.train.take(*inputs, padding=self.schedule.crop)
+        images = self.dataset.normalise(images)
+        half = self.dtype != torch.float32
+        with torch.autocast(self.device.type, self.dtype, enabled=half):
+            logits = self.parallel(images)
+            loss = functional.cross_entropy(logits, labels)
+        share = loss if self.weight == 1 else self.weight * loss
+        penalty = self.method.penalty()
+        self.optimizer.zero_grad()
+        (share if penalty is None else share + penalty).backward()
+        if self.schedule.clip is not None:
+            nn.utils.clip_grad_norm_(self.momenta, self.schedule.clip)
+        self.optimizer.step()
+        self.method.after_step(self.lr)
+        self.totals[0] += loss.detach() * len(labels)
+        self.totals[1] += (logits.detach().argmax(1) == labels).sum()
+
+    def _refuse_divergence(self) -> None:
+        loss = float(distributed.total(self.totals)[0])
+        if not math.isfinite(loss):
+            raise Diverged(
+                f"the loss was {loss} in epoch {self.epoch + 1}: lower the learning rate "
+                f"(at most {float(self.rates.max()):g} here) or lengthen the warm-up"
+            )
+
+    def _refuse_empty_shares(self) -> None:
+        last = len(self.dataset.train) - (self.steps - 1) * self.schedule.batch
+        if min(last, self.schedule.batch) < distributed.processes():
+            raise ValueError(
+                f"a step of {min(last, self.schedule.batch)} images is too small for "
+                f"{distributed.processes()} processes: use fewer, or another batch than "
+                f"{self.schedule.batch} of {len(self.dataset.train):,} images"
+            )
+
+    def _order(self) -> list[Tensor]:
+        """The epoch's order of the training images, and how each is cropped and flipped, if it is.
+
+        It also seeds what the network draws, which no two processes share.
+        """
+        seed, rank = self._derived(self.epoch), distributed.rank()
+        torch.manual_seed(self._derived(f"{self.epoch}/{rank}") if rank else seed)
+        generator = torch.Generator().manual_seed(seed)
+        images, schedule = len(self.dataset.train), self.schedule
+        order = [torch.randperm(images, generator=generator)]
+        if schedule.crop or schedule.flip:
+            drawn = draw(images, padding=schedule.crop, flip=schedule.flip, generator=generator)
+            order.append(drawn)
+        return order
+
+    def _derived(self, part: int | str) -> int:
+        """A seed of its own for a part of the stage."""
+        label = f"{self.seed}/{self.stage}/{part}".encode()
+        return int.from_bytes(hashlib.sha256(label).digest()[:7], "big")
+
+    def tensors(self) -> dict:
+        """What every process holds alike."""
+        return {
+            "model": self.model.state_dict(),
+            "momenta": list(self.momenta.values()),
+            "method": self.method.state_dict(),
+        }
+
+    def state_dict(self) -> dict:
+        return self.tensors() | {"history": self.history}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.model.load_state_dict(state["model"])
+        for momentum, saved in zip(self.momenta.values(), state["momenta"], strict=True):
+            momentum.copy_(saved)
+        self.method.load_state_dict(state["method"])
+        self.history = list(state["history"])
+
+
+@torch.no_grad()
+def _trace(model: nn.Module, dataset: Dataset, method: Method) -> dict[str, float]:
+    """The training loss of the weights, and of the weights as they would be compressed."""
+    traced = dataset.train[:TRACED]
+    row = {"loss": evaluate(model, dataset, traced)[0]}
+    compressed = method.compressed()
+    if compressed is None:
+        return row
+    weights = compressible(model)
+    before = {name: weight.clone() for name, weight in weights.items()}
+    for name, weight in weights.items():
+        weight.copy_(compressed[name])
+    row["compressed_loss"] = evaluate(model, dataset, traced)[0]
+    row["compressed_test_accuracy"] = evaluate(model, dataset, dataset.test)[1]
+    for name, weight in weights.items():
+        weight.copy_(before[name])
+    return row

@@ -1,0 +1,93 @@
+"""What a compression method is to the training loop; by itself, plain SGD."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+def kept_by_layer(names: Sequence[str], weights: Sequence[Tensor]) -> dict[str, float]:
+    """For ``metrics``: the share of nonzero weights, and their number in each layer."""
+    kept = torch.stack([w.count_nonzero() for w in weights]).tolist()
+    return {
+        "kept_fraction": sum(kept) / sum(w.numel() for w in weights),
+        **{f"{name}.kept": n for name, n in zip(names, kept, strict=True)},
+    }
+
+
+def per_layer(value: float | Sequence[float], layers: int, name: str) -> list[float]:
+    """One number for each layer: a list as it is, a single number for all.
+
+    Raises ``ValueError`` for a list of another length.
+    """
+    if not isinstance(value, Sequence):
+        return [value] * layers
+    if len(value) != layers:
+        raise ValueError(
+            f"{name} lists {len(value)} numbers for a network of {layers} layers: give one for each"
+        )
+    return list(value)
+
+
+class Method:
+    """Plain training, and the interface that every compression method fills in.
+
+    The loop calls, in this order: ``start`` once (on a resumed run then ``load_state_dict``);
+    for each step ``penalty`` and ``after_step``; ``after_period`` ``periods_per_epoch`` times
+    an epoch, evenly spaced; ``finish`` once.
+
+    ``penalty`` and ``after_step`` only launch work and must not wait for the device; on a GPU they
+    are recorded once and replayed, so what changes between steps lies in tensors that are written
+    in place. Whatever needs the host belongs in ``after_period``.
+
+    Of several processes (:mod:`lib.training.distributed`) each has a method of its own, which is to do the
+    same with the same weights; what ``state_dict`` holds is compared after each period. Gradients
+    are averaged of the parameters of what ``start`` returns, or of the model's.
+    """
+
+    periods_per_epoch: int = 1
+
+    #: Whether a GPU can replay its steps; one that waits for the device cannot be recorded.
+    recordable: bool = True
+
+    #: Ends the stage before its last epoch; asked after each.
+    done: bool = False
+
+    def start(self, model: nn.Module) -> nn.Module | None:
+        """Takes hold of the model whose weights the method will change in place.
+
+        Returns what the loop computes the loss with, where that is not the model itself. Parameters
+        that are frozen here are not trained.
+        """
+
+    def penalty(self) -> Tensor | None:
+        """A scalar that the loop adds to the loss, or nothing."""
+        return None
+
+    def after_step(self, lr: Tensor) -> None:
+        """After each optimizer step; ``lr`` is its learning rate, a scalar on the device."""
+
+    def after_period(self) -> None:
+        """At the end of every 1/periods_per_epoch of an epoch."""
+
+    def compressed(self) -> dict[str, Tensor] | None:
+        """The compressed weights, layer by layer, if training ended now; nothing is changed."""
+        return None
+
+    def metrics(self) -> dict[str, float]:
+        """What the method wants in ``history.csv``, once an epoch."""
+        return {}
+
+    def finish(self) -> bool:
+        """Leaves the compressed weights in the model; returns whether that changed them.
+
+        A smaller network is left in it too: its layers are replaced, the model stays the object.
+        """
+        return False
+
+    def state_dict(self) -> dict:
+        """Tensors and plain values that a checkpoint needs beside the model's own."""
+        return {}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Takes over what ``state_dict`` returned, after ``start``."""

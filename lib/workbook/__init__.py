@@ -1,0 +1,1 @@
+"""The workbook: what reproduces the papers on top of the core."""

@@ -1,0 +1,192 @@
+"""How fast this machine trains, against the one that the catalogue's times were measured on.
+
+Measured once, some seconds on one CPU thread, and kept beside the results, outside git. Every
+process then reads the same numbers: the batch asks for the catalogue anew in each of its jobs, and
+which runs share a job hangs on their times. Without a measurement the catalogue's times stand.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lib import atomic, paths
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lib.workbook.experiments.spec import Experiment
+
+#: Kind of run → what stands for it: network, image, images of a step, steps, precision; and how
+#: many seconds that takes where the catalogue's times hold, with AVX-512 and bfloat16.
+PROBES = {
+    "digits": ("lenet5", (1, 28, 28), 64, 20, "float32", 0.35),
+    "lenet": ("lenet5", (1, 28, 28), 256, 8, "bfloat16", 0.32),
+    "convolutional": ("resnet20", (3, 32, 32), 128, 3, "bfloat16", 0.81),
+}
+
+#: Network, image and images of a step, for :func:`precisions`.
+STEPS = (
+    ("lenet5", (1, 28, 28), 256),
+    ("lenet300", (1, 28, 28), 256),
+    ("resnet20", (3, 32, 32), 128),
+)
+
+
+def kind(experiment: "Experiment") -> str:
+    """Which probe stands for a run."""
+    if experiment.dataset == "digits":
+        return "digits"
+    return "lenet" if experiment.network.startswith("lenet") else "convolutional"
+
+
+def factor(experiment: "Experiment") -> float:
+    """By what a run's seconds on one CPU thread are to be multiplied; 1 where nothing is known."""
+    found = known()
+    return found["factors"][kind(experiment)] if found else 1.0
+
+
+def known() -> dict | None:
+    """The measurement: ``factors``, and the machine and moment it was made at; or ``None``."""
+    return _read(_file())
+
+
+@cache
+def _read(file: Path) -> dict | None:
+    try:
+        found = json.loads(file.read_text())
+        whole = set(found["factors"]) == set(PROBES) and {"processor", "instructions"} <= set(found)
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return found if whole else None
+
+
+def measure() -> dict:
+    """Measures this machine and keeps what it finds."""
+    from lib.training import arithmetic
+
+    found = {
+        "factors": {
+            name: round(_seconds(*probe) / usual, 2) for name, (*probe, usual) in PROBES.items()
+        },
+        **arithmetic.machine("cpu"),
+        "measured": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    file = _file()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    atomic.write(file, (json.dumps(found, indent=1) + "\n").encode())
+    _read.cache_clear()
+    return found
+
+
+def precisions() -> "pd.DataFrame":
+    """Images that a training step takes per second of CPU time, a row a network, one thread.
+
+    Columns: ``float32``, ``bfloat16`` (emulated where the processor lacks it, so this may take
+    minutes) and ``chosen``, what the library computes in when a schedule asks for bfloat16.
+    """
+    import pandas as pd
+    import torch
+
+    from lib.training import arithmetic
+
+    chosen = arithmetic.dtype("bfloat16", torch.device("cpu"))
+    rows = []
+    for network, shape, batch in STEPS:
+        kinds = (torch.float32, torch.bfloat16)
+        found = {str(kind)[6:]: _images_a_second(network, shape, batch, kind) for kind in kinds}
+        rows.append({"network": network, "batch": batch, **found, "chosen": str(chosen)[6:]})
+    return pd.DataFrame(rows)
+
+
+def _images_a_second(network, shape, batch, kind) -> float:
+    """Of the training loop's own step, after two untimed ones; three steps or a second of them."""
+    import torch
+
+    from lib.optimizers import Method
+    from lib.training import Schedule
+    from lib.training.loop import _Loop
+
+    few = _random(shape, batch)
+    schedule = Schedule(epochs=1, lr=0.01, batch=batch)
+    loop = _Loop(_network(network, shape), few, schedule, Method(), seed=0, stage=0)
+    loop.dtype = kind
+    index = torch.arange(batch)
+    with _one_thread():
+        for _ in range(2):
+            loop._step(index)
+        steps, began = 0, time.process_time()
+        while steps < 3 or time.process_time() - began < 1:
+            loop._step(index)
+            steps += 1
+        return batch * steps / (time.process_time() - began)
+
+
+def described() -> str:
+    """Where the times of the catalogue come from, in one line."""
+    found = known()
+    if not found:
+        return "CPU times are for a processor with AVX-512 and bfloat16, not measured here"
+    factors = ", ".join(f"{name} {value:g}" for name, value in found["factors"].items())
+    where = f"{found['processor']}, {found['instructions']}"
+    return f"CPU times are scaled by what was measured on {where} ({factors})"
+
+
+def _seconds(network, shape, batch, steps, precision) -> float:
+    """The better of two epochs of the training loop on random images, with their evaluation."""
+    from lib.optimizers import Method
+    from lib.training import Schedule, train
+
+    few = _random(shape, batch * steps)
+    schedule = Schedule(epochs=1, lr=0.01, batch=batch, weight_decay=1e-4, precision=precision)
+    model = _network(network, shape)
+    first = replace(few, train=few.train[:batch], test=few.train[:batch])
+    times = []
+    with _one_thread():
+        # libraries choose their kernels
+        train(model, first, schedule, Method(), seed=0, quiet=True)
+        for seed in range(2):
+            began = time.perf_counter()
+            train(model, few, schedule, Method(), seed=seed, quiet=True)
+            times.append(time.perf_counter() - began)
+    return min(times)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _random(shape, count):
+    """A data set of ``count`` random images, and a fifth as many to evaluate on."""
+    import torch
+
+    from lib.data import Dataset, Split
+
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (count, *shape), dtype=torch.uint8, generator=generator)
+    split = Split(images, torch.randint(10, (count,), generator=generator))
+    middle = (0.5,) * shape[0]
+    return Dataset("random", split, split[: count // 5], middle, middle, 10, "")
+
+
+def _network(name, shape):
+    from lib import networks
+
+    return networks.build(name, classes=10, channels=shape[0])
+
+
+def _file() -> Path:
+    return paths.checkpoints().parent / "machine.json"

@@ -1,0 +1,120 @@
+"""The command ``compress``: a network of the workbook's within a budget, written as a file."""
+
+import argparse
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from lib import accounting, archive, data, networks
+from lib.archive import convert
+from lib.compression import compress, parse
+from lib.data import Dataset, Split, Streamed
+from lib.structured import rebuild
+from lib.workbook import experiments, runs
+
+#: Images in a batch: the short schedule of :func:`lib.compress` needs many steps.
+BATCH = 64
+
+
+def add(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Adds the command; ``command(name, function)`` makes one and returns its parser."""
+    parser = command("compress", run)
+    parser.add_argument("network", choices=networks.BUILDERS, metavar="NETWORK")
+    parser.add_argument("--dataset", required=True, help="its name, or a folder of images")
+    parser.add_argument("--budget", required=True, help='"3 kB", "30x", "80000 bits", "5 %%" …')
+    parser.add_argument("--to", type=Path, required=True, metavar="OUT.cnet")
+    parser.add_argument("--overwrite", action="store_true", help="what is there already")
+    parser.add_argument("--method", help="default: the usual one for the budget")
+    parser.add_argument("--weights", type=Path, metavar="IN", help="default: the dense run's")
+    parser.add_argument("--epochs", type=int, default=30, help="default: 30")
+    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Compresses a network to a budget and writes the file; trains it first where need be."""
+    if options.to.suffix != archive.SUFFIX:
+        raise ValueError(f"{options.to}: its name must end in {archive.SUFFIX}")
+    if options.to.exists() and not options.overwrite:
+        raise ValueError(f"{options.to} is there already: name another file, or say --overwrite")
+    if not options.to.parent.is_dir():
+        raise ValueError(f"{options.to}: there is no folder {options.to.parent}")
+    dataset = runs.dataset_of(options.dataset, options.network, False, torch.device("cpu"))
+    described = {
+        "network": options.network,
+        "classes": dataset.classes,
+        "channels": dataset.shape[0],
+    }
+    blank = networks.build(options.network, classes=dataset.classes, channels=dataset.shape[0])
+    # what is wrong is said before anything is trained
+    parse(options.budget, blank)
+    try:
+        accounting.macs(blank, dataset.shape)
+    except RuntimeError as error:
+        shape = "×".join(map(str, dataset.shape))
+        raise ValueError(f"{options.network} reads no images of {shape}: {error}") from error
+    model = _loaded(blank, options.weights) if options.weights else _trained(options)
+    torch.manual_seed(options.seed)
+    found = compress(
+        model,
+        _Batches(dataset, dataset.train, shuffle=True),
+        options.budget,
+        method=options.method,
+        validation=_Batches(dataset, dataset.test),
+        epochs=options.epochs,
+        described=described,
+        quiet=options.quiet,
+    )
+    size = found.write(options.to)
+    print(f"{options.network} on {data.describe(options.dataset)}, measured on its test split")
+    print(found)
+    print(f"{options.to}: {size:,} bytes")
+    return 0
+
+
+def _trained(options: argparse.Namespace) -> nn.Module:
+    """The catalogue's dense network; it is trained where its run is not there."""
+    if options.dataset not in experiments.DATASETS:
+        raise ValueError(f"no network is trained on {options.dataset} here: give --weights")
+    dense = experiments.recipes.dense(options.dataset, network=options.network)
+    return runs.get(dense, options.seed, quiet=options.quiet, with_weights=True).model()
+
+
+def _loaded(model: nn.Module, file: Path) -> nn.Module:
+    """``model`` with the weights in ``file``."""
+    state = convert.load(file).state
+    try:
+        rebuild(model, state).load_state_dict(state)
+    except (LookupError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{file} holds no weights of this network: {reason}") from error
+    return model
+
+
+@dataclass(frozen=True)
+class _Batches:
+    """What a ``DataLoader`` is to :func:`lib.compress`: images as the network reads them, classes.
+
+    Of a split that is held or streamed; shuffled, and cut at random if it is streamed, or as it is
+    evaluated.
+    """
+
+    dataset: Dataset
+    split: Split | Streamed
+    shuffle: bool = False
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.split) / BATCH)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        if self.shuffle:
+            order, seed = torch.randperm(len(self.split)), int(torch.randint(2**48, ()))
+            steps = self.split.steps(order, batch=BATCH, seed=seed)
+            batches = (self.split.take(*inputs, padding=0) for inputs in steps)
+        else:
+            batches = self.split.batches(BATCH)
+        return ((self.dataset.normalise(images), labels) for images, labels in batches)

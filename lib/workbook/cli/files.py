@@ -1,0 +1,218 @@
+"""Commands about files of compressed networks: ``inspect | extract | pack | evaluate | files``.
+
+What they write is there whole or not at all, and nothing is overwritten unless told to.
+"""
+
+import argparse
+import io
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from lib import accounting, archive, atomic, data, networks, paths
+from lib.archive import Archive, convert, onnx
+from lib.training import predict
+from lib.workbook import experiments, runs
+
+FORMATS = " or ".join(convert.FORMATS)
+
+
+def add(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Adds these commands; ``command(name, function)`` makes one and returns its parser."""
+
+    def writes(parser: argparse.ArgumentParser, option: str, metavar: str, **options) -> None:
+        parser.add_argument(option, type=Path, metavar=metavar, **options)
+        parser.add_argument("--overwrite", action="store_true", help="what is there already")
+
+    inspecting = command("inspect", inspect)
+    inspecting.add_argument("file", type=Path, metavar="FILE")
+    writes(inspecting, "--picture", "OUT.png", help="draw it as well")
+
+    extracting = command("extract", extract)
+    extracting.add_argument("file", type=Path, metavar="FILE")
+    writes(extracting, "--to", "OUT", required=True, help=f"{FORMATS} or .onnx")
+
+    packing = command("pack", pack)
+    packing.add_argument("source", type=Path, metavar="IN", help=f"{FORMATS}, or a run's folder")
+    writes(packing, "--to", "OUT.cnet", required=True)
+    packing.add_argument("--network", choices=networks.BUILDERS, help="default: what IN says")
+    packing.add_argument("--classes", type=int, help="default: what IN says, or 10")
+    packing.add_argument("--channels", type=int, help="default: what IN says, or as usual")
+
+    evaluating = command("evaluate", evaluate)
+    evaluating.add_argument("file", type=Path, metavar="FILE")
+    evaluating.add_argument("--dataset", required=True, help="its name, or a folder of images")
+
+    filling = command("files", fill)
+    filling.add_argument("--dataset", choices=experiments.DATASETS, default="mnist")
+
+
+def inspect(options: argparse.Namespace) -> int:
+    """What a file's bytes are spent on, layer by layer."""
+    found = archive.read(options.file)
+    table = archive.parts(options.file.read_bytes())
+    if options.picture:
+        _free(options.picture, options)
+        _draw(table, options.file.name, options.picture)
+    print(f"{_kind(found)}; provenance {found.provenance.hex()}")
+    print(_listing(table).to_string(index=False))
+    return 0
+
+
+def extract(options: argparse.Namespace) -> int:
+    """Writes a file's weights as a state dict, or its network as an ONNX file."""
+    _free(options.to, options)
+    found = archive.read(options.file)
+    if options.to.suffix == ".onnx":
+        model = found.model()
+        shape = (found.channels, *networks.INPUT_SHAPES[found.network][1:])
+        onnx.export(model, options.to, input_shape=shape)
+    else:
+        convert.save(found, options.to)
+    print(f"{options.to}: {options.to.stat().st_size:,} bytes")
+    return 0
+
+
+def pack(options: argparse.Namespace) -> int:
+    """Writes a state dict, or the network of a finished run, as a compressed file."""
+    _free(options.to, options)
+    if options.to.suffix != archive.SUFFIX:
+        raise ValueError(f"{options.to}: its name must end in {archive.SUFFIX}")
+    if options.source.is_dir():
+        run = runs.read(options.source)
+        content = run.file(run.state())
+    else:
+        found = _described(options)
+        content = archive.encode(
+            found.state,
+            network=found.network,
+            classes=found.classes,
+            channels=found.channels,
+            provenance=found.provenance,
+        )
+    atomic.write(options.to, content)
+    print(f"{options.to}: {len(content):,} bytes")
+    return 0
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """What a file's network gets right on a test split, and what it costs."""
+    found = archive.read(options.file)
+    model = found.model()
+    dataset = runs.dataset_of(options.dataset, found.network, False, torch.device("cpu"))
+    if dataset.classes != found.classes:
+        raise ValueError(
+            f"{options.file} tells {found.classes} classes apart, {options.dataset} has "
+            f"{dataset.classes}"
+        )
+    shape = "×".join(map(str, dataset.shape))
+    try:
+        macs = accounting.macs(model, dataset.shape)
+    except RuntimeError as error:
+        raise ValueError(f"{options.file} reads no images of {shape}: {error}") from error
+    right = int((predict(model, dataset, dataset.test) == dataset.test.labels).sum())
+    costs, size = accounting.summary(model), options.file.stat().st_size
+    dense = sum(tensor.nbytes for tensor in found.state.values())
+    lines = {
+        "network": f"{_kind(found)}; images of {shape}",
+        "accuracy": f"{right / len(dataset.test):.2%}, {right:,} of {len(dataset.test):,} images "
+        f"({data.describe(options.dataset)}, test split)",
+        "nominal rate": f"{costs['nominal_rate']:,.1f}×",
+        "entropy rate": f"{costs['entropy_rate']:,.1f}×",
+        "MACs": f"{macs:,} an image",
+        "file": f"{size:,} bytes, of {dense:,} as tensors: {dense / size:,.1f}×",
+    }
+    for name, said in lines.items():
+        print(f"{name:14}{said}")
+    return 0
+
+
+def fill(options: argparse.Namespace) -> int:
+    """Writes file_bytes into the finished runs of a data set, measured anew from their weights."""
+    found = runs.finished(options.dataset)
+    if not found:
+        raise ValueError(f"no finished run of {options.dataset!r} in {paths.runs(options.dataset)}")
+    for run in found:
+        if not run.weights.exists():
+            print(f"passed over {run.id}: its weights are not at hand")
+            continue
+        print(f"{runs.fill_file_bytes(run):>11,} bytes  {run.id}")
+    return 0
+
+
+def _free(path: Path, options: argparse.Namespace) -> None:
+    if path.exists() and not options.overwrite:
+        raise ValueError(f"{path} is there already: name another file, or say --overwrite")
+
+
+def _kind(found: Archive) -> str:
+    if not found.network:
+        return "a network without a name"
+    return f"{found.network}, {found.classes} classes, channels of an image: {found.channels}"
+
+
+def _listing(table: pd.DataFrame) -> pd.DataFrame:
+    """The parts as they are read, in bytes, and their sum."""
+    whole = pd.DataFrame({"name": ["file"], "total": table["total"].sum(), "share": 1.0})
+    table = pd.concat([table, whole], ignore_index=True)
+
+    def shown(column: str, form: str) -> list[str]:
+        return ["" if pd.isna(value) else form.format(value) for value in table[column]]
+
+    counts = {name: shown(name, "{:,.0f}") for name in ("weights", "kept", "levels", "bits")}
+    sizes = ("values", "positions", "codebook", "total")
+    return pd.DataFrame(
+        {
+            "layer": table["name"],
+            "shape": table["shape"].fillna(""),
+            **counts,
+            **{f"{name}, bytes": shown(name, "{:,.1f}") for name in sizes},
+            "share": shown("share", "{:.1%}"),
+        }
+    )
+
+
+def _draw(table: pd.DataFrame, name: str, path: Path) -> None:
+    from lib.workbook import plots  # which no other command waits for
+
+    if path.suffix != ".png":
+        raise ValueError(f"{path}: its name must end in .png")
+    tensors = table["shape"].notna()
+    bars = table.set_index("name")[["values", "positions", "codebook"]].fillna(0.0)
+    bars["frame"] = table["total"].where(~tensors, 0.0).to_numpy()
+    picture = io.BytesIO()
+    with plots.plt.style.context(plots.STYLE):
+        figure = plots.file_parts(bars, title=f"{name}, {table['total'].sum():,.0f} bytes")
+        figure.savefig(picture, format="png", metadata={"Software": None})
+    atomic.write(path, picture.getvalue())
+
+
+def _described(options: argparse.Namespace) -> Archive:
+    """The state dict in IN, with the network that it is of, if one is named."""
+    found = convert.load(options.source)
+    network = options.network or found.network
+    if not network:
+        if options.classes or options.channels:
+            raise ValueError("--classes and --channels are of a network: name it with --network")
+        return found
+    usual = networks.INPUT_SHAPES.get(network, (0,))[0]
+    classes = options.classes or found.classes or 10
+    channels = options.channels or found.channels or usual
+    found = replace(found, network=network, classes=classes, channels=channels)
+    try:
+        model = found.model()
+        images = torch.zeros(1, channels, *networks.INPUT_SHAPES[network][1:])
+        with torch.no_grad():
+            outputs = model(images).shape[1]
+    except (LookupError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"{options.source} is not a {network} of {channels} channels: {reason}"
+        ) from error
+    if outputs != classes:
+        raise ValueError(f"{options.source} tells {outputs} classes apart: say --classes {outputs}")
+    # in the network's own order, so that the file need not list the tensors
+    return replace(found, state={name: found.state[name] for name in model.state_dict()})

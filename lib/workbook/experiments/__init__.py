@@ -1,0 +1,58 @@
+"""Experiments: what a run is, the papers' tables and figures as runs, and the catalogue of all."""
+
+from lib.workbook.experiments.admm_table_3 import (
+    EXTREME_RHOS,
+    FIGURE_2_RHOS,
+    LENET5_WEIGHTS,
+    PERIODS,
+    TABLE_3,
+    endings,
+    figure_2,
+    table_3,
+    tau,
+)
+from lib.workbook.experiments.admm_table_4 import table_4
+from lib.workbook.experiments.index import DATASETS, RETIRED, catalogue, find, seconds
+from lib.workbook.experiments.recipes import (
+    ADMM_DEFAULTS,
+    RHO,
+    admm,
+    admm_schedule,
+    dense,
+    dense_schedule,
+    layer_weights,
+    tuned,
+    weights,
+)
+from lib.workbook.experiments.spec import Entry, Experiment, Stage, specification
+
+__all__ = [
+    "ADMM_DEFAULTS",
+    "DATASETS",
+    "EXTREME_RHOS",
+    "FIGURE_2_RHOS",
+    "LENET5_WEIGHTS",
+    "PERIODS",
+    "RETIRED",
+    "RHO",
+    "TABLE_3",
+    "Entry",
+    "Experiment",
+    "Stage",
+    "admm",
+    "admm_schedule",
+    "catalogue",
+    "dense",
+    "dense_schedule",
+    "endings",
+    "figure_2",
+    "find",
+    "layer_weights",
+    "seconds",
+    "specification",
+    "table_3",
+    "table_4",
+    "tau",
+    "tuned",
+    "weights",
+]

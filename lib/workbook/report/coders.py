@@ -1,0 +1,192 @@
+"""Where a file's bytes go, and what other coders make of the same weights.
+
+    python -m lib.workbook.report.coders FOLDER
+
+measures the committed networks and one of AlexNet's size (trained first: half an hour on one
+core) into FOLDER/coders.csv, and writes their codes beside it for :mod:`lib.workbook.benchmarks.nncodec`,
+whose table is nncodec.csv. ``python -m lib publish --measured FOLDER`` takes both over.
+"""
+
+import math
+import sys
+from pathlib import Path
+
+import pandas as pd
+from lib.layers import compressible
+from torch import nn
+
+from lib import accounting, archive, paths
+from lib.workbook import benchmarks, experiments
+from lib.workbook.report import tables
+from lib.workbook.runs import Run
+
+#: The parts of a coded layer, in bits, under the names that every table of layers uses.
+PARTS = {"position_bits": "positions", "value_bits": "values", "codebook_bits": "codebooks"}
+
+#: Coder → what a reader calls it. The first two are counts, not files.
+CODERS = {
+    "nominal": "nominal bits",
+    "entropy": "zero-order entropy",
+    "archive": "this file",
+    "deep_compression": "Deep Compression",
+    "zstd": "zstd",
+    "nncodec": "nncodec",
+}
+
+#: The network of AlexNet's size: how it is made.
+ALEXNET = {"dataset": "cifar10-jpeg", "steps": 1000, "tuning": 200, "keep": 0.05, "bits": 4}
+
+
+def layers(model: nn.Module) -> dict[str, pd.DataFrame]:
+    """Count or coder → a row for each compressible layer: ``name`` and the bits of :data:`PARTS`.
+
+    ``nominal`` charges values alone, bits times nonzeros.
+    """
+    weights = compressible(model)
+    costs = accounting.layer_costs(weights)
+    free = dict.fromkeys(("position_bits", "codebook_bits"), 0)
+    coded = archive.sizes(archive.Archive(model.state_dict()))
+    coded["name"] = coded["name"].str.removesuffix(".weight")
+    tables = {
+        "nominal": costs.assign(**free, value_bits=costs["nominal_bits"]),
+        "entropy": costs,
+        "archive": coded.set_index("name").loc[list(weights)].reset_index(),
+        "deep_compression": benchmarks.coders.deep_compression(weights),
+    }
+    return {coder: table[["name", *PARTS]] for coder, table in tables.items()}
+
+
+def file_parts(model: nn.Module, **named) -> pd.Series:
+    """Every byte of the file: its parts, in bytes; they sum to its size.
+
+    ``named`` is what :func:`lib.archive.write` takes, a run's ``architecture``. ``rest`` is what
+    the coded stream holds of other tensors (biases, normalisation), ``header`` names, shapes,
+    version and checksum, ``end`` what the stream's last words leave unused.
+    """
+    content = archive.encode(model, **named)
+    header = 21 + int.from_bytes(content[17:21], "little")
+    coded = archive.sizes(archive.Archive(model.state_dict()))
+    names = {f"{name}.weight" for name in compressible(model)}
+    weights = coded[coded["name"].isin(names)]
+    parts = {part: weights[column].sum() / 8 for column, part in PARTS.items()}
+    parts["rest"] = coded[~coded["name"].isin(names)][list(PARTS)].to_numpy().sum() / 8
+    parts["header"] = header
+    parts["end"] = len(content) - sum(parts.values())
+    return pd.Series(parts)
+
+
+def coders(model: nn.Module, **named) -> dict[str, float | int | str]:
+    """One row: the bytes of the weights under each count and coder, and those of the whole file.
+
+    nncodec's are measured elsewhere. ``named`` is what :func:`lib.archive.write` takes.
+    """
+    weights = compressible(model)
+    by_layer = layers(model)
+    packed = benchmarks.coders.zstd(weights)
+    layout = min(packed, key=packed.get)
+    sizes = {
+        coder: math.ceil(table[list(PARTS)].to_numpy().sum() / 8)
+        for coder, table in by_layer.items()
+    }
+    beside = {  # positions and values alone: the codebook is coded where the entropy counts floats
+        f"{coder}_codes": math.ceil(
+            by_layer[coder][["position_bits", "value_bits"]].to_numpy().sum() / 8
+        )
+        for coder in ("entropy", "archive")
+    }
+    return {
+        "weights": sum(weight.numel() for weight in weights.values()),
+        "kept": sum(int((weight != 0).sum()) for weight in weights.values()),
+        **sizes,
+        **beside,
+        "zstd": packed[layout],
+        "zstd_layout": layout,
+        **{f"file_{part}": size for part, size in file_parts(model, **named).items()},
+    }
+
+
+def committed_runs() -> dict[str, Run]:
+    """Label → run, seed 0: the committed LeNet-5 rows of Table 3 and of LC, ResNet-20's joint one.
+
+    Rows whose codebooks were only tuned have the zeros and widths of an earlier one and are left
+    out.
+    """
+    wanted = [
+        *experiments.table_3("mnist"),
+        experiments.comparison.head_to_head("mnist", "lenet5", "lc", 2_000),
+    ]
+    found = [run for e in wanted for run in tables.finished(e, most=1)]
+    found += [
+        run
+        for rows in tables.committed_rows_4().values()
+        for runs in rows
+        for run in runs[:1]
+        if run.result["network"] == "resnet20" and run.result["mode"] == "joint"
+    ]
+    names = {"lenet5": "LeNet-5", "resnet20": "ResNet-20"}
+    labelled: dict[str, Run] = {}
+    for run in found:
+        network, method, rate = (run.result[k] for k in ("network", "method", "nominal_rate"))
+        if run.weights.exists():
+            labelled.setdefault(f"{names[network]}, {method.upper()} {rate:,.0f}×", run)
+    return labelled
+
+
+def measured() -> pd.DataFrame:
+    """The committed table of coders, a row a network, bytes; nncodec's NaN where not measured."""
+    folder = paths.results("mnist") / "benchmarks"
+    table = pd.read_csv(folder / "coders.csv")
+    file = folder / "nncodec.csv"
+    if not file.exists():
+        return table.assign(nncodec=float("nan"))
+    others = pd.read_csv(file)
+    others["nncodec"] = others["stream_bytes"] + others["codebook_bytes"]
+    return table.merge(others[["network", "nncodec"]], on="network", how="left")
+
+
+def printed(table: pd.DataFrame) -> pd.DataFrame:
+    """The table of coders as it is read: bytes of positions, values and codebooks."""
+    known = {coder: name for coder, name in CODERS.items() if coder in table}
+    shown = table[list(known)].apply(lambda column: column.map(_whole)).rename(columns=known)
+    kept = (100 * table["kept"] / table["weights"]).map("{:.1f}".format)
+    shown.insert(0, "kept, %", kept)
+    shown.insert(0, "network", table["label"])
+    return shown
+
+
+def committed_coders() -> str:
+    """The committed table of coders as text, and under it the whole files, part by part."""
+    table = measured()
+    parts = table.filter(like="file_").rename(columns=lambda name: name.removeprefix("file_"))
+    whole = parts.assign(file=parts.sum(axis=1)).map("{:,.0f}".format)
+    whole.insert(0, "network", table["label"])
+    return (
+        "Positions, values and codebooks, bytes\n"
+        f"{printed(table).to_string(index=False)}\n\n"
+        f"The whole file, bytes\n{whole.to_string(index=False)}"
+    )
+
+
+def main(folder: str) -> None:
+    """Measures all networks, and writes their codes."""
+    Path(folder).mkdir(parents=True, exist_ok=True)  # before half an hour's work
+    models = {
+        run.id: (label, run.model(), run.architecture, run.result["accuracy"])
+        for label, run in committed_runs().items()
+    }
+    model, accuracy = benchmarks.alexnet.build(**ALEXNET)
+    models["alexnet"] = ("AlexNet, 5 % at 4 bits", model, {}, accuracy)
+    rows = []
+    for network, (label, model, said, accuracy) in models.items():
+        benchmarks.coders.export(compressible(model), Path(folder) / f"{network}.npz")
+        start = {"network": network, "label": label, "accuracy": accuracy}
+        rows.append(start | coders(model, **said))
+    tables.save(pd.DataFrame(rows), "coders", Path(folder))
+
+
+def _whole(number: float) -> str:
+    return "not measured" if math.isnan(number) else f"{number:,.0f}"
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

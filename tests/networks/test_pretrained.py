@@ -1,0 +1,400 @@
+"""Trained weights: from a file in every form, downloaded and checked, or refused in one line."""
+
+import functools
+import hashlib
+import shutil
+import subprocess
+from collections import OrderedDict
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from lib import networks
+from lib.data import DataUnavailable
+from lib.networks import pretrained
+from lib.networks.authors import tensor_names
+from lib.workbook.cli import main
+
+#: The authors' blocks of ProxylessNAS mobile that do something, and those with an expansion.
+BLOCKS = [0, 1, 2, *range(5, 22)]
+
+
+@functools.cache
+def state_of(name, classes=1000):
+    """Weights and statistics of a network as if it had been trained; not to be changed."""
+    torch.manual_seed(0)
+    state = networks.build(name, classes=classes).state_dict()
+    for key, value in state.items():
+        if key.endswith("running_mean"):
+            value.normal_()
+        elif key.endswith("num_batches_tracked"):
+            value.fill_(450_360)
+    return state
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget():
+    yield
+    state_of.cache_clear()
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty data folder, and a home folder that nothing may write to."""
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("WORKBOOK_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.delenv("TORCH_HOME", raising=False)
+    yield tmp_path / "data" / "weights"
+    assert not list(home.iterdir())
+
+
+def same(model, state):
+    found = model.state_dict()
+    assert not model.training
+    assert list(found) == list(state)
+    assert all(torch.equal(found[key], value) for key, value in state.items())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def as_mobilenetv1_of_the_authors(state):
+    """Their names, by hand: padding is layer 0 of a block, and the background is class 0."""
+    names = {"stem.conv": "model.0.1", "stem.bn": "model.0.2", "fc": "fc"}
+    for i in range(13):
+        names |= {
+            f"blocks.{i}.depthwise.conv": f"model.{i + 1}.1",
+            f"blocks.{i}.depthwise.bn": f"model.{i + 1}.2",
+            f"blocks.{i}.pointwise.conv": f"model.{i + 1}.4",
+            f"blocks.{i}.pointwise.bn": f"model.{i + 1}.5",
+        }
+    theirs = renamed(state, names)
+    for key in ("fc.weight", "fc.bias"):
+        theirs[key] = torch.cat([torch.full_like(theirs[key][:1], 9), theirs[key]])
+    return theirs
+
+
+def as_proxylessnas_of_the_authors(state):
+    names = {f"stem.{part}": f"first_conv.{part}" for part in ("conv", "bn")}
+    names |= {f"mix.{part}": f"feature_mix_layer.{part}" for part in ("conv", "bn")}
+    names |= {"fc": "classifier.linear"}
+    units = {
+        "expand": "inverted_bottleneck",
+        "depthwise": "depth_conv",
+        "project": "point_linear",
+    }
+    ours = [f"stages.{s}.{b}" for s, n in enumerate((1, 2, 4, 4, 4, 4, 1)) for b in range(n)]
+    for block, number in zip(ours, BLOCKS, strict=True):
+        for unit, theirs in units.items():
+            for part in ("conv", "bn"):
+                place = f"blocks.{number}.mobile_inverted_conv.{theirs}.{part}"
+                names[f"{block}.{unit}.{part}"] = place
+    return renamed(state, names)
+
+
+def renamed(state, names):
+    split = {key: key.rpartition(".") for key in state}
+    return {f"{names[layer]}.{part}": state[key] for key, (layer, _, part) in split.items()}
+
+
+AS_AUTHORS = {
+    "mobilenetv1": as_mobilenetv1_of_the_authors,
+    "proxylessnas-mobile": as_proxylessnas_of_the_authors,
+}
+
+
+@pytest.mark.parametrize("wrapped", ["plain", "checkpoint", "parallel", "both"])
+@pytest.mark.parametrize("ending", [".safetensors", ".pth", ".pt", ".pth.tar"])
+def test_every_form_of_a_file_gives_the_same_network(tmp_path, wrapped, ending):
+    state = state_of("mobilenetv2", 5)
+    file = tmp_path / f"weights{ending}"
+    saved = OrderedDict(state)
+    if wrapped in ("parallel", "both"):
+        saved = OrderedDict({f"module.{key}": value for key, value in saved.items()})
+    if ending == ".safetensors":
+        save_file(saved, file)  # which holds tensors alone
+    else:
+        checkpoint = {"epoch": 90, "state_dict": saved, "optimizer": {"lr": 0.1}}
+        torch.save(checkpoint if wrapped in ("checkpoint", "both") else saved, file)
+    drawn = torch.get_rng_state()
+    same(pretrained.load("mobilenetv2", file=file, classes=5), state)
+    assert torch.equal(torch.get_rng_state(), drawn)
+
+
+@pytest.mark.parametrize("name", ["resnet18-imagenet", "mnasnet"])
+def test_torchvisions_networks_are_read_from_a_file(tmp_path, name):
+    state = state_of(name, 5)
+    file = tmp_path / "weights.pth"
+    torch.save(state, file)
+    same(pretrained.load(name, file=str(file), classes=5), state)
+
+
+@pytest.mark.parametrize("name", AS_AUTHORS)
+def test_the_authors_files_are_read(tmp_path, name):
+    state = state_of(name)
+    theirs = AS_AUTHORS[name](state)
+    assert len(theirs) == len(state)
+    assert set(tensor_names(name)) == set(theirs)
+    file = tmp_path / "theirs.pth.tar"
+    torch.save({"state_dict": {f"module.{key}": value for key, value in theirs.items()}}, file)
+    same(pretrained.load(name, file=file), state)
+    save_file(state, tmp_path / "ours.safetensors")
+    same(pretrained.load(name, file=tmp_path / "ours.safetensors"), state)
+
+
+def test_counts_of_batches_may_be_missing(tmp_path):
+    """PyTorch counts them since 0.4.1: older files do not."""
+    state = dict(state_of("mobilenetv1", 5))
+    counts = [key for key in state if key.endswith("num_batches_tracked")]
+    torch.save({key: value for key, value in state.items() if key not in counts}, tmp_path / "a.pt")
+    model = pretrained.load("mobilenetv1", file=tmp_path / "a.pt", classes=5)
+    same(model, state | {key: torch.tensor(0) for key in counts})
+
+
+def test_half_precision_is_read_as_floats(tmp_path):
+    state = {
+        key: value.half() if value.is_floating_point() else value
+        for key, value in state_of("mobilenetv1", 5).items()
+    }
+    save_file(state, tmp_path / "a.safetensors")
+    model = pretrained.load("mobilenetv1", file=tmp_path / "a.safetensors", classes=5)
+    same(model, {key: v.float() if v.is_floating_point() else v for key, v in state.items()})
+
+
+def test_tensors_that_share_memory_do_not_afterwards(tmp_path):
+    state = dict(state_of("mobilenetv1", 5))
+    state["blocks.7.pointwise.conv.weight"] = state["blocks.6.pointwise.conv.weight"]
+    torch.save(state, tmp_path / "a.pt")
+    model = pretrained.load("mobilenetv1", file=tmp_path / "a.pt", classes=5)
+    with torch.no_grad():
+        model.blocks[6].pointwise.conv.weight.zero_()
+    assert model.blocks[7].pointwise.conv.weight.any()
+
+
+# What is refused
+
+
+def refused(match, name="mobilenetv1", error=ValueError, **options):
+    with pytest.raises(error, match=match) as caught:
+        pretrained.load(name, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_network_without_weights_is_refused():
+    said = refused("no trained weights of 'lenet5': choose one of", name="lenet5")
+    assert all(name in said for name in networks.imagenet.NETWORKS)
+
+
+def test_a_file_that_is_missing_or_of_another_kind_is_refused(tmp_path):
+    refused(r"there is no file .*a\.pth", file=tmp_path / "a.pth")
+    (tmp_path / "dir.pth").mkdir()
+    refused(r"there is no file .*dir\.pth", file=tmp_path / "dir.pth")
+    refused(r"a\.h5: its name must end in one of \.safetensors, ", file=tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".pth"])
+@pytest.mark.parametrize("content", [b"", b"no tensors", bytes(1000)])
+def test_a_damaged_file_is_refused(tmp_path, ending, content):
+    file = tmp_path / f"a{ending}"
+    file.write_bytes(content)
+    refused(rf"a\{ending} cannot be read: ", file=file)
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".pth"])
+def test_a_truncated_file_is_refused(tmp_path, ending):
+    file = tmp_path / f"a{ending}"
+    state = {"x": torch.ones(1000)}
+    if ending == ".pth":
+        torch.save(state, file)
+    else:
+        save_file(state, file)
+    file.write_bytes(file.read_bytes()[:-500])
+    refused(rf"a\{ending} cannot be read: ", file=file)
+
+
+def test_a_pickle_runs_no_code(tmp_path):
+    torch.save({"model": subprocess.Popen}, tmp_path / "a.pth")
+    refused(r"a\.pth cannot be read: ", file=tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize(
+    "content", [torch.ones(3), [torch.ones(3)], {"fc.weight": 3}, {"state_dict": {"fc.weight": 3}}]
+)
+def test_what_is_no_state_dict_is_refused(tmp_path, content):
+    torch.save(content, tmp_path / "a.pth")
+    refused("holds no state dict: names and tensors", file=tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("name", ["mobilenetv1", "mobilenetv2"])
+def test_another_number_of_classes_is_named(tmp_path, name):
+    torch.save(state_of(name, 5), tmp_path / "a.pth")
+    refused("tells 5 classes apart; 1,000 are asked for", name=name, file=tmp_path / "a.pth")
+    refused("5 classes apart; 7 are asked for", name=name, file=tmp_path / "a.pth", classes=7)
+
+
+def test_a_background_class_is_the_authors_alone(tmp_path):
+    torch.save(state_of("mobilenetv1", 1001), tmp_path / "a.pth")
+    refused("tells 1,001 classes apart; 1,000 are asked for", file=tmp_path / "a.pth")
+
+
+def test_the_first_missing_tensor_is_named(tmp_path):
+    state = dict(state_of("mobilenetv1"))
+    del state["blocks.3.depthwise.bn.bias"], state["blocks.5.depthwise.bn.bias"]
+    torch.save(state, tmp_path / "a.pth")
+    message = r"is no mobilenetv1: the tensor 'blocks\.3\.depthwise\.bn\.bias' is missing"
+    refused(message, file=tmp_path / "a.pth")
+    theirs = as_mobilenetv1_of_the_authors(state_of("mobilenetv1"))
+    del theirs["model.4.5.running_var"]
+    torch.save(theirs, tmp_path / "b.pth")
+    refused(r"the tensor 'model\.4\.5\.running_var' is missing", file=tmp_path / "b.pth")
+
+
+def test_the_first_surplus_tensor_is_named(tmp_path):
+    state = dict(state_of("mobilenetv1")) | {"se.weight": torch.ones(1), "z": torch.ones(1)}
+    torch.save(state, tmp_path / "a.pth")
+    refused("the tensor 'se.weight' is not one of its", file=tmp_path / "a.pth")
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    torch.save(state_of("mobilenetv2", 5), tmp_path / "a.pth")
+    refused(
+        "is no mnasnet: the tensor 'layers.0.weight' is missing", "mnasnet", file=tmp_path / "a.pth"
+    )
+    torch.save({}, tmp_path / "b.pth")
+    refused("the tensor 'features.0.weight' is missing", "alexnet", file=tmp_path / "b.pth")
+
+
+@pytest.mark.filterwarnings("ignore:Sparse invariant")  # of torch.load, which checks them
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("stem.conv.weight", torch.ones(32, 1, 3, 3), "is 32×1×3×3, not 32×3×3×3"),
+        ("fc.weight", torch.ones(1000, 7), "is 1000×7, not 1000×1024"),
+        ("fc.bias", torch.tensor(1.0), "is a number, not 1000"),
+        ("stem.bn.weight", torch.ones(32, dtype=torch.int64), "is 32 of integers, not 32"),
+        (
+            "stem.bn.weight",
+            torch.ones(32).to_sparse(),
+            "is 32 in the layout torch.sparse_coo, not 32",
+        ),
+    ],
+    ids=["channels", "inputs", "number", "integers", "sparse"],
+)
+def test_a_tensor_of_another_shape_or_kind_is_named(tmp_path, key, value, said):
+    torch.save(dict(state_of("mobilenetv1")) | {key: value}, tmp_path / "a.pth")
+    refused(f"'{key}' {said}", file=tmp_path / "a.pth")
+
+
+# Downloads
+
+
+def serve(monkeypatch, file: Path | None, seen: list | None = None):
+    """``file`` instead of what is on the internet; nothing if there is none."""
+
+    def download(url, destination, *args, **kwargs):
+        if file is None:
+            Path(destination).write_bytes(b"the beginning")
+            raise URLError("no route to host\nat all")
+        if seen is not None:
+            seen.append(url)
+        shutil.copy(file, destination)
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", download)
+
+
+def git_name(content: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def digest(monkeypatch, name, value):
+    """Makes ``value`` the hash that the file of ``name`` must have."""
+    found = pretrained.source(name)
+    monkeypatch.setattr(pretrained, "source", lambda _: pretrained.Source(found.url, value))
+
+
+@pytest.mark.parametrize("name", ["mobilenetv2", "mobilenetv1"])
+def test_weights_are_downloaded_once_and_checked_every_time(folder, tmp_path, monkeypatch, name):
+    state, seen = state_of(name), []
+    torch.save(state, tmp_path / "there.pth")
+    content = (tmp_path / "there.pth").read_bytes()
+    hashed = git_name(content) if name == "mobilenetv1" else hashlib.sha256(content).hexdigest()[:8]
+    digest(monkeypatch, name, hashed)
+    serve(monkeypatch, tmp_path / "there.pth", seen)
+    for _ in range(2):
+        same(pretrained.load(name), state)
+    (file,) = folder.iterdir()
+    assert file.name == pretrained.source(name).url.rpartition("/")[2]
+    assert len(seen) == 1
+    damaged = bytearray(content)
+    damaged[len(content) // 2] ^= 1
+    file.write_bytes(damaged)
+    refused(f"{file.name} is not the file that .*: delete it", name, DataUnavailable)
+    file.unlink()
+    same(pretrained.load(name), state)
+
+
+@pytest.mark.parametrize("name", networks.imagenet.NETWORKS)
+def test_without_the_internet_it_says_which_file_to_put_where(folder, monkeypatch, name):
+    serve(monkeypatch, None)
+    said = refused("could not be downloaded .*no route to host", name, DataUnavailable)
+    found = pretrained.source(name)
+    assert f"put {found.url} into {folder}" in said
+    assert str(folder / found.url.rpartition("/")[2]) in said
+    assert not list(folder.iterdir())
+
+
+def test_fetch_gets_all_of_them_once(folder, tmp_path, monkeypatch, capsys):
+    (tmp_path / "there.pth").write_bytes(b"weights")
+    content, seen = (tmp_path / "there.pth").read_bytes(), []
+    serve(monkeypatch, tmp_path / "there.pth", seen)
+    monkeypatch.setattr(pretrained, "_is_right", lambda file, _: file.read_bytes() == content)
+    for _ in range(2):
+        assert main(["fetch", "weights"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split(": ")[0] for line in lines] == list(pretrained.NAMES)
+        assert all(line.endswith(", 7 bytes") for line in lines)
+    assert seen == [pretrained.source(name).url for name in pretrained.NAMES]
+    serve(monkeypatch, None)
+    pretrained.source("mnasnet").file.unlink()
+    assert main(["fetch", "weights"]) == 1
+    assert "the weights of mnasnet are not in" in capsys.readouterr().err
+
+
+def test_a_download_that_is_damaged_is_not_kept(folder, tmp_path, monkeypatch):
+    torch.save(state_of("mobilenetv1"), tmp_path / "other.pth")
+    serve(monkeypatch, tmp_path / "other.pth")
+    refused("its hash is not the one expected", "mobilenetv1", DataUnavailable)
+    assert not list(folder.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_is_reported(folder, monkeypatch):
+    folder.parent.mkdir(parents=True)
+    folder.write_text("a file in its place")
+    refused("could not be downloaded", "mobilenetv1", DataUnavailable)
+
+
+def test_the_sources_are_torchvisions_first_weights_and_the_authors():
+    urls = {name: pretrained.source(name).url for name in pretrained.NAMES}
+    assert set(urls) == set(networks.imagenet.NETWORKS) == set(pretrained.STATISTICS)
+    starts = {
+        "alexnet": "7be5be79",
+        "resnet18-imagenet": "f37072fd",
+        "resnet50-imagenet": "0676ba61",
+        "mobilenetv2": "b0353104",
+        "mnasnet": "f206786ef8",
+    }
+    for name, start in starts.items():
+        assert pretrained.source(name).digest == start
+        assert urls[name].startswith("https://download.pytorch.org/models/")
+    assert len({source.file for source in map(pretrained.source, urls)}) == len(urls)
+
+
+def test_the_name_of_a_file_in_git_is_gits(tmp_path):
+    """``git hash-object`` of the text that Git's own documentation hashes."""
+    (tmp_path / "a").write_bytes(b"test content\n")
+    assert pretrained._is_right(tmp_path / "a", "d670460b4b4aece5915caf5c68d12f560a9fe3e4")
+    assert not pretrained._is_right(tmp_path / "a", "d670460b4b4aece5915caf5c68d12f560a9fe3e5")

@@ -1,0 +1,336 @@
+"""Values made by k-means are the best ones; shared, they move by the mean of their gradients."""
+
+import copy
+import functools
+import io
+
+import kmeans1d
+import numpy as np
+import pytest
+import torch
+from lib.layers import compressible
+from torch import nn
+from torch.nn import functional
+
+from lib import networks
+from lib.accounting import bitwidth, nominal_bits
+from lib.data import load
+from lib.optimizers import CodebookTuning, MagnitudePruning
+from lib.projections.codebook import fit_codebooks
+from lib.training import Schedule, train
+
+
+@pytest.fixture
+def model():
+    """Two layers, one of values ½ and −1 and zeros, one of the value 2 alone."""
+    model = nn.Sequential(nn.Linear(4, 2), nn.ReLU(), nn.Linear(2, 3))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[0.5, 0, -1, 0.5], [-1, 0.5, 0, -1]]))
+        model[2].weight.copy_(torch.tensor([[2.0, 0], [0, 2], [2, 2]]))
+    return model
+
+
+def step(model, lr=0.1, seed=0):
+    """One step of plain SGD; returns the gradients."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.rand(16, 4, generator=generator)
+    labels = torch.randint(0, 3, (16,), generator=generator)
+    model.zero_grad()
+    functional.cross_entropy(model(images), labels).backward()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter -= lr * parameter.grad
+    return [layer.weight.grad for layer in (model[0], model[2])]
+
+
+def test_a_value_moves_by_the_mean_gradient_of_its_weights(model):
+    before = [w.detach().clone() for w in compressible(model).values()]
+    bias = model[0].bias.detach().clone()
+    method = CodebookTuning()
+    method.start(model)
+    gradients = step(model)
+    method.after_step(torch.tensor(0.1))
+    for w, old, gradient in zip(compressible(model).values(), before, gradients, strict=True):
+        for value in (0.5, -1.0, 2.0):
+            shared = old == value
+            if shared.any():
+                wanted = value - 0.1 * gradient[shared].mean()
+                torch.testing.assert_close(w[shared], wanted.expand(int(shared.sum())))
+        assert (w[old == 0] == 0).all()
+    assert not torch.equal(model[0].bias, bias)  # biases train freely
+
+
+def test_zeros_stay_and_levels_never_grow(model):
+    zeros = [w == 0 for w in compressible(model).values()]
+    bits = nominal_bits(compressible(model))
+    method = CodebookTuning()
+    method.start(model)
+    for i in range(20):
+        step(model, lr=0.5, seed=i)
+        method.after_step(torch.tensor(0.5))
+        for w, zero, most in zip(compressible(model).values(), zeros, (2, 1), strict=True):
+            assert (w[zero] == 0).all()
+            assert torch.unique(w[~zero]).numel() <= most
+        assert nominal_bits(compressible(model)) <= bits
+
+
+def test_values_that_have_met_part_again_after_a_resume(model):
+    """From the weights alone, two equal values would be taken for one for ever."""
+    method = CodebookTuning()
+    method.start(model)
+    with torch.no_grad():
+        model[0].weight[model[0].weight != 0] = 3.0
+    buffer = io.BytesIO()
+    torch.save(method.state_dict(), buffer)
+    buffer.seek(0)
+
+    resumed = CodebookTuning()
+    resumed.start(model)
+    resumed.load_state_dict(torch.load(buffer, weights_only=True))
+    step(model)
+    resumed.after_step(torch.tensor(0.1))
+    assert torch.unique(model[0].weight[model[0].weight != 0]).numel() == 2
+
+
+def lloyd(latent, centres):
+    """One iteration written out: the nearest value, then each value's mean."""
+    codes = np.abs(latent[:, None] - centres).argmin(1)
+    means = [latent[codes == k].mean() if (codes == k).any() else c for k, c in enumerate(centres)]
+    return np.array(means)[codes], np.sort(means)
+
+
+def test_with_reassignment_unquantized_weights_choose_their_values_anew():
+    model = network(zeros=0.4)
+    method = CodebookTuning(bits=2, reassign=True)
+    method.start(model)
+    shared = [w[w != 0] for w in weights(model)]
+    zeros = [w == 0 for w in weights(model)]
+    latent, centres = [s.copy() for s in shared], [np.unique(s) for s in shared]
+    generator = torch.Generator().manual_seed(0)
+    first = [s.copy() for s in shared]
+    for _ in range(6):
+        with torch.no_grad():
+            for w in compressible(model).values():
+                w += 0.1 * torch.randn(w.shape, generator=generator)
+        moved = [w[~zero] for w, zero in zip(weights(model), zeros, strict=True)]
+        method.after_step(torch.tensor(0.1))
+        for i, now in enumerate(moved):
+            latent[i] += now - shared[i]
+            shared[i], centres[i] = lloyd(latent[i], centres[i])
+        for w, zero, expected in zip(weights(model), zeros, shared, strict=True):
+            assert (w[zero] == 0).all()
+            np.testing.assert_allclose(w[~zero], expected, atol=1e-5)
+            assert len(np.unique(w[~zero])) <= 4
+    changed = [
+        np.unique(a, return_inverse=True)[1] != np.unique(b, return_inverse=True)[1]
+        for a, b in zip(first, shared, strict=True)
+    ]
+    assert all(each.any() for each in changed)
+
+
+def test_a_value_that_no_weight_has_is_kept():
+    model = nn.Sequential(nn.Linear(4, 1, bias=False))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[1.0, 1.0, 2.0, 4.0]]))
+    method = CodebookTuning(reassign=True)
+    method.start(model)
+    with torch.no_grad():
+        model[0].weight[0, 2] = 1.2
+    method.after_step(torch.tensor(0.1))
+    torch.testing.assert_close(model[0].weight[0], torch.tensor([3.2 / 3] * 3 + [4.0]))
+    assert method.sharing.values[0, 1] == 2
+
+
+@pytest.mark.parametrize("reassign", [False, True])
+def test_weights_that_lie_channels_last_are_tuned_as_others(reassign):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 2))
+    other = copy.deepcopy(model).to(memory_format=torch.channels_last)
+    found = []
+    for network in (model, other):
+        method = CodebookTuning(bits=2, reassign=reassign)
+        method.start(network)
+        generator = torch.Generator().manual_seed(1)
+        for _ in range(2):
+            with torch.no_grad():
+                for weight in compressible(network).values():
+                    weight.add_(0.1 * torch.randn(weight.shape, generator=generator))
+            method.after_step(torch.tensor(0.1))
+        found.append(method.state_dict())
+    assert not other[0].weight.is_contiguous()
+    assert all(map(torch.equal, model.parameters(), other.parameters()))
+    assert all(
+        torch.equal(a, b) for n in found[0] for a, b in zip(found[0][n], found[1][n], strict=True)
+    )
+
+
+def test_a_layer_without_weights_is_left_alone(model):
+    nn.init.zeros_(model[0].weight)
+    method = CodebookTuning()
+    method.start(model)
+    step(model)
+    method.after_step(torch.tensor(0.1))
+    assert (model[0].weight == 0).all()
+
+
+# ------------------------------------------------------------------------ values made by k-means
+
+
+def network(zeros=0.0, seed=0):
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(20, 15), nn.ReLU(), nn.Linear(15, 6))
+    with torch.no_grad():
+        for weight in compressible(model).values():
+            weight.mul_(torch.rand_like(weight) >= zeros)
+    return model
+
+
+def weights(model):
+    return [w.detach().double().numpy().copy() for w in compressible(model).values()]
+
+
+def optimum(values, clusters):
+    """k-means by an exact solver."""
+    found = kmeans1d.cluster(values, clusters)
+    return float(((values - np.array(found.centroids)[found.clusters]) ** 2).sum())
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_without_a_free_zero_the_error_is_the_optimum_of_k_means_over_all_weights(bits):
+    model = network(zeros=0.3)
+    before = weights(model)
+    CodebookTuning(bits=bits, free_zero=False).start(model)
+    for old, new in zip(before, weights(model), strict=True):
+        assert len(np.unique(new)) <= 2**bits
+        assert ((new - old) ** 2).sum() == pytest.approx(
+            optimum(old.ravel(), 2**bits), rel=1e-5, abs=1e-12
+        )
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_the_error_is_the_optimum_of_k_means_over_nonzero_weights_and_zeros_stay(bits):
+    model = network(zeros=0.6)
+    before = weights(model)
+    CodebookTuning(bits=bits).start(model)
+    for old, new in zip(before, weights(model), strict=True):
+        wanted = optimum(old[old != 0], 2**bits)
+        assert ((new - old) ** 2).sum() == pytest.approx(wanted, rel=1e-5, abs=1e-12)
+        assert not new[old == 0].any()
+        assert len(np.unique(new[new != 0])) <= 2**bits
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+@pytest.mark.parametrize("free_zero", [True, False])
+def test_at_every_width_the_error_is_the_librarys(bits, free_zero):
+    model = network(zeros=0.5)
+    before = [w.detach().clone() for w in compressible(model).values()]
+    CodebookTuning(bits=bits, free_zero=free_zero).start(model)
+    part = [w[w != 0] if free_zero else w for w in before]
+    wanted = fit_codebooks(part, free_zero=False).errors[:, bits - 1]
+    for old, new, error in zip(before, compressible(model).values(), wanted, strict=True):
+        found = (new.detach().double() - old.double()).square().sum()
+        assert float(found) == pytest.approx(float(error), rel=1e-5, abs=1e-12)
+
+
+@pytest.mark.parametrize("listed", [[1, 3], (1, 3)])
+def test_each_layer_has_the_bits_that_a_list_says(listed):
+    model, narrow, wide = (network(zeros=0.4) for _ in range(3))
+    CodebookTuning(bits=listed).start(model)
+    CodebookTuning(bits=1).start(narrow)
+    CodebookTuning(bits=3).start(wide)
+    assert torch.equal(model[0].weight, narrow[0].weight)
+    assert torch.equal(model[2].weight, wide[2].weight)
+    assert [bitwidth(w) for w in compressible(model).values()] == [1, 3]
+
+
+def test_a_layer_of_zeros_stays_one():
+    model = network()
+    nn.init.zeros_(model[0].weight)
+    CodebookTuning(bits=2).start(model)
+    assert not model[0].weight.any()
+    assert torch.unique(model[2].weight).numel() == 4
+
+
+def test_values_that_were_made_are_tuned():
+    """From the first step on, as those of a network that is quantized already."""
+    model = network(zeros=0.5)
+    made = CodebookTuning(bits=2)
+    made.start(model)
+    given_model = copy.deepcopy(model)
+    given = CodebookTuning()
+    given.start(given_model)
+    for method, each in ((made, model), (given, given_model)):
+        torch.manual_seed(1)
+        with torch.no_grad():
+            for weight in compressible(each).values():
+                weight.add_(0.1 * torch.randn_like(weight))
+        method.after_step(torch.tensor(0.1))
+    assert all(map(torch.equal, model.parameters(), given_model.parameters()))
+    assert made.finish()  # normalisation has not seen these values
+    assert not given.finish()
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load("digits")
+
+
+def trained(data, model, method, *, stage, epochs=2, **kwargs):
+    schedule = Schedule(epochs=epochs, lr=0.1, batch=64, weight_decay=5e-4, clip=1.0)
+    return train(model, data, schedule, method, seed=0, stage=stage, quiet=True, **kwargs)
+
+
+def test_deep_compression_is_two_stages(digits):
+    """Prune; share values by k-means and train the values."""
+    torch.manual_seed(0)
+    model = networks.build("lenet300")
+    trained(digits, model, MagnitudePruning(keep=0.1), stage=0, epochs=4)
+    zeros = [w == 0 for w in weights(model)]
+    assert sum(int((~zero).sum()) for zero in zeros) == 26_620
+
+    shared = copy.deepcopy(model)
+    assert trained(digits, shared, CodebookTuning(bits=3), stage=1, epochs=0) == []
+    assert [bitwidth(w) for w in compressible(shared).values()] == [3, 3, 3]
+    assert nominal_bits(compressible(shared)) == 3 * 26_620
+
+    history = trained(digits, model, CodebookTuning(bits=3), stage=1)
+    assert all(np.array_equal(w == 0, z) for w, z in zip(weights(model), zeros, strict=True))
+    assert all(bitwidth(w) <= 3 for w in compressible(model).values())
+    assert not any(map(np.array_equal, weights(model), weights(shared)))
+    assert history[-1]["kept_fraction"] == pytest.approx(0.1)
+    assert history[-1]["test_accuracy"] > 0.9
+
+
+@pytest.mark.parametrize("reassign", [False, True])
+def test_a_run_on_digits_resumed_is_the_run_that_was_not(digits, monkeypatch, reassign):
+    """As after an interruption: the weights that ``start`` sees are not those of the checkpoint."""
+    monkeypatch.setattr("lib.training.CHECKPOINT_SECONDS", 0.0)
+
+    def dense():
+        torch.manual_seed(0)
+        return networks.build("lenet300")
+
+    whole = dense()
+    MagnitudePruning(keep=0.1).start(whole)
+    states = []
+    save = lambda state: states.append(copy.deepcopy(state))  # noqa: E731
+    tuning = functools.partial(CodebookTuning, bits=[4, 3, 2], reassign=reassign)
+    trained(digits, whole, tuning(), stage=1, save=save)
+    kept = [np.count_nonzero(w) for w in weights(whole)]
+    assert sum(kept) <= 26_620
+    resumed = dense()
+    trained(digits, resumed, tuning(), stage=1, resume=states[0])
+    assert all(map(torch.equal, whole.parameters(), resumed.parameters()))
+
+
+@pytest.mark.parametrize("bits", [0, 9, 2.5, float("nan"), [2, 9], (0,), [2, None]])
+def test_bad_bits_are_refused(bits):
+    bad = next((b for b in bits if b not in (1, 2)), None) if np.ndim(bits) else bits
+    with pytest.raises(ValueError, match=f"bits = {bad} must be a whole number from 1 to 8"):
+        CodebookTuning(bits=bits)
+
+
+@pytest.mark.parametrize("bits", [[], [2], [2, 2, 2]])
+def test_a_list_of_another_length_is_refused(bits):
+    with pytest.raises(ValueError, match=f"bits lists {len(bits)} numbers for a network of 2 lay"):
+        CodebookTuning(bits=bits).start(network())

@@ -1,0 +1,331 @@
+"""Structured baselines, how scores become a budget, and networks rebuilt from their weights."""
+
+import copy
+from dataclasses import replace
+from itertools import product
+
+import pytest
+import torch
+from lib.layers import compressible
+from torch import nn
+
+from lib import accounting, networks, structured
+from lib.optimizers import FilterPruning, LearnedRanks, RankSelection
+from lib.workbook import experiments
+from lib.workbook.experiments import catalogue
+from lib.workbook.experiments.spec import FULL
+from tests.structured.test_structured import (
+    NETWORKS,
+    close,
+    network,
+    outputs,
+    shape_of,
+    some_filters,
+)
+
+SHAPE = shape_of("resnet8")
+DENSE = accounting.macs(networks.build("resnet8"), SHAPE)
+
+
+def finished(method, model):
+    method.start(model)
+    method.finish()
+    return model
+
+
+# From scores to a budget
+
+
+def test_the_filters_of_the_highest_scores_stay():
+    """Brute force over two layers: no better prefix of the order fits."""
+    model = network("lenet300").float()
+    shape = shape_of("lenet300")
+    torch.manual_seed(1)
+    scores = {name: torch.rand(len(model.get_submodule(name).weight)) for name in ("fc1", "fc2")}
+    asked = 60_000
+    keep = structured.choose_filters(model, scores, budget=asked, input_shape=shape)
+    kept = {name: int(mask.sum()) for name, mask in keep.items()}
+    built = structured.remove_filters(model, keep, input_shape=shape)
+    assert 0.98 * asked < accounting.macs(built, shape) <= asked
+    for name, mask in keep.items():  # in each layer the best ones
+        assert scores[name][mask].min() > scores[name][~mask].max()
+    for name in scores:  # not one more fits
+        more = kept | {name: kept[name] + 1}
+        predicted = structured.predicted_macs(model, filters=more, input_shape=shape)
+        assert sum(predicted.values()) > asked
+
+
+def test_equal_scores_are_taken_in_order():
+    model = network("resnet8")
+    scores = {
+        name: torch.ones(len(model.get_submodule(name).weight))
+        for name in structured.prunable(model)
+    }
+    keep = structured.choose_filters(model, scores, budget=DENSE // 2, input_shape=SHAPE)
+    for mask in keep.values():
+        assert mask[: int(mask.sum())].all()
+
+
+@pytest.mark.parametrize("scheme", [1, 2])
+def test_ranks_grow_in_the_order_of_their_scores(scheme):
+    model = network("resnet8")
+    norms = {}
+
+    def score(name, matrix):
+        norms[name] = torch.linalg.svdvals(matrix)
+        return norms[name]
+
+    ranks = structured.choose_ranks(
+        model, score, budget=DENSE // 2, scheme=scheme, input_shape=SHAPE
+    )
+    built = structured.factor(model, ranks, scheme=scheme, input_shape=SHAPE)
+    spent = accounting.macs(built.float(), SHAPE)
+    assert 0.98 * (DENSE // 2) < spent <= DENSE // 2
+    for name in ranks:  # not one more fits
+        if ranks[name] is not None:
+            found = dict(ranks) | {name: ranks[name] + 1}
+            most = structured.layers(model, input_shape=SHAPE)[name].most(scheme=scheme)
+            if found[name] <= most:
+                more = structured.predicted_macs(
+                    model, ranks=found, scheme=scheme, input_shape=SHAPE
+                )
+                assert sum(more.values()) > DENSE // 2
+    # whatever is left out has a lower score than what is in, but for what did not fit
+    lowest = min(norms[n][r - 1] for n, r in ranks.items() if r is not None and r > 1)
+    left = [norms[n][r] for n, r in ranks.items() if r is not None and r < len(norms[n])]
+    assert sum(float(value) > float(lowest) for value in left) <= 2
+
+
+def test_everything_fits():
+    model = network("resnet8")
+    scores = {n: torch.rand(len(model.get_submodule(n).weight)) for n in structured.prunable(model)}
+    keep = structured.choose_filters(model, scores, budget=DENSE, input_shape=SHAPE)
+    assert all(mask.all() for mask in keep.values())
+    ranks = structured.choose_ranks(
+        model, lambda _, m: torch.linalg.svdvals(m), budget=DENSE, input_shape=SHAPE
+    )
+    assert set(ranks.values()) == {None}
+
+
+def test_a_threshold_is_left_only_where_the_budget_says_so():
+    model = network("resnet8")
+    place = {"input_shape": SHAPE, "factored": True, "threshold": 0.5}
+    names = structured.prunable(model)
+    scores = {name: torch.linspace(0, 1, len(model.get_submodule(name).weight)) for name in names}
+    # ranks can meet it: as the threshold has it
+    keep = structured.choose_filters(model, scores, budget=DENSE // 3, **place)
+    assert all(torch.equal(keep[name], scores[name] > 0.5) for name in names)
+    # whole layers meet it: more stay
+    keep = structured.choose_filters(model, scores, budget=int(0.9 * DENSE), **place)
+    assert all(int(keep[name].sum()) > len(scores[name]) // 2 for name in names)
+    # not even rank 1 meets it: fewer stay
+    least = structured.costs(model, input_shape=SHAPE).built(
+        {name: len(scores[name]) // 2 for name in names},
+        dict.fromkeys(compressible(model), 1),
+    )
+    keep = structured.choose_filters(model, scores, budget=sum(least.values()) - 5_000, **place)
+    assert sum(int(mask.sum()) for mask in keep.values()) < sum(map(len, scores.values())) // 2
+
+
+def test_an_impossible_budget_is_an_error_that_says_the_least():
+    model = network("resnet8")
+    message = r"budget of 10 MACs cannot be met: .* costs [\d,]+, of"
+    place = {"budget": 10, "input_shape": SHAPE}
+    with pytest.raises(ValueError, match=message):
+        structured.choose_filters(model, {"stage1.0.conv1": torch.ones(16)}, **place)
+    with pytest.raises(ValueError, match=message):
+        structured.choose_ranks(model, lambda _, m: torch.linalg.svdvals(m), **place)
+
+
+# Baselines
+
+
+@pytest.mark.parametrize("name", ["lenet5", "resnet8", "resnet20-b", "vgg16"])
+@pytest.mark.parametrize("score", ["l1", "group-magnitude"])
+def test_filter_pruning_uses_its_budget(name, score):
+    model, shape = network(name).float(), shape_of(name)
+    dense = accounting.macs(model, shape)
+    finished(FilterPruning(score=score, budget=dense // 2, input_shape=shape), model)
+    assert 0.97 * (dense // 2) < accounting.macs(model, shape) <= dense // 2
+
+
+def test_l1_keeps_the_same_share_of_every_layer_and_the_largest_filters():
+    model = network("resnet8")
+    before = copy.deepcopy(model)
+    finished(FilterPruning(score="l1", budget=int(0.6 * DENSE), input_shape=SHAPE), model)
+    shares = []
+    for name in structured.prunable(before):
+        old, new = before.get_submodule(name).weight, model.get_submodule(name).weight
+        shares.append(len(new) / len(old))
+        sums = old.abs().sum((1, 2, 3)).topk(len(new)).indices.sort().values
+        torch.testing.assert_close(new, old[sums])
+    assert max(shares) - min(shares) < 1.5 / 16
+
+
+@pytest.mark.parametrize("criterion", ["uniform", "energy"])
+def test_rank_selection_uses_its_budget(criterion):
+    model = network("resnet8")
+    before = copy.deepcopy(model)
+    finished(RankSelection(criterion=criterion, budget=int(0.4 * DENSE), input_shape=SHAPE), model)
+    ranks = structured.ranks(before, model.state_dict())
+    assert 0.98 * 0.4 * DENSE < accounting.macs(model.float(), SHAPE) <= 0.4 * DENSE
+    found = []
+    for name, rank in ranks.items():
+        weight = before.get_submodule(name).weight.detach()
+        squares = torch.linalg.svdvals(weight.flatten(1)).square()
+        left = float(squares[rank:].sum() / squares.sum())
+        found.append(rank / len(squares) if criterion == "uniform" else left)
+    assert len(found) > 3
+    # one share or one threshold, up to one rank of a layer
+    assert max(found) - min(found) < (1 / 16 + 0.01 if criterion == "uniform" else 0.12)
+
+
+def test_lc_with_learned_ranks_builds_its_theta():
+    model = network("resnet8").float()
+    method = LearnedRanks(budget=int(0.4 * DENSE), input_shape=SHAPE, mu=0.1)
+    method.start(model)
+    theta = copy.deepcopy(model)
+    with torch.no_grad():
+        for weight, low in zip(compressible(theta).values(), method.theta, strict=True):
+            weight.copy_(low)
+    assert method.finish()
+    assert accounting.macs(model, SHAPE) <= 0.4 * DENSE
+    torch.testing.assert_close(
+        outputs(model.double(), SHAPE), outputs(theta.double(), SHAPE), rtol=1e-3, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        (FilterPruning, {"score": "l2"}, "unknown score 'l2'"),
+        (RankSelection, {"criterion": "entropy"}, "unknown criterion 'entropy'"),
+    ],
+)
+def test_unknown_options(kind, options, message):
+    with pytest.raises(ValueError, match=message):
+        kind(budget=1, input_shape=SHAPE, **options)
+
+
+# Rebuilt
+
+
+@pytest.mark.parametrize(("name", "scheme"), list(product(NETWORKS, (1, 2))))
+def test_a_network_is_rebuilt_from_its_weights(name, scheme):
+    model, shape = network(name), shape_of(name)
+    keep = some_filters(model)
+    pruned = structured.remove_filters(model, keep, input_shape=shape)
+    half = {
+        layer: max(1, cost.most(scheme=scheme) // 3)
+        for layer, cost in structured.layers(pruned, input_shape=shape).items()
+    }
+    built = structured.factor(pruned, half, scheme=scheme, input_shape=shape)
+    again = structured.rebuild(networks.build(name).double(), built.state_dict())
+    again.load_state_dict(built.state_dict())
+    close(outputs(again, shape), outputs(built, shape))
+    found = structured.ranks(networks.build(name), built.state_dict())
+    factored = {n for n, m in built.named_modules() if isinstance(m, nn.Sequential)}
+    assert found == {n: half[n] for n in half if n in factored}
+
+
+@pytest.mark.parametrize("scheme", [1, 2])
+def test_a_new_network_is_drawn_in_the_shapes_of_another(scheme):
+    model = network("resnet8")
+    half = {name: 8 for name in structured.prunable(model)}
+    small = structured.shrink(
+        model,
+        {"stage2.0.conv1": range(5, 20)},
+        half,
+        scheme=scheme,
+        input_shape=SHAPE,
+    )
+    torch.manual_seed(5)
+    fresh = networks.build("resnet8").double()
+    drawn = structured.shrink_like(fresh, small.state_dict(), input_shape=SHAPE)
+    assert [p.shape for p in drawn.parameters()] == [p.shape for p in small.parameters()]
+    oracle = structured.shrink(
+        fresh, {"stage2.0.conv1": range(15)}, half, scheme=scheme, input_shape=SHAPE
+    )
+    close(outputs(drawn, SHAPE), outputs(oracle, SHAPE))
+    same = structured.shrink_like(fresh, model.state_dict(), input_shape=SHAPE)
+    close(outputs(same, SHAPE), outputs(fresh, SHAPE))
+
+
+def test_a_state_that_lacks_a_layer_is_named():
+    state = networks.build("resnet8").state_dict()
+    del state["stage2.0.conv1.weight"]
+    with pytest.raises(ValueError, match=r"no layer 'stage2\.0\.conv1'"):
+        structured.rebuild(networks.build("resnet8"), state)
+
+
+# Experiments
+
+
+def test_rows_of_one_curve_start_and_train_alike():
+    rows = experiments.df.curve("digits")
+    assert len({row.parent.name for row in rows.values()}) == 1
+    assert len({row.epochs for row in rows.values()}) == 1
+    assert len({row.control.name for row in rows.values()}) == 1  # of no epochs there is no stage
+    for (_, reduction), row in rows.items():
+        dense = experiments.df.dense_macs("digits", "resnet8")
+        assert row.budget == int(dense * (1 - reduction))
+        assert row.budget_in == "macs"
+
+
+@pytest.mark.parametrize("dataset", experiments.df.DATASETS)
+def test_every_row_is_an_experiment_of_its_own(dataset):
+    rows = experiments.df.entries(dataset)
+    names = {row.experiment.name for row in rows}
+    assert len({row.experiment.slug for row in rows}) == len(names)
+    assert all(row.experiment.dataset == dataset for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "length"), [("digits", "full"), ("cifar10", "full"), ("cifar10", "short")]
+)
+def test_the_weak_start_differs_from_ours_in_its_rate_alone(dataset, length):
+    """Table 2: 0.01, then 0.001; ours are ten times both."""
+    place = {} if length == "full" else experiments.df.short(dataset)
+    rows = experiments.df.gain(dataset, **place)
+    weak, ours = rows["weak"], rows["hybrid"]
+    assert weak.parent.slug == f"{ours.parent.slug}-weak"
+    assert weak.budget == ours.budget
+    assert (weak.control.parent, ours.control.parent) == (weak.parent, ours.parent)
+    for one, other in ((weak.parent, ours.parent), (weak.control, ours.control), (weak, ours)):
+        for mine, its in zip(one.stages, other.stages, strict=True):
+            assert mine.schedule.lr == pytest.approx(its.schedule.lr / 10)
+            again = replace(mine, schedule=replace(mine.schedule, lr=its.schedule.lr))
+            assert again == its
+    if dataset == "cifar10" and length == "full":
+        rates = [e.stages[-1].schedule.lr for e in (weak.parent, weak)]
+        assert rates == pytest.approx([0.01, 0.001])
+
+
+def test_table_5_s_rows():
+    for dataset in ("cifar10", "cifar10-jpeg"):
+        rows = experiments.df.table_5(dataset)
+        assert [(row.network, r) for r, row in rows.items()] == [
+            ("vgg16", 0.6),
+            ("vgg16", 0.65),
+            ("vgg16", 0.7),
+        ]
+    rows = catalogue("cifar100")  # one dense network, one control, two rows
+    budgets = [row.experiment.budget for row in rows]
+    assert budgets == [None, None, 62_745_728, 56_471_155]
+    assert {row.experiment.network for row in rows} == {"resnet56"}
+    assert {row.priority for row in rows} == {FULL}
+
+
+def test_the_paper_s_macs():
+    """Table 3's 62.7 MFLOPs are half of ResNet-56's 125.5."""
+    assert experiments.df.dense_macs("cifar10-jpeg", "resnet56") == 125_485_696
+    # 90 classes more, each of 64 weights
+    assert experiments.df.dense_macs("cifar100", "resnet56") == 125_485_696 + 64 * 90
+    assert experiments.df.dense_weights("digits", "resnet8") == 74_512
+
+
+@pytest.mark.parametrize("network", ["resnet8", "resnet20", "vgg16"])
+def test_dense_macs_are_what_the_counter_says(network):
+    shape = experiments.df.input_shape("cifar10-jpeg", network)
+    counted = accounting.macs(networks.build(network, channels=3), shape)
+    assert experiments.df.dense_macs("cifar10-jpeg", network) == counted

@@ -1,0 +1,312 @@
+"""LC against its algorithm written out, its costs against their bounds, and where μ leads."""
+
+import copy
+import io
+
+import numpy as np
+import pytest
+import torch
+from lib.layers import compressible
+from torch import nn
+
+from lib import networks
+from lib.data import load
+from lib.optimizers import LearningCompression, MagnitudePruning
+from lib.optimizers.lc import FIRST_PULL
+from lib.training import Schedule, train
+
+
+def network(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3))
+
+
+def vector(tensors):
+    return np.concatenate([t.detach().double().numpy().ravel() for t in tensors])
+
+
+def largest(w, keep):
+    return np.where(np.abs(w) >= np.sort(np.abs(w))[-keep], w, 0)
+
+
+def test_three_turns_are_the_algorithm_written_out():
+    model, mu = network(), 0.5
+    method = LearningCompression(cost="l0-constraint", amount=0.2, mu=mu, growth=2.0)
+    method.start(model)
+    w = vector(method.w)
+    keep = int(0.2 * w.size)
+    theta, multipliers = largest(w, keep), np.zeros_like(w)
+    for turn in range(3):
+        # an L step of any kind
+        with torch.no_grad():
+            for parameter in method.parameters:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+        w = vector(method.w)
+        loss = method.penalty()
+        np.testing.assert_allclose(
+            float(loss.detach()), mu / 2 * ((w - theta - multipliers / mu) ** 2).sum(), rtol=1e-5
+        )
+        gradients = torch.autograd.grad(loss, method.parameters)
+        np.testing.assert_allclose(
+            vector(gradients), mu * (w - theta) - multipliers, rtol=1e-4, atol=1e-6
+        )
+        method.after_period()
+        theta = largest(w - multipliers / mu, keep)
+        multipliers = multipliers - mu * (w - theta)
+        mu *= 2
+        np.testing.assert_allclose(vector(method.theta), theta, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(vector(method.multipliers), multipliers, rtol=1e-4, atol=1e-6)
+        assert float(method.mu) == pytest.approx(mu), turn
+
+
+def test_without_multipliers_it_is_the_quadratic_penalty():
+    method = LearningCompression(cost="l0-constraint", amount=0.2, mu=0.5, augmented=False)
+    method.start(network())
+    method.after_period()
+    assert all(not m.any() for m in method.multipliers)
+    assert all(torch.equal(a, t) for a, t in zip(method.anchor, method.theta, strict=True))
+
+
+def test_the_first_mu_is_chosen_after_an_l_step_of_plain_training():
+    method = LearningCompression(cost="l0-constraint", amount=0.2, epochs_per_step=2)
+    method.start(network())
+    assert method.compressed() is None
+    for _ in range(2):
+        assert float(method.penalty().detach()) == 0
+        for _ in range(5):
+            method.after_step(torch.tensor(0.1))
+        method.after_period()
+    # Σα = 1
+    assert float(method.mu) == pytest.approx(FIRST_PULL)
+    assert sum(int(t.count_nonzero()) for t in method.theta) == int(0.2 * 45)
+
+
+@pytest.mark.parametrize("scope", ["global", "layer"])
+@pytest.mark.parametrize("cost", ["l0-constraint", "l1-constraint", "l2-constraint"])
+def test_theta_keeps_its_bound(cost, scope):
+    model = network()
+    before = [w.detach().clone() for w in compressible(model).values()]
+    method = LearningCompression(cost=cost, amount=0.3, mu=1.0, growth=1.5, scope=scope)
+    method.start(model)
+    for _ in range(4):
+        with torch.no_grad():
+            for parameter in method.parameters:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+        method.after_period()
+    assert method.finish()
+    after = [w.detach() for w in compressible(model).values()]
+    measure = {
+        "l0": lambda w: np.count_nonzero(w),
+        "l1": lambda w: np.abs(w).sum(),
+        "l2": lambda w: np.sqrt((w**2).sum()),
+    }[cost[:2]]
+    groups = [(before, after)]
+    if scope == "layer":
+        groups = [([b], [a]) for b, a in zip(before, after, strict=True)]
+    for old, new in groups:
+        old, new = vector(old), vector(new)
+        bound = 0.3 * (old.size if cost[:2] == "l0" else measure(old))
+        assert measure(new) <= bound * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("cost", ["l0-penalty", "l1-penalty", "l2-penalty"])
+def test_a_penalty_is_weighed_against_mu(cost):
+    model = network()
+    w = vector(compressible(model).values())
+    method = LearningCompression(cost=cost, amount=0.01, mu=0.5)
+    method.start(model)
+    expected = {
+        "l0": np.where(np.abs(w) > np.sqrt(2 * 0.01 / 0.5), w, 0),
+        "l1": np.sign(w) * np.maximum(np.abs(w) - 0.01 / 0.5, 0),
+        "l2": w * 0.5 / (0.5 + 2 * 0.01),
+    }[cost[:2]]
+    np.testing.assert_allclose(vector(method.theta), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_each_layer_has_the_amount_that_a_list_says():
+    def theta(amount, **options):
+        method = LearningCompression(cost="l0-constraint", amount=amount, mu=1.0, **options)
+        method.start(network())
+        return method.theta
+
+    first, second = theta((0.5, 0.2), scope="layer")
+    assert torch.equal(first, theta(0.5, scope="layer")[0])
+    assert torch.equal(second, theta(0.2, scope="layer")[1])
+    assert [int(t.count_nonzero()) for t in (first, second)] == [15, 3]
+
+
+def test_a_pair_is_one_amount_and_a_list_of_pairs_one_for_each_layer():
+    def theta(amount, **options):
+        method = LearningCompression(cost="codebook+l0", amount=amount, mu=1.0, **options)
+        method.start(network())
+        return method.theta
+
+    first, second = theta(((2, 0.1), (1, 0.4)), scope="layer")
+    assert torch.equal(first, theta((2, 0.1), scope="layer")[0])
+    assert torch.equal(second, theta((1, 0.4), scope="layer")[1])
+    assert len(theta((2, 0.1))) == 2  # of all layers together
+
+
+@pytest.mark.parametrize(
+    ("cost", "amount", "scope", "message"),
+    [
+        ("l0-constraint", (0.5, 0.2), "global", "amount lists one for each layer: choose scope="),
+        ("codebook+l0", ((2, 0.1), (2, 0.1)), "global", "choose scope='layer'"),
+        ("l0-constraint", (0.5, 1.2), "layer", "amount = 1.2 must be from 0 to 1"),
+        ("codebook", (4, 0), "layer", "amount = 0 must be a whole number"),
+        ("l0-constraint", (0.5,), "layer", "amount lists 1 numbers for a network of 2 layers"),
+        ("codebook+l0", ((2, 0.1),) * 3, "layer", "amount lists 3 numbers for a network of 2"),
+    ],
+)
+def test_lists_that_do_not_fit_are_refused(cost, amount, scope, message):
+    with pytest.raises(ValueError, match=message):
+        LearningCompression(cost=cost, amount=amount, scope=scope).start(network())
+
+
+@pytest.mark.parametrize("augmented", [False, True])
+def test_lc_with_a_codebook_ends_with_its_values_and_the_zeros_of_its_start(augmented):
+    """Also where w has long left its zeros, and from far away."""
+    model = network()
+    with torch.no_grad():
+        model[0].weight[:2] = 0
+    method = LearningCompression(
+        cost="codebook", amount=[3, 2], scope="layer", mu=0.5, growth=1.5, augmented=augmented
+    )
+    method.start(model)
+    for _ in range(5):
+        with torch.no_grad():
+            for parameter in method.parameters:
+                parameter.add_(torch.randn_like(parameter))
+        method.after_period()
+        assert not method.theta[0][:2].any()
+    assert method.finish()
+    assert not model[0].weight[:2].any()
+    assert model[0].weight[2:].all()
+    assert torch.unique(model[0].weight[2:]).numel() == 3
+    assert torch.unique(model[2].weight).numel() == 2
+
+
+@pytest.mark.parametrize("augmented", [False, True])
+def test_w_and_theta_meet_and_multipliers_meet_sooner(augmented):
+    """min ½‖w − c‖² with at most two nonzeros: the two largest of c stay as they are."""
+    model = nn.Sequential(nn.Linear(6, 1, bias=False))
+    centre = torch.tensor([[3.0, -2.0, 1.0, 0.5, 0.2, -0.1]])
+    method = LearningCompression(
+        cost="l0-constraint", amount=2 / 6, mu=0.1, growth=1.2, augmented=augmented
+    )
+    with torch.no_grad():
+        model[0].weight.copy_(centre)
+    method.start(model)
+    weight = model[0].weight
+    for _ in range(30):
+        for _ in range(60):
+            loss = 0.5 * (weight - centre).square().sum() + method.penalty()
+            (gradient,) = torch.autograd.grad(loss, weight)
+            with torch.no_grad():
+                weight.sub_(gradient / (1 + float(method.mu)))
+        method.after_period()
+    gap = float((method.w[0] - method.theta[0]).abs().max())
+    # stationary: (w − c) + μw = 0 off the support; with λ the gap goes to zero at a finite μ
+    assert gap < (1e-4 if augmented else 0.1)
+    if not augmented:
+        assert gap > 1e-3
+    method.finish()
+    expected = centre * (centre.abs() > 1.5)
+    torch.testing.assert_close(weight.detach(), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_lc_that_shares_values_resumed_is_the_run_that_was_not(monkeypatch):
+    """What a codebook's bound is made of, the zeros of the start, is not in the checkpoint's w."""
+    monkeypatch.setattr("lib.training.CHECKPOINT_SECONDS", 0.0)
+    data = load("digits")
+    schedule = Schedule(epochs=4, lr=0.05, batch=256)
+
+    def run(keep, **kwargs):
+        torch.manual_seed(0)
+        model = networks.build("lenet300")
+        MagnitudePruning(keep=keep).start(model)
+        method = LearningCompression(
+            cost="codebook", amount=(4, 4, 2), scope="layer", mu=0.1, growth=1.5
+        )
+        train(model, data, schedule, method, seed=0, stage=1, quiet=True, **kwargs)
+        return model
+
+    files = []
+
+    def save(state):
+        files.append(io.BytesIO())
+        torch.save(state, files[-1])
+
+    whole = run(0.1, save=save)
+    for w, values in zip(compressible(whole).values(), (4, 4, 2), strict=True):
+        assert torch.unique(w[w != 0]).numel() <= values
+    for file in files:
+        file.seek(0)
+        resumed = run(1.0, resume=torch.load(file, weights_only=True))
+        assert all(map(torch.equal, whole.parameters(), resumed.parameters()))
+    assert len(files) == 4
+    kept = sum(int(w.count_nonzero()) for w in compressible(whole).values())
+    assert kept == 26_620
+
+
+def test_a_run_on_digits_resumed_is_the_run_that_was_not():
+    data = load("digits", size=16)
+    schedule = Schedule(epochs=4, lr=0.05, batch=256)
+    options = {"cost": "l0-constraint", "amount": 0.1, "growth": 1.5}
+
+    def run(**kwargs):
+        torch.manual_seed(0)
+        model = networks.build("resnet8")
+        method = LearningCompression(**options)
+        train(model, data, schedule, method, seed=0, quiet=True, **kwargs)
+        return model, method
+
+    states = []
+    whole, _ = run(save=lambda state: states.append(copy.deepcopy(state)))
+    kept = sum(int(w.count_nonzero()) for w in compressible(whole).values())
+    assert kept == int(0.1 * sum(w.numel() for w in compressible(whole).values()))
+    resumed, _ = run(resume=states[0])
+    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"cost": "l3-constraint"},
+        {"scope": "block"},
+        {"amount": -0.1},
+        {"amount": float("nan")},
+        {"amount": 1.5},
+        {"mu": 0.0},
+        {"growth": 0.9},
+        {"epochs_per_step": 0},
+    ],
+    ids=str,
+)
+def test_bad_options_are_refused(options):
+    with pytest.raises(ValueError, match=next(iter(options)).replace("mu", "μ₀")):
+        LearningCompression(**({"cost": "l0-constraint", "amount": 0.5} | options))
+
+
+def test_training_that_ends_within_an_l_step_leaves_theta_of_its_weights():
+    method = LearningCompression(cost="l0-constraint", amount=0.2, mu=0.5, epochs_per_step=2)
+    method.start(network())
+    with torch.no_grad():
+        for parameter in method.parameters:
+            parameter.add_(0.5 * torch.randn_like(parameter))
+    w = vector(method.w)
+    method.after_period()
+    method.finish()
+    np.testing.assert_array_equal(vector(method.w), largest(w, int(0.2 * w.size)))
+
+
+def test_training_that_ends_before_the_first_c_step_is_an_error():
+    model = network()
+    before = vector(compressible(model).values())
+    method = LearningCompression(cost="l0-constraint", amount=0.2, epochs_per_step=2)
+    method.start(model)
+    method.after_period()
+    with pytest.raises(ValueError, match="before the first C step: have at least 2"):
+        method.finish()
+    np.testing.assert_array_equal(vector(compressible(model).values()), before)

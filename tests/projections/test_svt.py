@@ -1,0 +1,405 @@
+"""Thresholding against NumPy's decomposition and finite differences; matrices against loops."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.functional import conv2d
+
+from lib.projections import svt
+from lib.projections.lowrank import low_rank
+from lib.projections.svt import frozen_gram, matricize, svt, tensorize
+
+DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
+SHAPES = [(4, 7), (7, 4), (5, 5), (1, 6), (6, 1), (1, 1)]
+
+
+def gaussian(*shape, seed=0, dtype=torch.float64):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def with_spectrum(values, m, n, seed=0):
+    """An (m, n) matrix with these singular values."""
+    k = min(m, n)
+    u = torch.linalg.qr(gaussian(m, k, seed=seed))[0]
+    v = torch.linalg.qr(gaussian(n, k, seed=seed + 1))[0]
+    return (u * torch.tensor(values, dtype=torch.float64)) @ v.mT
+
+
+def oracle(matrix, gamma):
+    u, s, vh = np.linalg.svd(np.asarray(matrix, dtype=np.float64), full_matrices=False)
+    return (u * np.maximum(s - gamma, 0)) @ vh, s
+
+
+def soft_rank(matrix, gamma):
+    """Eq. 13 with τ = 1, smooth but for the kink, by NumPy."""
+    s = np.linalg.svd(matrix, compute_uv=False)
+    return np.tanh(np.maximum(s - gamma, 0)).sum()
+
+
+def differences(function, x, step=1e-5):
+    """The gradient of a scalar function of an array, by central differences."""
+    x = np.asarray(x).astype(np.float64)
+    gradient = np.zeros_like(x)
+    for i in np.ndindex(x.shape):
+        ends = []
+        for sign in (1, -1):
+            moved = x.copy()
+            moved[i] += sign * step
+            ends.append(function(moved))
+        gradient[i] = (ends[0] - ends[1]) / (2 * step)
+    return gradient
+
+
+def gradients(matrix, gamma, weight, rows=None, gram=None, rank=1.0, eigen=None):
+    """Of ⟨weight, SVT⟩ + rank·(soft rank), for all inputs that can have one."""
+    threshold = torch.tensor(gamma, dtype=torch.float64, requires_grad=True)
+    inputs = [threshold]
+    if gram is None:
+        matrix = matrix.detach().clone().requires_grad_()
+        inputs.append(matrix)
+    if rows is not None:
+        rows = rows.detach().clone().requires_grad_()
+        inputs.append(rows)
+    shrunk, spectrum = svt(matrix, threshold, rows=rows, gram=gram, eigen=eigen)
+    counted = torch.tanh(torch.relu(spectrum.double() - threshold.unsqueeze(-1))).sum()
+    value = (shrunk.double() * weight).sum() + rank * counted
+    return torch.autograd.grad(value, inputs)
+
+
+def near(got, want, tolerance=1e-6):
+    got, want = np.asarray(got.detach().double()), np.asarray(want)
+    assert np.isfinite(got).all()
+    assert np.linalg.norm(got - want) <= tolerance * max(1.0, np.linalg.norm(want))
+
+
+# ------------------------------------------------------------------------------------- matrices
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 3, 3), (2, 1, 5, 3), (4, 3, 1, 1), (1, 2, 2, 1)])
+def test_convolution_to_matrix_and_back(shape):
+    weight = gaussian(*shape)
+    outputs, inputs, height, width = shape
+    one = np.empty((outputs, inputs * height * width))
+    two = np.empty((outputs * width, inputs * height))
+    for o, i, y, x in np.ndindex(shape):
+        one[o, (i * height + y) * width + x] = weight[o, i, y, x]
+        two[o * width + x, i * height + y] = weight[o, i, y, x]
+    for scheme, want in ((1, one), (2, two)):
+        matrix = matricize(weight, scheme=scheme)
+        assert np.array_equal(matrix, want)
+        assert torch.equal(tensorize(matrix, shape=weight.shape, scheme=scheme), weight)
+
+
+@pytest.mark.parametrize("scheme", [1, 2])
+def test_a_linear_layer_is_its_own_matrix(scheme):
+    weight = gaussian(3, 5)
+    matrix = matricize(weight, scheme=scheme)
+    assert torch.equal(matrix, weight)
+    assert torch.equal(tensorize(matrix, shape=(3, 5), scheme=scheme), weight)
+
+
+@pytest.mark.parametrize("scheme", [1, 2])
+@pytest.mark.parametrize("rank", [2, 9])
+def test_factors_are_two_convolutions(scheme, rank):
+    weight, images = gaussian(3, 3, 3, 3), gaussian(2, 3, 8, 8, seed=1)
+    left, right = low_rank(
+        matricize(weight, scheme=scheme), rank=min(rank, 3 if scheme == 1 else 9)
+    )
+    whole = tensorize(left @ right, shape=weight.shape, scheme=scheme)
+    want = conv2d(images, whole, stride=2, padding=1)
+    r = len(right)
+    if scheme == 1:
+        got = conv2d(images, right.view(r, 3, 3, 3), stride=2, padding=1)
+        got = conv2d(got, left.view(3, r, 1, 1))
+    else:
+        got = conv2d(images, right.view(r, 3, 3, 1), stride=(2, 1), padding=(1, 0))
+        horizontal = left.view(3, 3, r, 1).permute(0, 2, 3, 1)  # (C_out, r, 1, k)
+        got = conv2d(got, horizontal, stride=(1, 2), padding=(0, 1))
+    assert torch.allclose(got, want, atol=1e-12)
+
+
+def test_matricization_passes_gradients():
+    weight = gaussian(2, 3, 2, 2).requires_grad_()
+    for scheme in (1, 2):
+        matrix = matricize(weight, scheme=scheme)
+        back = tensorize(2 * matrix, shape=weight.shape, scheme=scheme)
+        (gradient,) = torch.autograd.grad((back * weight.detach()).sum(), weight)
+        assert torch.equal(gradient, 2 * weight)
+
+
+def test_layers_that_are_no_matrix():
+    with pytest.raises(ValueError, match=r"groups is 4.*leave the layer whole"):
+        matricize(gaussian(4, 1, 3, 3), groups=4)
+    with pytest.raises(ValueError, match=r"shape \(4, 3, 3\)"):
+        matricize(gaussian(4, 3, 3))
+    with pytest.raises(ValueError, match="scheme is 3"):
+        matricize(gaussian(4, 3, 3, 3), scheme=3)
+    with pytest.raises(ValueError, match="scheme is 0"):
+        tensorize(gaussian(4, 27), shape=(4, 3, 3, 3), scheme=0)
+    with pytest.raises(ValueError, match=r"is \(4, 27\).*scheme 2 has \(12, 9\)"):
+        tensorize(gaussian(4, 27), shape=(4, 3, 3, 3), scheme=2)
+
+
+# ------------------------------------------------------------------------------------ the values
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_values_are_numpys(shape, dtype):
+    matrix = gaussian(*shape, dtype=torch.float64).to(dtype)
+    top = float(np.linalg.norm(matrix.double(), 2))
+    for gamma in (0.0, 0.3 * top, 0.9 * top, 2 * top):
+        threshold = torch.tensor(gamma, dtype=torch.float64)
+        shrunk, spectrum = svt(matrix, threshold)
+        want, sigma = oracle(matrix.double(), gamma)
+        assert shrunk.dtype == spectrum.dtype == dtype
+        assert shrunk.shape == matrix.shape
+        tolerance = 8 * max(torch.finfo(dtype).eps, 1e-13) * top
+        assert np.abs(shrunk.double().numpy() - want).max() <= tolerance
+        assert np.abs(spectrum.double().numpy() - sigma).max() <= tolerance
+
+
+def test_no_threshold_and_one_beyond_the_spectrum():
+    matrix = gaussian(2, 4, 6)
+    assert torch.allclose(svt(matrix, torch.zeros(2).double()).matrix, matrix, atol=1e-14)
+    assert not svt(matrix, torch.full((2,), 100.0)).matrix.any()
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 5), st.integers(1, 5), st.floats(0, 3), st.integers(0, 2**31))
+def test_it_is_the_minimum(m, n, gamma, seed):
+    """½·‖Θ − W‖² + γ·‖Θ‖_* grows by at least ½·‖Δ‖² with any step Δ away from SVT(W, γ)."""
+    matrix, step = gaussian(m, n, seed=seed), gaussian(m, n, seed=seed + 1)
+    best = svt(matrix, torch.tensor(gamma, dtype=torch.float64)).matrix
+
+    def cost(theta):
+        nuclear = float(torch.linalg.svdvals(theta).sum())
+        return float((theta - matrix).square().sum()) / 2 + gamma * nuclear
+
+    for size in (0.01, 1.0):
+        least = cost(best) + float((size * step).square().sum()) / 2
+        assert cost(best + size * step) >= least - 1e-9
+
+
+# --------------------------------------------------------------------------------- the gradients
+
+SPECTRA = {
+    "distinct": [3.0, 2.0, 1.2, 0.4],
+    "repeated above": [3.0, 3.0, 2.0, 0.4],
+    "repeated below": [3.0, 0.4, 0.4, 0.1],
+    "all equal": [2.0, 2.0, 2.0, 2.0],
+    "nearly equal": [2.0, 2.0 + 1e-9, 2.0 + 1e-13, 0.3],
+    "rank deficient": [3.0, 1.5, 0.0, 0.0],
+    "astride the threshold": [1.002, 0.998, 0.5, 0.0],
+    "zero": [0.0, 0.0, 0.0, 0.0],
+    "tiny": [1.5, 1e-5, 1e-9, 1e-12],
+}
+
+
+@pytest.mark.parametrize("shape", [(4, 7), (7, 4), (4, 4)])
+@pytest.mark.parametrize("spectrum", SPECTRA)
+def test_gradients_are_the_finite_differences(spectrum, shape):
+    matrix, weight = with_spectrum(SPECTRA[spectrum], *shape), gaussian(*shape, seed=5)
+    gamma = 1.0
+
+    def value(x, g=gamma):
+        return (oracle(x, g)[0] * weight.numpy()).sum() + soft_rank(x, g)
+
+    of_gamma, of_matrix = gradients(matrix, gamma, weight)
+    near(of_matrix, differences(value, matrix))
+    near(of_gamma, differences(lambda g: value(matrix, g), gamma))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_gradients_of_every_shape(shape):
+    matrix, weight = gaussian(*shape), gaussian(*shape, seed=5)
+    for gamma in (0.2, 0.8):
+        assert np.abs(oracle(matrix, 0)[1] - gamma).min() > 1e-3
+
+        def value(x, g=gamma):
+            return (oracle(x, g)[0] * weight.numpy()).sum() + soft_rank(x, g)
+
+        of_gamma, of_matrix = gradients(matrix, gamma, weight)
+        near(of_matrix, differences(value, matrix))
+        near(of_gamma, differences(lambda g, v=value, x=matrix: v(x, g), gamma))
+
+
+@pytest.mark.parametrize("spectrum", ["distinct", "all equal", "repeated below", "rank deficient"])
+def test_gradcheck(spectrum):
+    matrix = torch.stack([with_spectrum(SPECTRA[spectrum], 4, 5, seed=s) for s in (0, 7)])
+    threshold = torch.tensor([1.0, 0.7], dtype=torch.float64)
+    rows = torch.ones(2, 4).double()
+    inputs = [x.requires_grad_() for x in (matrix, threshold, rows)]
+
+    def both(w, g, mask):
+        shrunk, sigma = svt(w, g, rows=mask)
+        return shrunk, torch.tanh(torch.relu(sigma - g.unsqueeze(-1))).sum(-1)
+
+    assert torch.autograd.gradcheck(both, inputs)
+
+
+def test_gradients_without_a_threshold():
+    """SVT(W, 0) = W, of any rank; γ's derivative is the one to the right."""
+    for values in (SPECTRA["distinct"], SPECTRA["rank deficient"], SPECTRA["zero"]):
+        matrix, weight = with_spectrum(values, 4, 6), gaussian(4, 6, seed=5)
+        of_gamma, of_matrix = gradients(matrix, 0.0, weight, rank=0.0)
+        near(of_matrix, weight, 1e-12)
+        right = ((oracle(matrix, 1e-7)[0] - matrix.numpy()) * weight.numpy()).sum() / 1e-7
+        near(of_gamma, right, 1e-6)
+
+
+def test_gradients_at_a_singular_value_are_those_from_below():
+    matrix = torch.diag(torch.tensor([3.0, 2.0, 1.0], dtype=torch.float64))
+    weight = gaussian(3, 3, seed=5)
+    at, above = (gradients(matrix, g, weight) for g in (2.0, 2.0 + 1e-12))
+    for got, want in zip(at, above, strict=True):
+        near(got, want, 1e-9)
+    below = gradients(matrix, 2.0 - 1e-12, weight)
+    assert float(below[0] - at[0]) == pytest.approx(-float(weight[1, 1]) - 1, abs=1e-9)
+
+
+def test_all_is_gone_beyond_the_spectrum():
+    for gradient in gradients(gaussian(4, 6), 100.0, gaussian(4, 6, seed=5)):
+        assert not gradient.any()
+
+
+@pytest.mark.parametrize("shape", [(16, 144), (64, 27), (32, 64)])
+def test_single_precision_gradients(shape):
+    """Against the differentiated decomposition in double precision."""
+    matrix, weight = gaussian(*shape, dtype=torch.float32), gaussian(*shape, seed=5)
+    rows = torch.rand(shape[0], generator=torch.Generator().manual_seed(3))
+    rows[1], rows[2] = 0.0, 1e-11  # what a steep sigmoid makes of closed gates
+    sigma = torch.linalg.svdvals(rows.double().unsqueeze(-1) * matrix)
+    for gamma in (1e-3, 0.3 * float(sigma[0]), 0.7 * float(sigma[0])):
+        assert (sigma - gamma).abs().min() > 1e-4
+        inputs = [matrix.double(), torch.tensor(gamma).double(), rows.double()]
+        w, g, mask = (x.requires_grad_() for x in inputs)
+        u, s, vh = torch.linalg.svd(mask.unsqueeze(-1) * w, full_matrices=False)
+        excess = torch.relu(s - g)
+        value = ((u * excess) @ vh * weight).sum() + torch.tanh(excess).sum()
+        want = torch.autograd.grad(value, (g, w, mask))
+        got = gradients(matrix, gamma, weight, rows)
+        for a, b in zip(got, want, strict=True):
+            near(a, b, 1e-4)
+
+
+# ------------------------------------------------------------------------- masks, batches, grams
+
+
+@pytest.mark.parametrize("shape", [(4, 7), (7, 4)])
+def test_a_mask_is_a_product(shape):
+    matrix, weight = gaussian(*shape), gaussian(*shape, seed=5)
+    rows = torch.linspace(0.0, 1.0, shape[0]).double()
+    gram = frozen_gram(matrix)
+    assert (gram is None) == (shape == (7, 4))
+    masked = rows.unsqueeze(-1) * matrix
+    want = svt(masked, torch.tensor(0.5))
+    for got in (svt(matrix, torch.tensor(0.5), rows=rows, gram=g) for g in (None, gram)):
+        near(got.matrix, want.matrix, 1e-12)
+        near(got.spectrum, want.spectrum, 1e-12)
+    of_gamma, of_masked = gradients(masked, 0.5, weight)
+    of_rows = (of_masked * matrix).sum(-1)
+    free = gradients(matrix, 0.5, weight, rows)
+    near(free[1], rows.unsqueeze(-1) * of_masked, 1e-9)
+    frozen = gradients(matrix, 0.5, weight, rows, gram)
+    for got in (free, frozen):
+        near(got[0], of_gamma, 1e-9)
+        near(got[-1], of_rows, 1e-9)
+
+
+def test_a_frozen_matrix_without_a_mask():
+    matrix, weight = gaussian(4, 7), gaussian(4, 7, seed=5)
+    free = gradients(matrix, 0.5, weight)
+    gram = frozen_gram(matrix)
+    (frozen,) = gradients(matrix, 0.5, weight, gram=gram)
+    near(frozen, free[0], 1e-12)
+    (decomposed,) = gradients(matrix, 0.5, weight, gram=gram, eigen=torch.linalg.eigh(gram))
+    assert torch.equal(decomposed, frozen)
+    rows, eigen = torch.ones(4).double(), torch.linalg.eigh(gram)
+    for options in ({"eigen": eigen}, {"eigen": eigen, "gram": gram, "rows": rows}):
+        with pytest.raises(ValueError, match="pass the gram, and no rows"):
+            svt(matrix, torch.tensor(0.5), **options)
+
+
+@pytest.mark.parametrize("batch", [(3,), (2, 2), (0,)])
+@pytest.mark.parametrize("shape", [(4, 6), (6, 4)])
+def test_a_batch_is_a_loop(batch, shape):
+    matrix, weight = gaussian(*batch, *shape), gaussian(*batch, *shape, seed=5)
+    gamma = torch.rand(batch, generator=torch.Generator().manual_seed(1)).double()
+    got = gradients(matrix, gamma.tolist(), weight)
+    shrunk, spectrum = svt(matrix, gamma)
+    assert shrunk.shape == matrix.shape
+    assert spectrum.shape == (*batch, 4)
+    for i in np.ndindex(batch):
+        one = svt(matrix[i], gamma[i])
+        near(shrunk[i], one.matrix, 1e-12)
+        near(spectrum[i], one.spectrum, 1e-12)
+        for a, b in zip(got, gradients(matrix[i], float(gamma[i]), weight[i]), strict=True):
+            near(a[i], b, 1e-10)
+
+
+def test_columns_of_zeros_change_nothing():
+    matrix, weight = gaussian(4, 6), gaussian(4, 6, seed=5)
+    pad = torch.nn.functional.pad
+    wide = pad(matrix, (0, 3))
+    near(svt(wide, torch.tensor(0.5)).matrix, pad(svt(matrix, torch.tensor(0.5)).matrix, (0, 3)))
+    got, want = gradients(wide, 0.5, pad(weight, (0, 3))), gradients(matrix, 0.5, weight)
+    near(got[0], want[0], 1e-12)
+    near(got[1], pad(want[1], (0, 3)), 1e-12)
+
+
+def test_strides_do_not_matter():
+    matrix = gaussian(6, 4)
+    want = svt(matrix.mT.contiguous(), torch.tensor(0.5)).matrix
+    assert torch.allclose(svt(matrix.mT, torch.tensor(0.5)).matrix, want, atol=1e-14)
+
+
+# ---------------------------------------------------------------------------------------- errors
+
+
+def test_errors():
+    matrix, one = gaussian(3, 4), torch.tensor(1.0)
+    with pytest.raises(ValueError, match=r"dtype torch\.int64"):
+        svt(torch.ones(3, 4, dtype=torch.int64), one)
+    for shape in ((4,), (0, 4), (4, 0)):
+        with pytest.raises(ValueError, match=r"m and n above 0"):
+            svt(torch.ones(shape), one)
+    with pytest.raises(ValueError, match=r"m and n above 0"):
+        frozen_gram(torch.ones(4))
+    for bad in (torch.ones(1), torch.tensor(1)):
+        with pytest.raises(ValueError, match=r"need one of shape \(\), floating"):
+            svt(matrix, bad)
+    for bad in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="must be finite and 0 or more"):
+            svt(matrix, torch.tensor(bad))
+    for bad in (float("nan"), float("inf"), 1e200):
+        with pytest.raises(ValueError, match="NaN or infinite"):
+            svt(torch.full((3, 4), bad, dtype=torch.float64), one)
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        svt(matrix, one, rows=torch.tensor([1, 1, float("nan")]).double(), gram=frozen_gram(matrix))
+    for bad in (torch.ones(4).double(), torch.ones(3)):
+        with pytest.raises(ValueError, match=r"need \(3,\) of torch.float64"):
+            svt(matrix, one, rows=bad)
+    for bad in (torch.ones(4, 4).double(), torch.ones(3, 3)):
+        with pytest.raises(ValueError, match="what frozen_gram returns"):
+            svt(matrix, one, gram=bad)
+    with pytest.raises(ValueError, match="matrix needs a gradient"):
+        svt(gaussian(3, 4).requires_grad_(), one, gram=frozen_gram(matrix))
+
+
+def test_the_table_of_where_eigenproblems_are_solved_has_a_place_for_every_size():
+    table = pd.read_csv(Path(svt.__file__).with_name("eigenproblems.csv"))
+    assert table.columns.tolist() == ["rows_up_to", "solved_on", "why"]
+    sizes = table["rows_up_to"]
+    assert sizes.is_monotonic_increasing
+    assert sizes.is_unique
+    assert (sizes.iloc[0] > 0, sizes.iloc[-1]) == (True, np.inf)
+    assert set(table["solved_on"]) <= {"host", "device"}
+    assert table["why"].str.match("(not )?measured: ").all()
+    assert [float(most) for most in svt.SOLVED_ON] == sizes.tolist()
+    assert list(svt.SOLVED_ON.values()) == table["solved_on"].tolist()

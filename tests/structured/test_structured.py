@@ -1,0 +1,544 @@
+"""Networks built smaller against the same networks masked, or with weights of low rank."""
+
+import copy
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch_pruning
+from lib.layers import compressible
+from torch import nn
+
+from lib import accounting, networks, structured
+
+NETWORKS = ["lenet5", "lenet300", "resnet8", "resnet20", "resnet20-b", "vgg16"]
+
+
+def network(name):
+    """In float64, with BatchNorm as if trained, and biases; in training mode."""
+    torch.manual_seed(0)
+    model = networks.build(name).double()
+    for module in model.modules():
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias)
+            nn.init.normal_(module.running_mean)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+        elif isinstance(module, (nn.Conv2d, nn.Linear)) and module.bias is not None:
+            nn.init.normal_(module.bias)
+    return model
+
+
+def shape_of(name):
+    return networks.INPUT_SHAPES[name]
+
+
+def images(shape, n=2):
+    return torch.randn(n, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+@torch.no_grad()
+def outputs(model, shape):
+    return copy.deepcopy(model).eval()(images(shape))
+
+
+def some_filters(model, share=0.6, seed=2):
+    """A mask for each prunable layer; one filter at least."""
+    g = torch.Generator().manual_seed(seed)
+    keep = {}
+    for name in structured.prunable(model):
+        keep[name] = torch.rand(len(model.get_submodule(name).weight), generator=g) < share
+        keep[name][0] = True
+    return keep
+
+
+@torch.no_grad()
+def masked(model, keep):
+    """The oracle: zero filters, biases, and scales and shifts of the BatchNorm that follows."""
+    model = copy.deepcopy(model)
+    modules = dict(model.named_modules())
+    for name, kept in keep.items():
+        names = [name]
+        stem, _, leaf = name.rpartition(".")
+        normalisation = f"{stem}.{leaf.replace('conv', 'bn')}"
+        if isinstance(modules.get(normalisation), nn.BatchNorm2d):
+            names.append(normalisation)
+        for module in (modules[n] for n in names):
+            module.weight[~kept] = 0
+            if module.bias is not None:
+                module.bias[~kept] = 0
+    return model
+
+
+@torch.no_grad()
+def truncated(model, ranks, scheme):
+    """The oracle: weights of low rank, in the same layers, by a decomposition of its own."""
+    model = copy.deepcopy(model)
+    for name, rank in ranks.items():
+        weight = model.get_submodule(name).weight
+        matrix = weight.flatten(1)
+        if scheme == 2 and weight.ndim == 4:
+            o, i, h, w = weight.shape
+            matrix = torch.einsum("oihw->owih", weight).reshape(o * w, i * h)
+        u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
+        s[rank:] = 0
+        low = u @ torch.diag(s) @ vh
+        if scheme == 2 and weight.ndim == 4:
+            low = torch.einsum("owih->oihw", low.reshape(o, w, i, h))
+        weight.copy_(low.reshape(weight.shape))
+    return model
+
+
+def close(a, b):
+    torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+def sizes(model):
+    """Name → shape of every parameter and buffer."""
+    return {name: tuple(value.shape) for name, value in model.state_dict().items()}
+
+
+# Filters
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_removed_filters_leave_the_outputs_of_the_masked_network(name):
+    model, shape = network(name), shape_of(name)
+    keep = some_filters(model)
+    smaller = structured.remove_filters(model, keep, input_shape=shape)
+    expected = outputs(masked(model, keep), shape)
+    close(outputs(smaller, shape), expected)
+    assert not torch.allclose(outputs(model, shape), expected, rtol=1e-2)
+    for layer, kept in keep.items():
+        assert len(smaller.get_submodule(layer).weight) == kept.sum()
+    predicted = structured.predicted_macs(
+        model, filters={n: int(k.sum()) for n, k in keep.items()}, input_shape=shape
+    )
+    assert sum(predicted.values()) == accounting.macs(smaller.float(), shape)
+
+
+def test_the_shift_of_a_removed_filter_leaves_too():
+    """A zero filter still returns BatchNorm's shift in evaluation mode."""
+    model, shape = network("resnet8"), shape_of("resnet8")
+    keep = {"stage1.0.conv1": [1, 3, 5]}
+    smaller = structured.remove_filters(model, keep, input_shape=shape)
+    assert len(smaller.stage1[0].bn1.bias) == smaller.stage1[0].bn1.num_features == 3
+    filters_alone = copy.deepcopy(model)
+    with torch.no_grad():
+        left = torch.ones(16, dtype=bool).index_fill(0, torch.tensor([1, 3, 5]), False)
+        filters_alone.stage1[0].conv1.weight[left] = 0
+    assert (outputs(smaller, shape) - outputs(filters_alone, shape)).abs().max() > 0.01
+
+
+def test_what_is_prunable():
+    assert structured.prunable(networks.build("lenet5")) == ["conv1", "conv2", "fc1"]
+    assert structured.prunable(networks.build("lenet300")) == ["fc1", "fc2"]
+    for name in ("resnet8", "resnet8-b"):
+        blocks = [f"stage{i}.0.conv1" for i in (1, 2, 3)]
+        assert structured.prunable(networks.build(name)) == blocks
+    convolutions = [n for n in compressible(networks.build("vgg16")) if "conv" in n]
+    assert len(convolutions) == 13
+    assert structured.prunable(networks.build("vgg16")) == convolutions
+    with torch.device("meta"):
+        inner = structured.prunable(networks.build("resnet50"))
+    assert len(inner) == 32
+    assert inner[:3] == ["layer1.0.conv1", "layer1.0.conv2", "layer1.1.conv1"]
+    with pytest.raises(ValueError, match="Bilinear"):
+        structured.prunable(nn.Bilinear(2, 2, 2))
+
+
+def test_bottleneck_blocks():
+    model = network("resnet50").float()
+    keep = {"layer1.0.conv1": range(20), "layer1.0.conv2": range(9), "layer4.2.conv2": [511]}
+    smaller = structured.remove_filters(model, keep, input_shape=(3, 32, 32))
+    masks = {n: torch.zeros(len(model.get_submodule(n).weight), dtype=bool) for n in keep}
+    for name, kept in keep.items():
+        masks[name][list(kept)] = True
+    small = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected, found = masked(model, masks).eval()(small), smaller.eval()(small)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["resnet8", "resnet8-b"])
+def test_filters_joined_by_a_sum_are_refused(name):
+    """Torch-Pruning alone is right with projections, wrong where zero padding moves channels."""
+    model, shape = network(name), shape_of(name)
+    with pytest.raises(ValueError, match=r"stem\.conv"):
+        structured.remove_filters(model, {"stem.conv": range(12)}, input_shape=shape)
+
+    alone = copy.deepcopy(model)
+    graph = torch_pruning.DependencyGraph().build_dependency(alone, (images(shape),))
+    group = graph.get_pruning_group(alone.stem.conv, torch_pruning.prune_conv_out_channels, [12])
+    names = {module: layer for layer, module in alone.named_modules()}
+    keep = {}
+    for dependency, filters in group:
+        module = dependency.target.module
+        if isinstance(module, nn.Conv2d) and graph.is_out_channel_pruning_fn(dependency.handler):
+            keep[names[module]] = torch.ones(len(module.weight), dtype=bool)
+            keep[names[module]][filters] = False
+    group.prune()
+    # channel 12 of the first stage is channel 20 of the second; it takes channel 12 of both
+    error = (outputs(alone, shape) - outputs(masked(model, keep), shape)).abs().max()
+    if name == "resnet8-b":
+        assert list(keep) == ["stem.conv", "stage1.0.conv2"]
+        assert error < 1e-9
+    else:
+        assert keep["stage2.0.conv2"].nonzero().flatten().tolist() == [*range(12), *range(13, 32)]
+        assert error > 0.01
+
+
+def test_indices_and_masks_are_the_same():
+    model, shape = network("lenet5"), shape_of("lenet5")
+    mask = torch.zeros(50, dtype=bool)
+    mask[[3, 7, 49]] = True
+    results = [
+        outputs(structured.remove_filters(model, {"conv2": keep}, input_shape=shape), shape)
+        for keep in (mask, mask.tolist(), [49, 3, 7], torch.tensor([7, 49, 3]))
+    ]
+    assert all(torch.equal(results[0], other) for other in results[1:])
+
+
+def test_channels_last():
+    shape = shape_of("lenet5")
+    model = network("lenet5").to(memory_format=torch.channels_last)
+    keep = some_filters(model)
+    smaller = structured.remove_filters(model, keep, input_shape=shape)
+    close(outputs(smaller, shape), outputs(masked(model, keep), shape))
+
+
+def test_keeping_everything_changes_nothing():
+    model, shape = network("resnet8"), shape_of("resnet8")
+    keep = {
+        name: range(len(model.get_submodule(name).weight)) for name in structured.prunable(model)
+    }
+    for kept in ({}, keep):
+        same = structured.remove_filters(model, kept, input_shape=shape)
+        assert sizes(same) == sizes(model)
+        assert torch.equal(outputs(same, shape), outputs(model, shape))
+
+
+# Factors
+
+
+@pytest.mark.parametrize("scheme", [1, 2])
+@pytest.mark.parametrize("name", ["lenet5", "lenet300", "resnet20", "resnet20-b"])
+def test_factors_give_the_outputs_of_the_truncated_weights(name, scheme):
+    """Strides of 2, convolutions without padding, linear layers, projections for shortcuts."""
+    model, shape = network(name), shape_of(name)
+    layers = structured.layers(model, input_shape=shape)
+    ranks = {}
+    for layer, cost in layers.items():
+        paying = [
+            r
+            for r in range(1, cost.most(scheme=scheme) + 1)
+            if cost.macs(rank=r, scheme=scheme) < cost.macs()
+        ]
+        if paying:
+            ranks[layer] = paying[len(paying) // 2]
+    assert len(ranks) >= len(layers) - 1
+    smaller = structured.factor(model, ranks, scheme=scheme, input_shape=shape)
+    close(outputs(smaller, shape), outputs(truncated(model, ranks, scheme), shape))
+    assert all(isinstance(smaller.get_submodule(layer), nn.Sequential) for layer in ranks)
+    predicted = structured.predicted_macs(model, ranks=ranks, scheme=scheme, input_shape=shape)
+    built = accounting.macs(smaller.float(), shape)
+    assert sum(predicted.values()) == built
+    assert list(predicted) == list(compressible(model))
+    assert built < accounting.macs(networks.build(name), shape)
+
+
+@pytest.mark.parametrize("scheme", [1, 2])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kernel_size": 3, "stride": 2, "padding": 1},
+        {"kernel_size": (3, 5), "stride": (1, 3), "padding": (2, 0), "bias": False},
+        {"kernel_size": (5, 3), "dilation": (1, 2), "padding": "same"},
+        {"kernel_size": 3, "padding": 1, "padding_mode": "reflect"},
+        {"kernel_size": 1, "stride": 2},
+    ],
+    ids=str,
+)
+def test_factors_of_any_convolution(options, scheme):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(8, 12, **options)).double()
+    shape = (8, 13, 17)
+    smaller = structured.factor(model, {"0": 3}, scheme=scheme, input_shape=shape)
+    assert len(list(compressible(smaller))) == 2
+    close(outputs(smaller, shape), outputs(truncated(model, {"0": 3}, scheme), shape))
+    predicted = structured.predicted_macs(model, ranks={"0": 3}, scheme=scheme, input_shape=shape)
+    assert predicted["0"] == accounting.macs(smaller.float(), shape)
+
+
+def test_the_factors_are_laid_out_as_the_paper_has_them():
+    model = networks.build("resnet8")
+    one = structured.factor(model, {"stage2.0.conv1": 4}, scheme=1, input_shape=(1, 16, 16))
+    two = structured.factor(model, {"stage2.0.conv1": 4}, scheme=2, input_shape=(1, 16, 16))
+    first, second = one.stage2[0].conv1
+    assert (first.weight.shape, second.weight.shape) == ((4, 16, 3, 3), (32, 4, 1, 1))
+    assert (first.stride, first.padding) == ((2, 2), (1, 1))
+    assert (second.stride, second.padding) == ((1, 1), (0, 0))
+    first, second = two.stage2[0].conv1
+    assert (first.weight.shape, second.weight.shape) == ((4, 16, 3, 1), (32, 4, 1, 3))
+    assert (first.stride, first.padding) == ((2, 1), (1, 0))
+    assert (second.stride, second.padding) == ((1, 2), (0, 1))
+
+
+def test_a_layer_stays_whole_where_factors_cost_as_much():
+    """20 → 50, 5 × 5: 25,000 a place against r·(500 + 50), as much at no whole r; 45.45…
+
+    4 → 12, 1 × 1: 48 against r·16, as much at r = 3.
+    """
+    model = networks.build("lenet5")
+    cases = {45: 45 * 550, 46: 25_000, 50: 25_000}
+    for rank, a_place in cases.items():
+        smaller = structured.factor(model, {"conv2": rank}, input_shape=(1, 28, 28))
+        assert isinstance(smaller.conv2, nn.Sequential) == (rank == 45)
+        layers = structured.layers(smaller, input_shape=(1, 28, 28))
+        macs = sum(layer.macs() for name, layer in layers.items() if name.startswith("conv2"))
+        assert macs == 64 * a_place
+    assert torch.equal(smaller.conv2.weight, model.conv2.weight)  # not truncated either
+    model = nn.Sequential(nn.Conv2d(4, 12, 1))
+    whole = structured.factor(model, {"0": 3}, input_shape=(4, 6, 6))
+    assert isinstance(whole[0], nn.Conv2d)
+    assert structured.predicted_macs(model, ranks={"0": 3}, input_shape=(4, 6, 6)) == {"0": 36 * 48}
+
+
+def test_a_rank_of_none_leaves_a_layer_whole():
+    model = networks.build("lenet300")
+    same = structured.factor(model, {"fc1": None, "fc2": 3}, input_shape=(1, 28, 28))
+    assert isinstance(same.fc1, nn.Linear)
+    assert [tuple(layer.weight.shape) for layer in same.fc2] == [(3, 300), (100, 3)]
+
+
+# Costs
+
+
+def test_macs_of_one_layer_by_hand():
+    """stage2.0.conv1 of ResNet-8: 16 → 32, 3 × 3, stride 2, 16 × 16 → 8 × 8."""
+    layer = structured.layers(networks.build("resnet8"), input_shape=(1, 16, 16))["stage2.0.conv1"]
+    assert layer.macs() == 64 * 9 * 16 * 32 == 294_912
+    assert layer.macs(rank=5) == 64 * 5 * (9 * 16 + 32)
+    # k × 1 returns 8 rows of 16 columns; A·r·k·(s·c_in + c_out)
+    assert layer.macs(rank=5, scheme=2) == 8 * 16 * 5 * 3 * 16 + 64 * 5 * 3 * 32
+    assert layer.macs(rank=5, scheme=2) == 64 * 5 * 3 * (2 * 16 + 32)
+    assert layer.macs(filters=7, rank=5) == 64 * 5 * (9 * 16 + 7)
+    assert layer.macs(filters=7, inputs=3) == 64 * 9 * 3 * 7
+
+
+def test_macs_can_be_differentiated():
+    layer = structured.layers(networks.build("resnet8"), input_shape=(1, 16, 16))["stage2.0.conv1"]
+    rank = torch.tensor(4.5, requires_grad=True)
+    filters = torch.tensor(20.25, requires_grad=True)
+    layer.macs(filters=filters, rank=rank).backward()
+    assert rank.grad == 64 * (9 * 16 + 20.25)
+    assert filters.grad == 64 * 4.5
+
+
+def test_who_reads_the_filters_of_whom():
+    assert structured.feeds(networks.build("lenet5"), input_shape=(1, 28, 28)) == {
+        "conv2": ("conv1", 1),
+        "fc1": ("conv2", 16),
+        "fc2": ("fc1", 1),
+    }
+    found = structured.feeds(networks.build("resnet8"), input_shape=(1, 16, 16))
+    assert found == {f"stage{i}.0.conv2": (f"stage{i}.0.conv1", 1) for i in (1, 2, 3)}
+
+
+def test_parameters_and_macs_of_the_built_network():
+    """LeNet-300-100 of 30 and 20 neurons, the second layer in factors of rank 4."""
+    model = networks.build("lenet300")
+    smaller = structured.shrink(
+        model, {"fc1": range(30), "fc2": range(20)}, {"fc2": 4}, input_shape=(1, 28, 28)
+    )
+    weights = 784 * 30 + 4 * (30 + 20) + 20 * 10
+    assert accounting.macs(smaller, (1, 28, 28)) == weights
+    assert accounting.summary(smaller)["parameters"] == weights + 30 + 20 + 10
+
+
+def test_latency_is_measured_without_a_trace():
+    model = networks.build("lenet5").train()
+    before = copy.deepcopy(model.state_dict())
+    random, threads = torch.get_rng_state(), torch.get_num_threads()
+    assert 0 < structured.latency(model, (1, 28, 28), 2, seconds=0.02) < 5
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), random)
+    assert torch.get_num_threads() == threads
+    for batch, seconds in ((0, 1), (1, 0)):
+        with pytest.raises(ValueError, match="must be positive"):
+            structured.latency(model, (1, 28, 28), batch, seconds=seconds)
+
+
+# Both
+
+
+@pytest.mark.parametrize("scheme", [1, 2])
+@pytest.mark.parametrize("name", ["lenet5", "resnet20", "vgg16"])
+def test_filters_then_ranks_of_what_is_left(name, scheme):
+    model, shape = network(name), shape_of(name)
+    keep = some_filters(model, share=0.3)
+    few = ["conv2", "fc1"] if name == "lenet5" else structured.prunable(model)[:5]
+    ranks = dict.fromkeys(few, 3)
+    smaller = structured.shrink(model, keep, ranks, scheme=scheme, input_shape=shape)
+    pruned = structured.remove_filters(model, keep, input_shape=shape)
+    close(outputs(smaller, shape), outputs(truncated(pruned, ranks, scheme), shape))
+    filters = {n: int(k.sum()) for n, k in keep.items()}
+    predicted = structured.predicted_macs(
+        model, filters=filters, ranks=ranks, scheme=scheme, input_shape=shape
+    )
+    assert sum(predicted.values()) == accounting.macs(smaller.float(), shape)
+
+
+def test_the_model_and_the_random_numbers_stay():
+    model, shape = network("resnet8"), shape_of("resnet8")
+    model.stem.bn.eval()
+    model.stage1[0].conv1.weight.requires_grad_(False)
+    model.stage1[0].bn1.requires_grad_(False)
+    before, random = copy.deepcopy(model), torch.get_rng_state()
+    with torch.no_grad():
+        smaller = structured.shrink(
+            model, {"stage1.0.conv1": range(8)}, {"stage1.0.conv1": 2}, input_shape=shape
+        )
+        structured.predicted_macs(model, filters={"stage1.0.conv1": 3}, input_shape=shape)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert str(model) == str(before)
+    for (name, value), other in zip(
+        model.state_dict().items(), before.state_dict().values(), strict=True
+    ):
+        assert torch.equal(value, other), name
+    for module, other in zip(model.modules(), before.modules(), strict=True):
+        assert module.training == other.training
+    for parameter, other in zip(model.parameters(), before.parameters(), strict=True):
+        assert parameter.requires_grad == other.requires_grad
+    # the smaller one is as the model was, and shares nothing with it
+    assert not smaller.stem.bn.training
+    assert smaller.stage1[0].conv1[1].training
+    frozen = {name for name, p in smaller.named_parameters() if not p.requires_grad}
+    names = ("conv1.0.weight", "conv1.1.weight", "bn1.weight", "bn1.bias")
+    assert frozen == {f"stage1.0.{name}" for name in names}
+    theirs = {p.data_ptr() for p in model.parameters()}
+    assert not any(p.data_ptr() in theirs for p in smaller.parameters())
+
+
+def test_the_smaller_network_trains_on_and_travels():
+    model = networks.build("resnet8")
+    keep, ranks = some_filters(model), {"stage2.0.conv2": 4}
+    smaller = structured.shrink(model, keep, ranks, input_shape=(1, 16, 16)).train()
+    smaller(torch.randn(4, 1, 16, 16)).square().sum().backward()
+    assert all(p.grad.shape == p.shape for p in smaller.parameters())
+    other = structured.shrink(networks.build("resnet8"), keep, ranks, input_shape=(1, 16, 16))
+    other.load_state_dict(smaller.state_dict())
+    x = torch.randn(2, 1, 16, 16)
+    assert torch.equal(other.eval()(x), smaller.eval()(x))
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("name", "keep", "message"),
+    [
+        ("resnet8", {"stage1.0.conv2": [0]}, r"stage1\.0\.conv2"),
+        ("resnet8-b", {"stage2.0.shortcut.conv": [0]}, r"shortcut\.conv"),
+        ("resnet8", {"fc": [0]}, "'fc'"),
+        ("lenet5", {"fc2": [0]}, "'fc2'"),
+        ("lenet5", {"conv3": [0]}, "'conv3'"),
+        ("lenet5", {"conv1": []}, "conv1: no filter is kept"),
+        ("lenet5", {"conv1": [False] * 20}, "conv1: no filter is kept"),
+        ("lenet5", {"conv1": [True] * 19}, "conv1: a mask"),
+        ("lenet5", {"conv1": [0, 20]}, r"conv1: .*0\.\.19"),
+        ("lenet5", {"conv1": [-1]}, "conv1"),
+        ("lenet5", {"conv1": [1, 1]}, "conv1"),
+        ("lenet5", {"conv1": [0.5]}, "conv1: .*integers"),
+    ],
+    ids=str,
+)
+def test_filters_that_cannot_be_kept(name, keep, message):
+    with pytest.raises(ValueError, match=message):
+        structured.remove_filters(networks.build(name), keep, input_shape=shape_of(name))
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        nn.Sigmoid(),  # 0 becomes ½
+        nn.PixelShuffle(2),  # mixes channels
+        nn.GroupNorm(2, 8),
+        nn.Conv2d(8, 8, 3, groups=2),
+        nn.Conv2d(8, 16, 3, groups=8),
+        nn.Hardtanh(1, 2),  # 0 becomes 1
+        nn.ConstantPad2d(1, 1.0),
+        nn.ConstantPad3d((0, 0, 0, 0, 1, -1), 0.0),  # channels move
+        nn.PReLU(8),
+        nn.Softmax(1),
+        nn.Linear(6, 6),  # of the width
+    ],
+    ids=lambda module: type(module).__name__,
+)
+def test_operations_that_the_graph_does_not_follow(between):
+    channels = 2 if isinstance(between, nn.PixelShuffle) else getattr(between, "out_channels", 8)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), between, nn.Conv2d(channels, 4, 1), nn.Flatten())
+    with pytest.raises(ValueError, match="filters of '0' cannot be removed"):
+        structured.remove_filters(model, {"0": range(4)}, input_shape=(3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("ranks", "message"),
+    [
+        ({"conv2": 0}, "'conv2' is 0"),
+        ({"conv2": 51}, r"'conv2' is 51, which is not in 1\.\.50"),
+        ({"conv2": 2.5}, "'conv2' must be integers"),
+        ({"pool1": 1}, "'pool1'"),
+    ],
+    ids=str,
+)
+def test_ranks_that_cannot_be(ranks, message):
+    model = networks.build("lenet5")
+    with pytest.raises(ValueError, match=message):
+        structured.factor(model, ranks, input_shape=(1, 28, 28))
+    with pytest.raises(ValueError, match=message):
+        structured.predicted_macs(model, ranks=ranks, input_shape=(1, 28, 28))
+
+
+def test_other_errors_name_the_layer():
+    model = networks.build("lenet5")
+    with pytest.raises(ValueError, match="scheme is 3"):
+        structured.factor(model, {}, scheme=3, input_shape=(1, 28, 28))
+    grouped = nn.Sequential(nn.Conv2d(8, 8, 3, groups=2))
+    with pytest.raises(ValueError, match="'0' is a convolution of 2 groups"):
+        structured.factor(grouped, {"0": 1}, input_shape=(8, 9, 9))
+    for filters in (0, 21):
+        with pytest.raises(ValueError, match=f"'conv1' keeps {filters}"):
+            structured.predicted_macs(model, filters={"conv1": filters}, input_shape=(1, 28, 28))
+    with pytest.raises(ValueError, match="'fc2'"):
+        structured.predicted_macs(model, filters={"fc2": 1}, input_shape=(1, 28, 28))
+    with pytest.raises(ValueError, match=r"'conv2' is 9, which is not in 1\.\.8"):
+        structured.shrink(model, {"conv2": range(8)}, {"conv2": 9}, input_shape=(1, 28, 28))
+    twice = nn.Linear(4, 4)
+    with pytest.raises(ValueError, match="called twice"):
+        structured.layers(nn.Sequential(twice, nn.ReLU(), twice), input_shape=(4,))
+    with torch.no_grad():
+        model.fc1.weight[0, 0] = torch.nan
+    with pytest.raises(ValueError, match="fc1"):
+        structured.factor(model, {"fc1": 3}, input_shape=(1, 28, 28))
+
+
+def test_only_the_removal_of_filters_needs_torch_pruning_and_nothing_waits_for_torchvision():
+    script = """
+import sys
+sys.modules["torch_pruning"] = None  # which makes its import fail
+from lib import networks, surgery
+if "torchvision" in sys.modules:  # it takes a second
+    sys.exit(2)
+model = networks.build("lenet5")
+surgery.factor(model, {"fc1": 3}, input_shape=(1, 28, 28))
+surgery.predicted_macs(model, ranks={"fc1": 3}, input_shape=(1, 28, 28))
+try:
+    surgery.remove_filters(model, {"fc1": [3]}, input_shape=(1, 28, 28))
+except ModuleNotFoundError:
+    sys.exit(3)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 3, done.stderr

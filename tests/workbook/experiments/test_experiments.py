@@ -1,0 +1,493 @@
+"""What an experiment's name depends on, and a catalogue that hangs together."""
+
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from types import SimpleNamespace
+
+import pytest
+from lib.layers import compressible
+
+from lib import networks
+from lib.data import NAMES
+from lib.optimizers import METHODS
+from lib.training import Schedule
+from lib.workbook import experiments, runs
+from lib.workbook.experiments import Experiment, Stage, admm, catalogue, dense, find
+from lib.workbook.experiments.spec import Entry
+from lib.workbook.runs.search import BlackBox
+from lib.workbook.runs.verify import verify
+
+DATASETS = experiments.DATASETS
+
+
+def hashed(experiment):
+    return experiment.name.removeprefix(f"{experiment.slug}-")
+
+
+def test_a_name_is_a_slug_and_a_hash_and_an_id_adds_the_seed():
+    experiment = dense("digits")
+    assert experiment.name.startswith("lenet5-digits-dense-")
+    assert len(hashed(experiment)) == 8
+    assert experiment.id(7) == f"{experiment.name}-s7"
+
+
+def test_a_name_depends_on_this_text_alone():
+    """Committed runs are found by their names: how one is made may never change."""
+    stage = Stage(method="sgd", schedule=Schedule(epochs=2, lr=0.1), options=(("a", 1),))
+    parent = Experiment(slug="p", dataset="digits", network="lenet5", stages=(stage,))
+    child = replace(parent, slug="c", parent=parent, budget=10)
+    text = (
+        '"dataset": "digits", "network": "lenet5", %s"stages": [{"method": "sgd", '
+        '"options": [["a", 1]], "schedule": {"epochs": 2, "lr": 0.1}}]}'
+    )
+    of_parent = "{" + text % ""
+    of_child = '{"budget": 10, ' + text % f'"parent": {of_parent}, '
+    assert hashed(parent) == sha256(of_parent.encode()).hexdigest()[:8]
+    assert hashed(child) == sha256(of_child.encode()).hexdigest()[:8]
+
+
+def test_a_new_field_with_a_default_changes_no_name():
+    @dataclass(frozen=True, kw_only=True)
+    class WiderStage(Stage):
+        extra: float = 0.5
+
+    @dataclass(frozen=True, kw_only=True)
+    class Wider(Experiment):
+        extra: str | None = None
+
+    stage = {"method": "sgd", "schedule": Schedule(epochs=2, lr=0.1)}
+    fields = {"slug": "a", "dataset": "digits", "network": "lenet5"}
+    narrow = Experiment(stages=(Stage(**stage),), **fields)
+    wide = Wider(stages=(WiderStage(**stage),), **fields)
+    assert wide.name == narrow.name
+    assert replace(wide, extra="x").name != narrow.name
+
+
+def test_slugs_are_for_people():
+    experiment = admm("digits", rate=200)
+    renamed = replace(experiment, slug="other")
+    assert hashed(renamed) == hashed(experiment)
+    parent = replace(experiment.parent, slug="other")
+    assert hashed(replace(experiment, parent=parent)) == hashed(experiment)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"recipe": 2},
+        {"dataset": "mnist"},
+        {"budget": 1},
+        {"mode": "prune"},
+        {"trace": True},
+        {"held_out": True},
+        {"parent": None},
+        {"parent": replace(dense("digits"), recipe=2)},
+        {"stages": ()},
+    ],
+)
+def test_everything_else_is_hashed(change):
+    experiment = admm("digits", rate=200)
+    assert hashed(replace(experiment, **change)) != hashed(experiment)
+
+
+def test_a_control_trains_the_parent_on_by_the_same_schedules():
+    experiment = admm("digits", rate=200, epochs=7)
+    control = experiment.control
+    assert control.parent == experiment.parent
+    assert [stage.schedule for stage in control.stages] == [s.schedule for s in experiment.stages]
+    assert {stage.method for stage in control.stages} == {"sgd"}
+    assert control.epochs == experiment.epochs == 7
+    assert control.budget is control.mode is None
+    assert control.control is None
+    assert dense("digits").control is None
+
+
+def test_trials_curves_and_dense_networks_have_no_control():
+    experiment = admm("digits", rate=200)
+    assert replace(experiment, held_out=True).control is None
+    assert replace(experiment, trace=True).control is None
+    assert replace(experiment, parent=None).control is None
+    assert replace(experiment, like=experiment.parent).control == experiment.control
+    # of one that starts from a compressed network: that one's control, trained on
+    tuned = experiments.tuned(experiment, epochs=3)
+    assert tuned.control.parent == experiment.control
+
+
+def test_a_run_that_is_taken_over_is_hashed_but_for_its_slug():
+    other = admm("digits", rate=100)
+    experiment = admm("digits", rate=200)
+    like = replace(experiment, like=other)
+    assert hashed(like) != hashed(experiment)
+    assert hashed(like) != hashed(replace(experiment, like=admm("digits", rate=50)))
+    assert hashed(like) != hashed(replace(experiment, like=replace(other, recipe=2)))
+    assert hashed(like) == hashed(replace(like, like=replace(other, slug="renamed")))
+    # as a parent and as what is taken over are not the same
+    swapped = replace(experiment, parent=other, like=experiment.parent)
+    assert hashed(swapped) != hashed(replace(experiment, like=other))
+
+
+def test_a_searchs_epochs_are_those_of_all_its_trials():
+    schedule = Schedule(epochs=3, lr=0.1)
+    search = Stage(method="black-box", schedule=schedule, options=(("budget", 9), ("trials", 7)))
+    plain = Stage(method="sgd", schedule=schedule)
+    fields = {"slug": "a", "dataset": "digits", "network": "lenet5"}
+    assert (search.epochs, plain.epochs) == (21, 3)
+    assert Experiment(stages=(search, plain), **fields).epochs == 24
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_the_catalogue_hangs_together(dataset):
+    entries = catalogue(dataset)
+    ids = [e.id(seed) for entry in entries for e, seed in entry.runs]
+    assert len(ids) == len(set(ids))
+    for entry in entries:
+        experiment = entry.experiment
+        assert experiment.dataset == dataset in NAMES
+        assert entry.purpose
+        assert entry.priority >= 1
+        for other in runs.needs(experiment):
+            assert {other.id(s) for s in range(entry.seeds)} <= set(ids)
+        for stage in experiment.stages:
+            options = dict(stage.options)
+            if "like" in options.values():
+                assert experiment.like
+                share = 0.5 if options.get("scope") == "global" else [0.5]
+                found = {"keep": share, "bits": [8]}
+                options |= {name: found[name] for name, v in options.items() if v == "like"}
+            (METHODS | {"black-box": BlackBox})[stage.method](**options)  # its options are its own
+        for device in ("cpu", "cuda"):
+            assert experiments.seconds(experiment, device) > 0
+
+
+def test_the_catalogue_has_what_the_tables_and_figures_ask_for():
+    for dataset in DATASETS:
+        ids = {e.id(seed) for entry in catalogue(dataset) for e, seed in entry.runs}
+        wanted = []
+        if dataset in ("mnist", "digits"):
+            wanted += experiments.table_3(dataset)
+            wanted += experiments.figure_2(dataset).values()
+            wanted += experiments.tau(dataset).values()
+        if dataset in experiments.admm_table_4.DATASETS:
+            wanted += experiments.table_4(dataset).values()
+        assert {experiment.id(0) for experiment in wanted} <= ids
+    assert {0.01, 0.05, 0.1, 0.5} <= set(experiments.figure_2("mnist"))  # the paper's four
+
+
+def test_what_several_parts_ask_for_is_there_once_with_the_most_seeds_and_soonest(monkeypatch):
+    one, other = dense("digits"), dense("digits", network="lenet300")
+
+    def part(*asked):
+        entries = [
+            Entry(experiment=e, seeds=seeds, purpose=purpose, priority=priority)
+            for e, seeds, purpose, priority in asked
+        ]
+        return SimpleNamespace(DATASETS=("digits",), entries=lambda dataset: entries)
+
+    renamed = replace(one, stages=one.stages)
+    first = part((one, 1, "first", 3), (other, 2, "other", 1), (renamed, 2, "again", 2))
+    monkeypatch.setattr(experiments.index, "PARTS", (first, part((one, 1, "last", 4))))
+    found = [(e.experiment, e.seeds, e.purpose, e.priority) for e in catalogue("digits")]
+    assert found == [(one, 2, "first", 2), (other, 2, "other", 1)]
+
+
+def test_budgets_are_what_their_rates_allow():
+    first, *_ = experiments.table_3("mnist")
+    assert first.budget == 6_888  # 430,500 weights, 32 bits, 2,000 times less
+    for experiment in experiments.table_3("mnist"):
+        (stage,) = experiment.stages
+        if stage.method == "tune-codebooks":
+            (stage,) = experiment.parent.stages
+        assert dict(stage.options)["budget"] == experiment.budget
+        assert experiment.budget in (8_103, 6_888, 4_592)  # 1,700, 2,000 and 3,000 times less
+
+
+def test_find_takes_a_slug_a_name_or_an_id():
+    experiment = dense("digits")
+    assert find(experiment.id(1)) == [(experiment, 1)]
+    assert find(experiment.name) == find(experiment.slug)
+    assert [seed for _, seed in find(experiment.slug)] == [0, 1]
+
+
+def test_an_unknown_name_lists_near_ones():
+    with pytest.raises(ValueError, match="no experiment 'lenet5-digit-dense'") as error:
+        find("lenet5-digit-dense")
+    assert "lenet5-digits-dense" in str(error.value)
+    with pytest.raises(ValueError, match="in the catalogue"):
+        find("?")
+
+
+def test_an_unknown_data_set_lists_the_known():
+    with pytest.raises(ValueError, match=r"'svhn': choose one of .*digits"):
+        catalogue("svhn")
+
+
+def test_codebooks_are_tuned_more_slowly_and_the_control_trains_as_long():
+    compressed = experiments.admm("mnist", rate=100)
+    tuned = experiments.tuned(compressed, epochs=20)
+    (tuning,) = tuned.stages
+    assert tuned.parent == compressed
+    assert (tuning.method, tuning.schedule.epochs) == ("tune-codebooks", 20)
+    assert tuning.schedule.lr < compressed.stages[0].schedule.lr
+    assert tuned.control.parent == compressed.control
+    assert tuned.control.epochs + compressed.control.epochs == tuned.epochs + compressed.epochs
+
+
+def test_the_short_rows_are_some_of_the_full_ones_by_another_schedule():
+    def options(experiment):
+        """Those of ADMM; of a growth only that it is one, as it depends on the epochs."""
+        chosen = dict(experiment.stages[0].options)
+        return chosen | {"growth": "growth" in chosen}
+
+    full = experiments.table_4("cifar10-jpeg")
+    shorter = [
+        *experiments.table_4("cifar10-jpeg", length="short").items(),
+        *experiments.table_4("cifar10-jpeg", length="cpu").items(),
+    ]
+    assert len(shorter) == 10
+    for key, short in shorter:
+        row = full[key]
+        assert (short.network, short.mode) == (row.network, row.mode)
+        assert options(short) == options(row)
+        assert short.epochs < row.epochs
+        assert short.parent.epochs < row.parent.epochs
+    with pytest.raises(ValueError, match="no shorter schedule on digits"):
+        experiments.table_4("digits", length="short")
+    with pytest.raises(ValueError, match="length = 'long': choose full, short or cpu"):
+        experiments.table_4("cifar10", length="long")
+
+
+# --------------------------------------------------------------- head to head and LC's figure
+
+COMPARED = [
+    (d, network)
+    for d in experiments.comparison.DATASETS
+    for network in experiments.comparison.RATES[d]
+]
+
+
+@pytest.mark.parametrize(("dataset", "network"), COMPARED)
+def test_head_to_head_all_rows_start_alike_and_train_as_long(dataset, network):
+    rows = list(experiments.comparison.rows(dataset, network).values())
+    methods = (
+        experiments.comparison.FEWER if network == "lenet5" else experiments.comparison.METHODS
+    )
+    assert len({row.name for row in rows}) == len(rows)
+    assert len(rows) == len(methods) * len(experiments.comparison.RATES[dataset][network])
+    assert {row.parent for row in rows} == {dense(dataset, network=network)}
+    assert {row.epochs for row in rows} == {sum(experiments.comparison.EPOCHS[network, dataset])}
+    # epoch by epoch, so that one control is that of all
+    assert len({tuple(stage.schedule for stage in row.stages) for row in rows}) == 1
+    assert len({row.control for row in rows}) == 1
+    assert not any(row.held_out or row.trace for row in rows)
+    weights = experiments.weights(network)
+    assert [row.budget for row in rows] == [
+        int(32 * weights / rate)
+        for _ in methods
+        for rate in experiments.comparison.RATES[dataset][network]
+    ]
+
+
+@pytest.mark.parametrize("dataset", experiments.comparison.DATASETS)
+@pytest.mark.parametrize("kind", experiments.comparison.ALLOCATIONS)
+def test_an_allocation_is_that_of_a_row_of_admm(dataset, kind):
+    found = experiments.comparison.allocation(dataset, kind)
+    rows = experiments.comparison.rows(dataset, "lenet300")
+    largest = experiments.comparison.allocation(dataset, "magnitude")
+    assert found.like in ([largest] if kind == "magnitude-scratch" else rows.values())
+    assert found.like.budget == found.budget
+    assert (found.like.like or found.like).mode == "joint"
+    if "scratch" in kind:
+        assert found.parent is None
+        assert found.stages == experiments.comparison.allocation(dataset, "scratch").stages
+        whole = found.like.parent.epochs + found.like.epochs
+        assert [stage.method for stage in found.stages][:2] == ["held-zeros"] * 2
+    else:
+        assert found.parent == found.like.parent
+        assert found.control == found.like.control
+        whole = found.like.epochs
+    assert found.epochs == whole
+    assert (
+        len(
+            {
+                experiments.comparison.allocation(dataset, k).name
+                for k in experiments.comparison.ALLOCATIONS
+            }
+        )
+        == 5
+    )
+
+
+@pytest.mark.parametrize(("dataset", "network"), COMPARED)
+def test_the_black_box_takes_over_what_was_searched_on_held_out_images(dataset, network):
+    for rate in experiments.comparison.RATES[dataset][network]:
+        row = experiments.comparison.head_to_head(dataset, network, "black-box", rate)
+        (stage,) = row.like.stages
+        assert (stage.method, row.like.held_out, row.held_out) == ("black-box", True, False)
+        assert row.like.parent.held_out
+        assert dict(stage.options)["budget"] == row.like.budget == row.budget
+        assert row.like.control is None
+
+
+@pytest.mark.parametrize("part", [experiments.comparison, experiments.lc])
+def test_every_method_has_as_many_trials_and_takes_one_of_them(part):
+    assert {len(settings) for settings in part.TRIALS.values()} == {6}
+    assert set(part.TUNED) == set(part.TRIALS)
+    for method, settings in part.TRIALS.items():
+        assert part.TUNED[method] in settings
+        assert len({tuple(sorted(knobs.items())) for knobs in settings}) == 6
+    wider = getattr(part, "WIDER", {})
+    for method, tried in part.trials().items():
+        expected = 6 + len(wider.get(method, ()))
+        assert len({trial.name for trial in tried}) == len({trial.slug for trial in tried})
+        assert len({trial.name for trial in tried}) == expected
+        assert all(trial.held_out and trial.parent.held_out for trial in tried)
+        assert all(trial.control is None for trial in tried)
+        assert len({trial.epochs for trial in tried}) == 1
+    assert set(experiments.comparison.METHODS) == {
+        *experiments.comparison.TRIALS,
+        *experiments.comparison.PAPERS,
+        "black-box",
+    }
+
+
+def test_settings_beyond_an_edge_are_beyond_the_choice():
+    for method, settings in experiments.comparison.WIDER.items():
+        chosen = experiments.comparison.TUNED[method]
+        six = experiments.comparison.TRIALS[method]
+        for setting in settings:
+            assert setting.keys() == chosen.keys()
+            outside = [
+                not min(s[k] for s in six) <= setting[k] <= max(s[k] for s in six) for k in chosen
+            ]
+            assert any(outside)
+    assert {len(settings) for settings in experiments.comparison.WIDER.values()} == {3}
+
+
+def test_admm_at_the_papers_rho_is_a_row_of_its_own():
+    constant = experiments.comparison.head_to_head("mnist", "lenet300", "admm-constant", 500)
+    options = dict(constant.stages[0].options)
+    assert (options["rho"], options["growth"]) == (0.05, 1)
+    assert experiments.comparison.PAPERS["admm-constant"] in experiments.comparison.TRIALS["admm"]
+    rising = experiments.comparison.head_to_head("mnist", "lenet300", "admm", 500)
+    assert constant.control == rising.control
+    assert constant.mode == rising.mode == "joint"
+
+
+@pytest.mark.parametrize("part", [experiments.comparison, experiments.lc])
+def test_another_best_setting_renames_no_trial(part, monkeypatch):
+    """Trials that are done are found again when the best of them has been chosen."""
+    before = {method: [t.name for t in tried] for method, tried in part.trials().items()}
+    worst = {method: settings[-1] for method, settings in part.TRIALS.items()}
+    monkeypatch.setattr(part, "TUNED", worst)
+    assert {m: [t.name for t in tried] for m, tried in part.trials().items()} == before
+
+
+def test_a_trial_of_the_setting_that_is_taken_is_the_row_on_held_out_images():
+    for method, knobs in experiments.comparison.TUNED.items():
+        row = experiments.comparison.head_to_head("mnist", "lenet300", method, 500)
+        trial = experiments.comparison.head_to_head("mnist", "lenet300", method, 500, **knobs)
+        assert trial.stages == row.stages
+        held_out = replace(row.parent, held_out=True)
+        assert hashed(trial) == hashed(replace(row, held_out=True, parent=held_out))
+
+
+def test_no_such_method_and_no_such_trial():
+    with pytest.raises(ValueError, match="unknown method 'df': choose one of admm, admm-constant"):
+        experiments.comparison.head_to_head("digits", "lenet300", "df", 50)
+    with pytest.raises(ValueError, match="'black-box' has no knobs"):
+        experiments.comparison.head_to_head("digits", "lenet300", "black-box", 50, bits=2)
+
+
+@pytest.mark.parametrize("dataset", experiments.lc.DATASETS)
+def test_lcs_figure_starts_every_run_alike_and_trains_as_long(dataset):
+    groups = (*experiments.lc.curves(dataset).values(), *experiments.lc.per_layer(dataset).values())
+    drawn = [run for group in groups for run in group]
+    drawn += experiments.lc.meetings(dataset).values()
+    assert len({run.name for run in drawn}) == len(drawn)
+    assert {run.parent for run in drawn} == {dense(dataset, network=experiments.lc.NETWORK)}
+    assert len({tuple(stage.schedule for stage in run.stages) for run in drawn}) == 1
+    assert {run.epochs for run in drawn} == {experiments.lc.EPOCHS[dataset]}
+    assert len({run.control for run in drawn} - {None}) == 1
+    assert [run.trace for run in experiments.lc.meetings(dataset).values()] == [True] * 4
+
+
+def test_curves_go_from_many_weights_to_few():
+    for dataset in experiments.lc.DATASETS:
+        for name, drawn in experiments.lc.curves(dataset).items():
+            (key,) = {"amount", "keep"} & set(dict(drawn[0].stages[0].options))
+            amounts = [dict(run.stages[0].options)[key] for run in drawn]
+            assert amounts == sorted(amounts, reverse=not name.endswith("penalty"))
+
+
+# --------------------------------------------------------------- what the rows really come to
+
+
+def shortened(experiment):
+    """The same of one epoch a stage, and of two trials."""
+    stages = tuple(
+        replace(
+            stage,
+            schedule=replace(stage.schedule, epochs=1, warmup=0),
+            options=tuple(
+                (name, {"trials": 2, "epochs": 1}.get(name, v)) for name, v in stage.options
+            ),
+        )
+        for stage in experiment.stages
+    )
+    others = {kind: getattr(experiment, kind) for kind in ("parent", "like")}
+    others = {kind: other and shortened(other) for kind, other in others.items()}
+    # no control: its epochs are the test's, and it is compressed by nothing
+    return replace(experiment, stages=stages, trace=True, **others)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """One folder for all: the rows have their start in common."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WORKBOOK_RESULTS", str(tmp_path_factory.mktemp("results")))
+        runs.dataset_of.cache_clear()
+        yield
+
+
+ROWS = {
+    **{
+        f"{m}-{rate}x": e
+        for (m, rate), e in experiments.comparison.rows("digits", "lenet300").items()
+    },
+    **{
+        f"{kind}-200x": experiments.comparison.allocation("digits", kind)
+        for kind in experiments.comparison.ALLOCATIONS
+    },
+    **{
+        f"{bits}bits": experiments.comparison.fixed_width("digits", bits)
+        for bits in experiments.comparison.WIDTHS
+    },
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_row_that_was_run_is_within_its_budget(results, name):
+    row = shortened(ROWS[name])
+    run = runs.get(row, 0, device="cpu", threads=1, quiet=True)
+    assert verify(run) == []
+    assert run.result["nominal_bits"] <= row.budget
+    layers = compressible_of(run)
+    bits = [max(1, int(w[w != 0].unique().numel() - 1).bit_length()) for w in layers]
+    kept = [int(w.count_nonzero()) for w in layers]
+    assert sum(b * k for b, k in zip(bits, kept, strict=True)) == run.result["nominal_bits"]
+    # and not far below, but for what follows ADMM: its last quantization sends weights to zero
+    if row.mode not in (
+        "joint",
+        *(f"allocation-{kind}" for kind in experiments.comparison.ALLOCATIONS),
+    ):
+        assert run.result["nominal_bits"] > 0.9 * row.budget
+    if row.like:
+        other = runs.read(runs.folder_of(row.like, 0))
+        if row.mode == "allocation-threshold":
+            assert run.layers["kept"].sum() == other.layers["kept"].sum()
+        else:
+            assert run.layers["kept"].tolist() == other.layers["kept"].tolist()
+
+
+def compressible_of(run):
+    return list(compressible(run.model()).values())

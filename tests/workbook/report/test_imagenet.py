@@ -1,0 +1,96 @@
+"""Table 2: our rows as the paper counts them, and what stands where nothing is measured."""
+
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from lib.workbook import experiments, report, runs
+
+
+def fake(mode, method, layers, **result):
+    """A run of a network of a thousand weights in two layers."""
+    result = {
+        "network": "mobilenetv1",
+        "mode": mode,
+        "method": method,
+        "accuracy": 0.66,
+        "dense_accuracy": 0.70,
+        "control_accuracy": 0.71,
+        "kept_fraction": sum(kept for _, kept, _ in layers) / 1000,
+        "nominal_rate": 40.0,
+        "entropy_rate": 20.0,
+        "file_bytes": 300,
+    } | result
+    table = pd.DataFrame(layers, columns=["weights", "kept", "levels"])
+    table = table.assign(name=["a", "b"], bits=[1, 2])
+    experiment = {"stages": [{"method": method}]}
+    return SimpleNamespace(
+        result=result, layers=table, experiment=experiment, computed_in="float32"
+    )
+
+
+@pytest.fixture(autouse=True)
+def no_interval(monkeypatch):
+    interval = report.statistics.Interval(4.0, 3.0, 5.0, 3.2, 4.8, 1, "images")
+    monkeypatch.setattr(report, "interval", lambda found: interval)
+
+
+def test_a_row_pays_for_its_nonzeros_or_for_every_weight_as_its_mode_says():
+    layers = [(800, 100, 2), (200, 200, 4)]
+    joint = fake("joint", "admm", layers)
+    # three nonzero values and zero in the first layer, four and no zero in the second
+    whole = fake("quantize", "admm", [(800, 700, 3), (200, 200, 4)])
+    table = report.imagenet.table_2([[joint], [whole]], dataset="imagenet")
+    ours = table[table["source"] == "ours"].reset_index(drop=True)
+    assert len(table) == len(report.reported("admm_table2")) + 2
+    assert ours["paper_rate"].tolist() == [32_000 / (100 + 400), 32_000 / (2 * 800 + 2 * 200)]
+    assert ours["mean_bits"].tolist() == [500 / 300, 2.0]
+    assert ours["nonzero_percent"].fillna(-1).tolist() == [30.0, -1]
+    assert ours["drop_points"].tolist() == pytest.approx([4, 4])
+    assert ours["control_drop"].tolist() == pytest.approx([5, 5])
+    shown = report.imagenet.printed(ours)
+    assert shown["top-1 drop, points"].tolist() == ["4.00"] * 2
+    assert shown["rate as in the paper"].tolist() == ["64.0×", "16.0×"]
+    assert "top-5 drop" not in shown  # a run does not keep it
+    assert "–" not in report.imagenet.printed(table)["rate as in the paper"].tolist()
+
+
+def test_every_row_of_ours_has_a_name():
+    for dataset in experiments.imagenet.DATASETS:
+        for row in experiments.imagenet.table_2(dataset):
+            assert (row.stages[0].method, row.mode) in report.imagenet.NAMES
+
+
+def test_what_is_needed_comes_first_and_once():
+    rows = experiments.imagenet.table_2("imagenet")
+    needed = report.imagenet.needed(rows)
+    names = [each.name for each in needed]
+    assert len(names) == len(set(names)) > len(rows)
+    for i, each in enumerate(needed):
+        assert {other.name for other in runs.needs(each)} <= set(names[:i])
+
+
+def test_where_nothing_is_measured_a_line_says_how_much_is_missing(results):
+    said = report.imagenet.committed_table_2()
+    count = len(report.imagenet.needed(experiments.imagenet.table_2("imagenet")))
+    assert said.startswith(f"Not measured yet. Table 2 on ImageNet (ILSVRC2012): {count} runs")
+    assert said.endswith("python -m lib run --missing --dataset imagenet")
+    assert "\n" not in said
+
+
+def test_a_start_that_was_measured_stands_beside_what_is_published(monkeypatch):
+    def finished(experiment, **options):
+        there = experiment.network == "alexnet" and experiment.published
+        return [SimpleNamespace(result={"accuracy": 0.5655})] if there else []
+
+    monkeypatch.setattr(report, "finished", finished)
+    assert report.imagenet.starts(experiments.imagenet.table_2("imagenet")) == [
+        "alexnet: 56.52 % published, 56.55 % here"
+    ]
+
+
+def test_where_all_is_measured_none_is_missing(monkeypatch):
+    monkeypatch.setattr(runs, "status", lambda experiment, seed: "done")
+    said = report.imagenet.missing(experiments.imagenet.table_2("imagenet"), what="Table 2")
+    assert said == "Every run of Table 2 is there."
