@@ -24,7 +24,8 @@ from filelock import FileLock, Timeout
 from snakemake.logging import logger
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from lib import calibration, paths
+from lib import paths
+from lib.workbook import calibration
 
 DATASET = config.get("dataset", "digits")
 GPUS = int(config.get("gpus", 0))  # of this machine; on a cluster 1, or 0 to train on CPUs

@@ -30,9 +30,9 @@ COLUMNS = ["launches", "waits", "uploads", "bytes per weight"]
 def projections() -> Iterator[tuple[str, int, Callable[[], object]]]:
     """What each projection is called, the weights it reads, and a call of it on the device."""
     import torch
-    from lib.layers import compressible
 
     from lib import networks
+    from lib.layers import compressible
     from lib.projections import sparsity
     from lib.projections.codebook import assign, fit_codebooks
     from lib.projections.knapsack import project_fixed_bitwidth
@@ -73,9 +73,9 @@ def projections() -> Iterator[tuple[str, int, Callable[[], object]]]:
 def prepared(name: str):
     """A step of a method, the method, and its network's weights."""
     import torch
-    from lib.layers import compressible
 
     from lib import networks
+    from lib.layers import compressible
     from lib.workbook import benchmarks
 
     torch.manual_seed(0)

@@ -4,10 +4,10 @@ import inspect
 import re
 
 import torch
-from lib.layers import compressible
 from torch import nn
 
 from lib import accounting
+from lib.layers import compressible
 from lib.optimizers import METHODS
 from lib.optimizers.c_steps import COSTS
 from lib.training.method import Method

@@ -6,10 +6,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from lib.layers import compressible
 from torch import nn
 
 from lib import accounting, networks
+from lib.layers import compressible
 
 
 def levels(count, each=1):

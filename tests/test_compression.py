@@ -7,7 +7,6 @@ import re
 
 import pytest
 import torch
-from lib.layers import compressible
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
@@ -15,6 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import lib
 from lib import archive, networks
 from lib.compression import FILLED, curve, parse
+from lib.layers import compressible
 
 EPOCHS = 2
 

@@ -10,12 +10,12 @@ import pkgutil
 
 import pytest
 import torch
-from lib.layers import compressible
 from torch import Tensor, nn
 
 import lib
 from lib import accounting, archive, compression, networks, projections, training
 from lib.compression import CHOICES
+from lib.layers import compressible
 from lib.optimizers import Method
 from lib.optimizers.c_steps import COSTS
 from lib.projections import codebook, knapsack, lowrank, sparsity, svt
@@ -322,7 +322,7 @@ def test_evaluation_waits_once_whatever_it_evaluates():
 
 
 def test_statistics_are_measured_anew_without_a_wait(monkeypatch):
-    monkeypatch.setattr(training, "EVALUATION_BATCH", 16)
+    monkeypatch.setattr(training.evaluation, "EVALUATION_BATCH", 16)
     found = {}
     for name in ("cpu", "cuda"):
         with pretend.gpu():

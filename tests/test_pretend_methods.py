@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from lib.layers import compressible
 
 from lib import data, networks, training
+from lib.layers import compressible
 from lib.optimizers import Method, byte_budget
 from lib.projections import svt
 from lib.training import Schedule, arithmetic, train
@@ -102,7 +102,7 @@ def images(device, size=methods.SHAPE[1]):
 def counting():
     """Lists of what each step of a whole batch, and each period, asks for."""
     steps, periods = [], []
-    step = training._Loop._step
+    step = training.loop._Loop._step
 
     def counted(loop, *inputs):
         with pretend.counted() as tally:
@@ -111,11 +111,13 @@ def counting():
             steps.append(tally)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training._Loop, "_step", counted)
-        patch.setattr(training, "CHECKPOINT_SECONDS", -1)  # after every epoch
+        patch.setattr(training.loop._Loop, "_step", counted)
+        patch.setattr(training.loop, "CHECKPOINT_SECONDS", -1)  # after every epoch
         patch.setattr(byte_budget, "STEPS", 8)  # the last projection's budget is found roughly
         # nothing is recorded: each step runs as it is
-        patch.setattr(training, "CudaGraph", lambda device: lambda step, *inputs: step(*inputs))
+        patch.setattr(
+            training.loop, "CudaGraph", lambda device: lambda step, *inputs: step(*inputs)
+        )
         yield steps, periods
 
 

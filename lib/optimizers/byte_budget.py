@@ -59,8 +59,8 @@ class FileADMM(ADMM):
     Units and filters that nothing reaches, or that reach nothing, are zero from then on, their
     biases too: the file has them for next to nothing. Which feeds which is read off the network's
     graph, for which ``input_shape`` (channels, height, width) is needed; a network whose graph is
-    not known (:func:`lib.structured.prunable`) keeps them. ``as_written`` makes of a state dict what
-    will be written of it, where that has other dtypes.
+    not known (:func:`lib.structured.prunable`) keeps them. ``as_written`` makes of a state dict
+    what will be written of it, where that has other dtypes.
 
     ``network``, ``classes`` and ``channels`` are the file's (:func:`lib.archive.write`); other
     options are :class:`ADMM`'s. A

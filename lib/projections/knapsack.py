@@ -4,7 +4,6 @@ Its counterpart, which bitwidth each layer gets, is in ``multiple_choice``.
 """
 
 import math
-import operator
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lib.projections import knapsack_gpu
+from lib.projections.checks import check_finite, check_floating, checked_budget, integers
 from lib.projections.prefix import (
     MARGINS,
     Cut,
@@ -228,14 +228,6 @@ def _scale(flat: list[Tensor]) -> float:
     return math.ldexp(1.0, min(1000, 500 - math.frexp(top)[1]))
 
 
-def integers(values: Sequence[int] | Tensor, name: str) -> list[int]:
-    values = values.tolist() if isinstance(values, Tensor) else list(values)
-    try:
-        return [operator.index(v) for v in values]
-    except TypeError:
-        raise ValueError(f"{name} must be integers, got {values}; round them first") from None
-
-
 def _checked_bitwidths(bitwidths: Sequence[int] | Tensor, layers: int) -> list[int]:
     bits = integers(bitwidths, "bitwidths")
     if len(bits) != layers:
@@ -249,19 +241,6 @@ def _checked_bitwidths(bitwidths: Sequence[int] | Tensor, layers: int) -> list[i
     return bits
 
 
-def checked_budget(budget: int) -> int:
-    (budget,) = integers([budget], "the budget in bits")
-    if budget < 0:
-        raise ValueError(f"the budget is {budget} bits; it must be 0 or more")
-    return budget
-
-
-def check_floating(weights: Sequence[Tensor]) -> None:
-    for i, w in enumerate(weights):
-        if not w.is_floating_point():
-            raise ValueError(f"layer {i} has dtype {w.dtype}; convert it to a floating dtype")
-
-
 def _check_out(out: Sequence[Tensor], weights: Sequence[Tensor]) -> None:
     if len(out) != len(weights):
         raise ValueError(f"out has {len(out)} tensors for {len(weights)} layers; give one for each")
@@ -271,15 +250,3 @@ def _check_out(out: Sequence[Tensor], weights: Sequence[Tensor]) -> None:
                 f"out[{i}] is {tuple(o.shape)} {o.dtype} on {o.device}, layer {i} is "
                 f"{tuple(w.shape)} {w.dtype} on {w.device}; allocate it with empty_like"
             )
-
-
-def check_finite(flat: Sequence[Tensor]) -> None:
-    if not flat or bool(torch.stack([w.isfinite().all() for w in flat]).all()):
-        return  # one wait for the device; which layer is asked only where there is something to say
-    bad = {i: int((~w.isfinite()).sum()) for i, w in enumerate(flat)}
-    bad = {i: n for i, n in bad.items() if n}
-    if bad:
-        where = ", ".join(f"{n} in layer {i}" for i, n in bad.items())
-        raise ValueError(
-            f"NaN or infinite weights: {where}; they have no projection, find where they came from"
-        )

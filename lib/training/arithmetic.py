@@ -32,8 +32,8 @@ def dtype(precision: str, device: torch.device) -> torch.dtype:
     """What forward and backward passes compute in when a schedule asks for ``precision``.
 
     ``bfloat16`` is bfloat16 where ``device`` has instructions for it, else float32. Of several
-    processes (:mod:`lib.training.distributed`) all get the same answer, bfloat16 only where all have them;
-    so all have to ask.
+    processes (:mod:`lib.training.distributed`) all get the same answer, bfloat16 only where all
+    have them; so all have to ask.
     """
     if precision == "float32":
         return torch.float32

@@ -5,34 +5,31 @@ split knows which. Inside an epoch nothing waits for the device. Every epoch dra
 whatever a network draws at random) from the run's seed, the stage and the epoch alone, so a run
 that was resumed is, on a CPU, bit for bit the run that was not interrupted.
 
-Of several processes (:mod:`lib.training.distributed`) each takes its share of every step's images, and of
-every evaluation's. Their gradient is that of the whole batch, so they train as one process does, to
-rounding; but for two things: BatchNorm's statistics are those of each share (running ones process
-0's), and dropout is drawn by each process for itself.
+Of several processes (:mod:`lib.training.distributed`) each takes its share of every step's images,
+and of every evaluation's. Their gradient is that of the whole batch, so they train as one process
+does, to rounding; but for two things: BatchNorm's statistics are those of each share (running ones
+process 0's), and dropout is drawn by each process for itself.
 """
 
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 
 import torch
-from lib.layers import compressible
 from torch import Tensor, nn
 from torch.nn import functional
 from tqdm.auto import tqdm
 
-from lib.data import Dataset, Split, Streamed
+from lib.data import Dataset
 from lib.data.augmentation import draw
+from lib.layers import compressible
 from lib.training import arithmetic, distributed
 from lib.training.cuda_graph import CudaGraph
+from lib.training.evaluation import evaluate, recalibrate, training_images
 from lib.training.method import Method
-
-#: Images evaluated at once. ResNet-20 took 1.6 to 1.9 times as long with a thousand (float32, one
-#: thread): tensors of more than 32 MB are asked of the system, and given back, layer by layer.
-EVALUATION_BATCH = 250
+from lib.training.schedule import Schedule
 
 #: A traced run's losses are taken over this many images of the training split, its first ones.
 TRACED = 10_000
@@ -48,50 +45,6 @@ class Diverged(Exception):
 
 class OutOfTime(Exception):
     """The next epoch would pass the time limit; all before it is in the checkpoint."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Schedule:
-    """Momentum SGD whose learning rate rises linearly, then falls as a cosine, step by step.
-
-    ``epochs`` counts both parts, ``warmup`` the first; ``batch`` is the images of a step, those of
-    all processes together. ``weight_decay`` acts on tensors of two or more dimensions: weights, not
-    biases or normalisation. ``clip`` is the largest norm of the whole gradient, beyond which it is
-    scaled down; ``None`` for no limit. ``precision`` is what forward and backward passes compute
-    in: ``float32``, or ``bfloat16`` where the device has instructions for it and float32 elsewhere
-    (:mod:`lib.training.arithmetic`; the weights, the optimizer and every evaluation stay in float32).
-    ``crop`` pads images by so many pixels and cuts them to their size at random;
-    ``flip`` mirrors every other one, at random. Raises ``ValueError`` for another precision, a
-    limit that is not positive, and a negative ``crop``.
-    """
-
-    epochs: int
-    lr: float
-    batch: int = 256
-    warmup: int = 0
-    momentum: float = 0.9
-    weight_decay: float = 0.0
-    clip: float | None = None
-    precision: str = "float32"
-    crop: int = 0
-    flip: bool = False
-
-    def __post_init__(self):
-        if self.precision not in arithmetic.PRECISIONS:
-            raise ValueError(f"precision = {self.precision!r} must be float32 or bfloat16")
-        if self.clip is not None and not self.clip > 0:
-            raise ValueError(f"clip = {self.clip} must be positive, or None for no limit")
-        if self.crop < 0:
-            raise ValueError(f"crop = {self.crop} must be 0 pixels or more")
-
-    def rates(self, steps_per_epoch: int) -> Tensor:
-        """The learning rate of every step, (epochs·steps_per_epoch,) float32."""
-        total, warm = self.epochs * steps_per_epoch, self.warmup * steps_per_epoch
-        step = torch.arange(total, dtype=torch.float64)
-        # αₜ = α·(t+1)/warm while t < warm, then α·½(1 + cos π(t − warm)/(total − warm))
-        rising = (step + 1) / max(1, warm)
-        falling = 0.5 * (1 + torch.cos(math.pi * (step - warm) / max(1, total - warm)))
-        return (self.lr * torch.where(step < warm, rising, falling)).float()
 
 
 def train(
@@ -158,104 +111,6 @@ def train(
         recalibrate(model, training_images(dataset))
     distributed.check(model.state_dict)
     return loop.history
-
-
-def training_images(dataset: Dataset) -> Iterator[Tensor]:
-    """The training split in batches, as the network reads it, neither cropped nor flipped.
-
-    Of several processes, this one's share of them.
-    """
-    for images, _ in _batches(dataset, dataset.train):
-        yield images
-
-
-def _batches(dataset: Dataset, split: Split | Streamed) -> Iterator[tuple[Tensor, Tensor]]:
-    """This process's share of a split in batches, as the network reads it, and the classes."""
-    mine = split[distributed.block(len(split), EVALUATION_BATCH)]
-    if len(mine):
-        for images, labels in mine.batches(EVALUATION_BATCH):
-            yield dataset.normalise(images), labels
-
-
-@torch.no_grad()
-def recalibrate(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]]) -> None:
-    """Measures BatchNorm's running statistics anew; weights stay, and no label is looked at.
-
-    They were gathered from the weights as they were before the last compression. Each mean and
-    variance becomes its average over all ``batches`` of inputs, training images as they are, not
-    cropped; a network of several inputs takes a list of them. A network without BatchNorm is left
-    alone, and no batch is asked for. Of several processes each gives its share of the batches.
-    """
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    if not norms:
-        return
-    was_training, momenta = model.training, [norm.momentum for norm in norms]
-    model.eval()
-    calls = dict.fromkeys(norms, 0)
-
-    def averaged(norm: nn.Module, _: object) -> None:
-        # a plain average, as a momentum of None, which asks the device for the number of batches
-        calls[norm] += 1
-        norm.momentum = 1 / calls[norm]
-
-    hooks = [norm.register_forward_pre_hook(averaged) for norm in norms]
-    for norm in norms:
-        norm.train().reset_running_stats()
-    count = 0
-    for inputs in batches:
-        model(*inputs) if isinstance(inputs, Sequence) else model(inputs)
-        count += 1
-    distributed.average((x for n in norms for x in (n.running_mean, n.running_var)), count)
-    for norm, momentum, hook in zip(norms, momenta, hooks, strict=True):
-        norm.num_batches_tracked.copy_(distributed.total(norm.num_batches_tracked))
-        norm.momentum = momentum
-        hook.remove()
-    model.train(was_training)
-
-
-@torch.no_grad()
-def evaluate(model: nn.Module, dataset: Dataset, split: Split | Streamed) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy (a fraction) of ``model`` on ``split``."""
-    was_training = model.training
-    model.eval()
-    totals = torch.zeros(2, dtype=torch.float64, device=split.labels.device)
-    for images, labels in _batches(dataset, split):
-        logits = model(images)
-        totals[0] += functional.cross_entropy(logits, labels, reduction="sum")
-        totals[1] += (logits.argmax(1) == labels).sum()
-    model.train(was_training)
-    loss, accuracy = (distributed.total(totals) / len(split)).tolist()
-    return loss, accuracy
-
-
-@torch.no_grad()
-def predict(model: nn.Module, dataset: Dataset, split: Split | Streamed) -> Tensor:
-    """The class that ``model`` gives each image of ``split``, (images,) int64."""
-    classes = torch.zeros_like(split.labels)
-    return _of_each_image(model, dataset, split, lambda logits, _: logits.argmax(1), classes)
-
-
-@torch.no_grad()
-def image_losses(model: nn.Module, dataset: Dataset, split: Split | Streamed) -> Tensor:
-    """The cross-entropy of ``model`` on each image of ``split``, (images,) float32."""
-    losses = torch.zeros(len(split), device=split.labels.device)
-    loss = partial(functional.cross_entropy, reduction="none")
-    return _of_each_image(model, dataset, split, loss, losses)
-
-
-def _of_each_image(model, dataset, split, measure, out: Tensor) -> Tensor:
-    """``measure(logits, labels)`` of each image, written into ``out``, zeros as long as the split.
-
-    All processes have all of them.
-    """
-    was_training = model.training
-    model.eval()
-    mine = out[distributed.block(len(split), EVALUATION_BATCH)].split(EVALUATION_BATCH)
-    batches = _batches(dataset, split)
-    for found, (images, labels) in zip(mine, batches, strict=False):  # empty is one
-        found.copy_(measure(model(images), labels))
-    model.train(was_training)
-    return distributed.total(out)
 
 
 class _Loop:

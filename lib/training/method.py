@@ -40,9 +40,9 @@ class Method:
     are recorded once and replayed, so what changes between steps lies in tensors that are written
     in place. Whatever needs the host belongs in ``after_period``.
 
-    Of several processes (:mod:`lib.training.distributed`) each has a method of its own, which is to do the
-    same with the same weights; what ``state_dict`` holds is compared after each period. Gradients
-    are averaged of the parameters of what ``start`` returns, or of the model's.
+    Of several processes (:mod:`lib.training.distributed`) each has a method of its own, which is to
+    do the same with the same weights; what ``state_dict`` holds is compared after each period.
+    Gradients are averaged of the parameters of what ``start`` returns, or of the model's.
     """
 
     periods_per_epoch: int = 1

@@ -2,9 +2,9 @@
 
 The README's numbers, every block between ``<!-- begin NAME -->`` and ``<!-- end NAME -->``, and the
 tables and figures under ``results``, each figure with its data. They show the catalogue's runs, as
-far as they are there; what a notebook explores has a folder of its own (:mod:`lib.workbook.notebook`).
-Measured times come from a benchmark notebook's folder, which has to be named: they depend on the
-machine and its load.
+far as they are there; what a notebook explores has a folder of its own
+(:mod:`lib.workbook.notebook`). Measured times come from a benchmark notebook's folder, which has to
+be named: they depend on the machine and its load.
 """
 
 import re
@@ -105,7 +105,8 @@ def _folder(kind: str) -> Path:
 def draw() -> set[Path]:
     """Writes the tables and figures of the finished runs into ``results``; returns the files.
 
-    The data that a figure shows are written as CSV under its name (:mod:`lib.workbook.plots.figure_data`).
+    The data that a figure shows are written as CSV under its name
+    (:mod:`lib.workbook.plots.figure_data`).
     """
     made, written = tables(), set()
     for name, table in made.items():

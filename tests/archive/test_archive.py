@@ -13,7 +13,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lib.layers import compressible
 from torch import nn
 
 from lib import archive, networks, structured
@@ -23,9 +22,10 @@ from lib.archive.file import DTYPES
 from lib.archive.positions import STRENGTHS, code_positions
 from lib.archive.symbols import code_symbols
 from lib.archive.values import MOST_LEVELS, code_values
+from lib.layers import compressible
 from tests.structured.test_structured import network, shape_of, some_filters
 
-GOLDEN = Path(__file__).parent / "golden" / "version-1.cnet"
+GOLDEN = Path(__file__).parents[1] / "golden" / "version-1.cnet"
 
 FLOATS = [name for name, dtype in DTYPES.items() if dtype.is_floating_point]
 

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from lib.layers import compressible
 
 from lib import archive, networks
+from lib.layers import compressible
 
 
 def sparse(name, **options):

@@ -5,11 +5,11 @@ import sys
 import numpy as np
 import pytest
 import torch
-from lib.layers import compressible
 from torch import nn
 
 from lib import archive, networks
-from lib.archive import onnx
+from lib.archive import onnx as exporter
+from lib.layers import compressible
 from lib.structured import factor
 from lib.workbook.cli import main
 
@@ -50,9 +50,9 @@ def test_outputs_are_pytorchs_to_rounding_and_the_file_is_small(
     tmp_path, name, keep, levels, share
 ):
     model, shape = compressed(name, keep=keep, levels=levels), networks.INPUT_SHAPES[name]
-    size = onnx.export(model, tmp_path / "a.onnx", input_shape=shape)
+    size = exporter.export(model, tmp_path / "a.onnx", input_shape=shape)
     assert (tmp_path / "a.onnx").stat().st_size == size
-    dense = onnx.export(networks.build(name), tmp_path / "b.onnx", input_shape=shape)
+    dense = exporter.export(networks.build(name), tmp_path / "b.onnx", input_shape=shape)
     assert size < share * dense
     for count in (1, 7):  # any number of images
         images = torch.randn(count, *shape)
@@ -66,7 +66,7 @@ def test_outputs_are_pytorchs_to_rounding_and_the_file_is_small(
 def test_a_network_in_factors(tmp_path):
     shape = networks.INPUT_SHAPES["resnet8"]
     model = factor(networks.build("resnet8"), {"stage3.0.conv2": 8}, input_shape=shape).eval()
-    onnx.export(model, tmp_path / "a.onnx", input_shape=shape)
+    exporter.export(model, tmp_path / "a.onnx", input_shape=shape)
     images = torch.randn(3, *shape)
     with torch.no_grad():
         wanted = model(images).numpy()
@@ -107,7 +107,7 @@ def test_every_form_is_the_weight_exactly(tmp_path, weight, form):
     layer = nn.Linear(500, 60, bias=False)
     with torch.no_grad():
         layer.weight.copy_(torch.from_numpy(weight))
-    size = onnx.export(layer, tmp_path / "a.onnx", input_shape=(500,))
+    size = exporter.export(layer, tmp_path / "a.onnx", input_shape=(500,))
     found = scores(tmp_path / "a.onnx", torch.eye(500))
     assert np.array_equal(found.T, weight)
     kinds = {node.op_type for node in onnx.load(tmp_path / "a.onnx").graph.node}
@@ -119,7 +119,7 @@ def test_every_form_is_the_weight_exactly(tmp_path, weight, form):
 
 def test_nothing_of_the_machine_is_in_the_file(tmp_path):
     shape = networks.INPUT_SHAPES["resnet8"]
-    onnx.export(networks.build("resnet8"), tmp_path / "a.onnx", input_shape=shape)
+    exporter.export(networks.build("resnet8"), tmp_path / "a.onnx", input_shape=shape)
     content = (tmp_path / "a.onnx").read_bytes()
     assert b".py" not in content
     assert list(tmp_path.iterdir()) == [tmp_path / "a.onnx"]  # one file, weights and all

@@ -423,7 +423,7 @@ def same(one, other):
 
 def test_streamed_images_are_evaluated_as_held_ones(drawn, monkeypatch):
     """Here the whole of what is asked of a split, against one that holds the same pixels."""
-    monkeypatch.setattr(training, "EVALUATION_BATCH", 7)
+    monkeypatch.setattr(training.evaluation, "EVALUATION_BATCH", 7)
     dataset, model = read(drawn), network()
     held = replace(
         dataset,
@@ -438,7 +438,7 @@ def test_streamed_images_are_evaluated_as_held_ones(drawn, monkeypatch):
 
 
 def test_a_resumed_run_is_the_uninterrupted_one(drawn, monkeypatch):
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1)
+    monkeypatch.setattr(training.loop, "CHECKPOINT_SECONDS", -1)
     dataset, states, schedule = read(drawn), [], replace(SCHEDULE, epochs=2)
 
     def save(state):

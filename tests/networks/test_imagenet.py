@@ -9,11 +9,11 @@ import sys
 
 import pytest
 import torch
-from lib.layers import compressible
 from torch.nn import functional
 from torchvision import models
 
 from lib import accounting, archive, networks
+from lib.layers import compressible
 from lib.networks import imagenet
 from lib.optimizers.admm import ADMM
 from lib.optimizers.lc import LearningCompression

@@ -6,11 +6,11 @@ import pickle
 
 import pytest
 import torch
-from lib.layers import compressible
 from torch import nn
 from torch.nn import functional
 
 from lib import accounting, networks
+from lib.layers import compressible
 from lib.networks.resnet import CifarResNet, ZeroPadShortcut, resnet50
 
 #: Parameters and MACs for 10 classes and images of the network's own shape.

@@ -6,10 +6,10 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from lib.layers import compressible
 from torch import nn
 
 from lib.accounting import bitwidth, nominal_bits
+from lib.layers import compressible
 from lib.optimizers import ADMM
 
 

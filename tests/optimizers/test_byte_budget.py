@@ -4,11 +4,11 @@ import copy
 
 import pytest
 import torch
-from lib.layers import compressible
 from torch import nn
 from torch.nn import functional
 
 from lib import archive
+from lib.layers import compressible
 from lib.networks import build
 from lib.optimizers.byte_budget import FileADMM, FitFile, _graph, least_bytes, refill, silence
 from lib.projections.precision import each

@@ -8,13 +8,13 @@ import kmeans1d
 import numpy as np
 import pytest
 import torch
-from lib.layers import compressible
 from torch import nn
 from torch.nn import functional
 
 from lib import networks
 from lib.accounting import bitwidth, nominal_bits
 from lib.data import load
+from lib.layers import compressible
 from lib.optimizers import CodebookTuning, MagnitudePruning
 from lib.projections.codebook import fit_codebooks
 from lib.training import Schedule, train
@@ -304,7 +304,7 @@ def test_deep_compression_is_two_stages(digits):
 @pytest.mark.parametrize("reassign", [False, True])
 def test_a_run_on_digits_resumed_is_the_run_that_was_not(digits, monkeypatch, reassign):
     """As after an interruption: the weights that ``start`` sees are not those of the checkpoint."""
-    monkeypatch.setattr("lib.training.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("lib.training.loop.CHECKPOINT_SECONDS", 0.0)
 
     def dense():
         torch.manual_seed(0)

@@ -5,11 +5,11 @@ import math
 
 import pytest
 import torch
-from lib.layers import compressible
 from torch import nn
 from torch.nn import functional
 
 from lib import accounting, networks, structured
+from lib.layers import compressible
 from lib.optimizers.df import DF
 from lib.structured import choose_ranks
 from tests.structured.test_structured import (

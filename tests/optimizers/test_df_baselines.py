@@ -6,10 +6,10 @@ from itertools import product
 
 import pytest
 import torch
-from lib.layers import compressible
 from torch import nn
 
 from lib import accounting, networks, structured
+from lib.layers import compressible
 from lib.optimizers import FilterPruning, LearnedRanks, RankSelection
 from lib.workbook import experiments
 from lib.workbook.experiments import catalogue

@@ -6,11 +6,11 @@ import io
 import numpy as np
 import pytest
 import torch
-from lib.layers import compressible
 from torch import nn
 
 from lib import networks
 from lib.data import load
+from lib.layers import compressible
 from lib.optimizers import LearningCompression, MagnitudePruning
 from lib.optimizers.lc import FIRST_PULL
 from lib.training import Schedule, train
@@ -217,7 +217,7 @@ def test_w_and_theta_meet_and_multipliers_meet_sooner(augmented):
 
 def test_lc_that_shares_values_resumed_is_the_run_that_was_not(monkeypatch):
     """What a codebook's bound is made of, the zeros of the start, is not in the checkpoint's w."""
-    monkeypatch.setattr("lib.training.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("lib.training.loop.CHECKPOINT_SECONDS", 0.0)
     data = load("digits")
     schedule = Schedule(epochs=4, lr=0.05, batch=256)
 

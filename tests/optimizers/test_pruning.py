@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from lib.layers import compressible
 from torch import nn
 
 from lib import networks
 from lib.data import load
+from lib.layers import compressible
 from lib.optimizers import MagnitudePruning, Method
 from lib.training import Schedule, train
 
@@ -194,7 +194,7 @@ def test_random_pruning_keeps_no_weight_that_was_zero():
 @pytest.mark.parametrize("epochs", [0, 3])
 def test_random_pruning_resumed_is_the_run_that_was_not(epochs, digits, dense, monkeypatch):
     """Also in a later stage, and with a generator that stands elsewhere."""
-    monkeypatch.setattr("lib.training.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("lib.training.loop.CHECKPOINT_SECONDS", 0.0)
     states, method = [], MagnitudePruning(keep=0.1, epochs=epochs, order="random")
     save = lambda state: states.append(copy.deepcopy(state))  # noqa: E731
     torch.manual_seed(1)
@@ -262,7 +262,7 @@ def test_zeros_stay_zero_through_training_on_digits(epochs, scope, digits, dense
 
 @pytest.mark.parametrize("after", [1, 3])
 def test_a_run_on_digits_resumed_is_the_run_that_was_not(after, digits, dense, monkeypatch):
-    monkeypatch.setattr("lib.training.CHECKPOINT_SECONDS", 0.0)  # one after every epoch
+    monkeypatch.setattr("lib.training.loop.CHECKPOINT_SECONDS", 0.0)  # one after every epoch
     states = []
     first, second = (MagnitudePruning(keep=0.1, epochs=3) for _ in range(2))
     save = lambda state: states.append(copy.deepcopy(state))  # noqa: E731

@@ -466,11 +466,11 @@ def test_errors_by_prefix_sums_as_on_a_gpu(monkeypatch, distance, free_zero):
     levels = rng.choice([-3.0, -1.0, 0.0, 0.5, 2.0], size=20_000)
     v = torch.from_numpy((levels + distance * rng.normal(size=20_000)).astype(np.float32))
     direct = fit_codebooks([v, sample("normal", 9_000)], free_zero=free_zero)
-    monkeypatch.setattr("lib.projections.codebook._errors_by_sums", lambda x: True)
+    monkeypatch.setattr("lib.projections.codebook.fit._errors_by_sums", lambda x: True)
     asked = []
     errors = _errors
     monkeypatch.setattr(
-        "lib.projections.codebook._errors", lambda *a: asked.append(len(a[0])) or errors(*a)
+        "lib.projections.codebook.fit._errors", lambda *a: asked.append(len(a[0])) or errors(*a)
     )
     summed = fit_codebooks([v, sample("normal", 9_000)], free_zero=free_zero)
     assert asked == ([20_000] if distance <= 1e-4 else [])
@@ -483,7 +483,7 @@ def test_errors_by_prefix_sums_as_on_a_gpu(monkeypatch, distance, free_zero):
 @pytest.mark.parametrize("free_zero", [True, False])
 def test_layers_together_are_as_each_alone(monkeypatch, free_zero, by_sums):
     """Of several precisions, lengths and numbers of codebooks; of one sign; exact ones between."""
-    monkeypatch.setattr("lib.projections.codebook._errors_by_sums", lambda x: by_sums)
+    monkeypatch.setattr("lib.projections.codebook.fit._errors_by_sums", lambda x: by_sums)
     v = [sample("normal", n) for n in (9_000, 300, 6_000, 5_000, 7_000, 8_000)]
     v[2], v[3], v[4] = v[2].double(), v[3].half(), v[4].abs()
     widest = [8, 8, 3, 1, 5, 0]

@@ -14,7 +14,7 @@ import torch
 from lib.projections.codebook import intervals_cpu
 from lib.projections.codebook.intervals import Row, best_cuts, programme, share
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 
 

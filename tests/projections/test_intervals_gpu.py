@@ -61,7 +61,7 @@ def test_as_on_the_cpu():
     problems = [problem(seed, signs=signs) for seed, signs in enumerate([False, True])]
     done = subprocess.run(
         [sys.executable, "-c", INTERPRETED],
-        cwd=Path(__file__).parents[1],
+        cwd=Path(__file__).parents[2],
         env=os.environ | {"TRITON_INTERPRET": "1"},
         input=pickle.dumps(problems),
         capture_output=True,

@@ -7,10 +7,10 @@ import sys
 import pytest
 import torch
 import torch_pruning
-from lib.layers import compressible
 from torch import nn
 
 from lib import accounting, networks, structured
+from lib.layers import compressible
 
 NETWORKS = ["lenet5", "lenet300", "resnet8", "resnet20", "resnet20-b", "vgg16"]
 

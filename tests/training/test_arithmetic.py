@@ -95,7 +95,7 @@ def test_an_unknown_device_computes_in_float32():
 
 def test_limited_to_avx2_it_is_float32_and_said():
     script = (
-        "import json, torch; from lib import arithmetic; print(json.dumps("
+        "import json, torch; from lib.training import arithmetic; print(json.dumps("
         "[str(arithmetic.dtype('bfloat16', torch.device('cpu'))), arithmetic.machine('cpu')]))"
     )
     limits = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}

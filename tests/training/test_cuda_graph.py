@@ -11,12 +11,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from lib.layers import compressible
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from lib import data, networks, training
+from lib.layers import compressible
 from lib.optimizers import ADMM, CodebookTuning, MagnitudePruning, Method, byte_budget, proximal_cpu
 from lib.optimizers import METHODS as REGISTRY
 from lib.training import Schedule, train
@@ -250,7 +250,7 @@ def trained(network, schedule, method, device=CPU):
 def graphed(streams):
     """The loop with a graph on the CPU."""
 
-    class Graphed(training._Loop):
+    class Graphed(training.loop._Loop):
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **kwargs)
             self.graph = CudaGraph(CPU)
@@ -266,7 +266,7 @@ def test_a_replayed_loop_is_the_eager_one_bit_for_bit(
     network, schedule, method, streams, graphed, monkeypatch
 ):
     wanted = trained(network, schedule, method)
-    monkeypatch.setattr(training, "_Loop", graphed)
+    monkeypatch.setattr(training.loop, "_Loop", graphed)
     found = trained(network, schedule, method)
     assert streams.recorders[0].replays == 2 * 6 - WARM_UP
     assert found[1] == wanted[1]
@@ -299,7 +299,7 @@ def test_every_method_that_is_recorded_is_the_eager_one_bit_for_bit(
         return model.state_dict(), history[0]["train_loss"]
 
     wanted = run()
-    monkeypatch.setattr(training, "_Loop", graphed)
+    monkeypatch.setattr(training.loop, "_Loop", graphed)
     found = run()
     assert streams.recorders[0].replays == 6 - WARM_UP
     assert found[1] == wanted[1]
@@ -327,7 +327,7 @@ def trained_on(pictures, device=CPU):
 
 def test_streamed_images_are_replayed_bit_for_bit(pictures, streams, graphed, monkeypatch):
     wanted = trained_on(pictures)
-    monkeypatch.setattr(training, "_Loop", graphed)
+    monkeypatch.setattr(training.loop, "_Loop", graphed)
     found = trained_on(pictures)
     assert streams.recorders[0].replays == 2 * 6 - WARM_UP
     assert found[1] == wanted[1]
@@ -356,12 +356,12 @@ def test_on_a_gpu_a_replayed_loop_is_near_the_eager_one(network, schedule, metho
     device = torch.device("cuda", torch.cuda.device_count() - 1)  # not the current one, if there is
     found = trained(network, schedule, method, device)
 
-    class Eager(training._Loop):
+    class Eager(training.loop._Loop):
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **kwargs)
             self.graph = None
 
-    monkeypatch.setattr(training, "_Loop", Eager)
+    monkeypatch.setattr(training.loop, "_Loop", Eager)
     wanted = trained(network, schedule, method, device)
     # sums on a GPU have no fixed order
     loose = 5e-2 if schedule == "bfloat16" or method != "sgd" else 1e-3

@@ -93,11 +93,11 @@ def drive():
     survive the experiment "again".
     """
     torch.set_num_threads(1)
-    training.CHECKPOINT_SECONDS = -1  # after every epoch
+    training.loop.CHECKPOINT_SECONDS = -1  # after every epoch
     results, rank = Path(os.environ["WORKBOOK_RESULTS"]), os.environ["RANK"]
     sys.modules["lib.workbook.experiments"].find = lambda name: [(EXPERIMENTS[name], 0)]
-    runs.METHODS["spoilt"] = Spoilt
-    train, write = runs._train, runs._write
+    runs.train.METHODS["spoilt"] = Spoilt
+    train, write = runs.train._train, runs.train._write
     with (results / f"lives-{rank}").open("a") as file:
         file.write("x")
     mortal = rank == "1" and (results / "lives-1").read_text() == "x"
@@ -111,7 +111,7 @@ def drive():
         torch.save(model.state_dict(), results / f"{experiment.slug}-{rank}.pt")
         write(experiment, seed, before, model, *rest)
 
-    runs._train, runs._write = trained, kept
+    runs.train._train, runs.train._write = trained, kept
     sys.exit(main(["run", *sys.argv[1:], "--device", "cpu"]))
 
 
@@ -233,7 +233,7 @@ def test_a_process_that_is_killed_starts_again_and_the_run_ends_as_it_would_have
     killed, whole = folder(results, "again"), folder(results, "joint")
     histories = [pd.read_csv(run / "history.csv") for run in (killed, whole)]
     pd.testing.assert_frame_equal(*(h.drop(columns="seconds") for h in histories), check_exact=True)
-    for name in ("layers.csv", "correct.npy", runs.WEIGHTS):
+    for name in ("layers.csv", "correct.npy", runs.store.WEIGHTS):
         assert (killed / name).read_bytes() == (whole / name).read_bytes()
 
 
@@ -243,7 +243,7 @@ def test_a_process_whose_weights_differ_is_found_out(together):
     assert "error: model.fc1.weight of process 1 is not that of process 0" in done.stderr
 
 
-class Loop(training._Loop):
+class Loop(training.loop._Loop):
     """One whose processes are all but this one imagined."""
 
     def __init__(self, network="lenet300", **schedule):
@@ -335,7 +335,7 @@ def test_an_error_of_one_process_ends_it_and_of_all_does_not(pretend, monkeypatc
     def fail(*args, **options):
         raise error
 
-    monkeypatch.setattr(runs, "get", fail)
+    monkeypatch.setattr(runs.train, "get", fail)
     pretend(1, 2)
     for error in (Diverged("nan"), OutOfTime("late")):
         assert list(runs.parallel.run_all([(DENSE, 0)])) == [(DENSE.id(0), error)]

@@ -9,12 +9,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from lib.layers import compressible
 from torch import nn
 from torch.nn import functional
 
 from lib import networks, training
 from lib.data import Dataset, Split, load
+from lib.layers import compressible
 from lib.optimizers import ADMM, Method
 from lib.training import Diverged, OutOfTime, Schedule, arithmetic, evaluate, predict, train
 
@@ -53,7 +53,7 @@ def without_seconds(history):
 
 @pytest.fixture
 def every_epoch_is_saved(monkeypatch):
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1)
+    monkeypatch.setattr(training.loop, "CHECKPOINT_SECONDS", -1)
 
 
 class Spy(Method):
@@ -366,15 +366,15 @@ def test_a_negative_crop_is_refused():
 
 def test_short_epochs_share_a_checkpoint(monkeypatch):
     saves = []
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 1000)
+    monkeypatch.setattr(training.loop, "CHECKPOINT_SECONDS", 1000)
     run(network(), save=saves.append)
     assert len(saves) == 1  # the last epoch's
 
 
 def test_checkpoints_cost_a_tenth_of_the_time_at_most(monkeypatch):
     clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: clock.now))
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 1)
+    monkeypatch.setattr(training.loop, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(training.loop, "CHECKPOINT_SECONDS", 1)
     saves = []
 
     def evaluated(*_):  # an epoch lasts 10
@@ -385,7 +385,7 @@ def test_checkpoints_cost_a_tenth_of_the_time_at_most(monkeypatch):
         saves.append(len(state["history"]))
         clock.now += 2  # so that the next is 20 later, or more
 
-    monkeypatch.setattr(training, "evaluate", evaluated)
+    monkeypatch.setattr(training.loop, "evaluate", evaluated)
     schedule = replace(SCHEDULE, epochs=8)
     run(network(), schedule=schedule, save=slowly)
     assert saves == [1, 4, 7, 8]  # more than 20 seconds apart, and the last epoch's
@@ -401,7 +401,9 @@ def test_a_deadline_stops_after_a_whole_epoch_with_its_state_saved(monkeypatch):
     whole, stopped = network(), network()
     history = run(whole)
     # A clock that goes on by one each time that it is read: an epoch lasts four.
-    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=itertools.count().__next__))
+    monkeypatch.setattr(
+        training.loop, "time", SimpleNamespace(monotonic=itertools.count().__next__)
+    )
     states = []
     with pytest.raises(OutOfTime, match="stopped after 1 of 4 epochs"):
         run(stopped, save=states.append, deadline=10)
@@ -433,7 +435,7 @@ def test_evaluation_is_right_and_leaves_the_mode(training_mode, monkeypatch):
     assert torch.equal(classes, logits.argmax(1))
     assert accuracy == float((logits.argmax(1) == data.test.labels).sum()) / 30
 
-    monkeypatch.setattr(training, "EVALUATION_BATCH", 7)  # 30 is no multiple
+    monkeypatch.setattr(training.evaluation, "EVALUATION_BATCH", 7)  # 30 is no multiple
     assert evaluate(model, data, data.test) == pytest.approx((loss, accuracy))
     assert torch.equal(predict(model, data, data.test), classes)
 
@@ -473,8 +475,12 @@ def test_recalibrated_statistics_are_those_of_the_training_images():
     assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
     with torch.no_grad():
         out = model.stem.conv(data.normalise(data.train.images))
-    means = torch.stack([part.mean((0, 2, 3)) for part in out.split(training.EVALUATION_BATCH)])
-    variances = torch.stack([part.var((0, 2, 3)) for part in out.split(training.EVALUATION_BATCH)])
+    means = torch.stack(
+        [part.mean((0, 2, 3)) for part in out.split(training.evaluation.EVALUATION_BATCH)]
+    )
+    variances = torch.stack(
+        [part.var((0, 2, 3)) for part in out.split(training.evaluation.EVALUATION_BATCH)]
+    )
     norm = model.stem.bn
     torch.testing.assert_close(norm.running_mean, means.mean(0), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(norm.running_var, variances.mean(0), rtol=1e-4, atol=1e-5)
@@ -483,7 +489,7 @@ def test_recalibrated_statistics_are_those_of_the_training_images():
 
 def test_only_a_method_that_changes_weights_at_the_end_is_recalibrated(monkeypatch):
     calls = []
-    monkeypatch.setattr(training, "recalibrate", lambda model, data: calls.append(model))
+    monkeypatch.setattr(training.loop, "recalibrate", lambda model, data: calls.append(model))
     data = load("digits", size=16)
     schedule = Schedule(epochs=1, lr=0.01, batch=512)
     for method in (Method(), ADMM(budget=100_000)):

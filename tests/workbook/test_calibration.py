@@ -78,7 +78,8 @@ def test_measuring_is_kept_for_every_process(results, monkeypatch):
 
 def test_the_scheduler_reads_it_without_importing_torch(results, measured):
     script = (
-        "import sys; from lib import calibration; print(calibration.described()); "
+        "import sys; from lib.workbook import calibration; "
+        "print(calibration.described()); "
         "assert 'torch' not in sys.modules"
     )
     done = subprocess.run(

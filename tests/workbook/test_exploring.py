@@ -105,8 +105,8 @@ def made(explored, monkeypatch):
     monkeypatch.setattr(catalogue, "_read", made_images)
     monkeypatch.setattr(catalogue, "HELD_OUT", dict.fromkeys(catalogue.HELD_OUT, 20))
     monkeypatch.setattr(runs.Run, "file", unread)
-    monkeypatch.setattr(runs, "train", shortly(runs.train))
-    monkeypatch.setattr(runs, "search", shortly(runs.search))
+    monkeypatch.setattr(runs.train, "train", shortly(runs.train.train))
+    monkeypatch.setattr(runs.train, "search", shortly(runs.train.search))
     monkeypatch.setattr(runs.search, "train", shortly(runs.search.train))
     usual = experiments.dense_schedule
     monkeypatch.setattr(experiments, "dense_schedule", lambda *n: replace(usual(*n), batch=8))

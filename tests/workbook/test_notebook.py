@@ -82,7 +82,7 @@ def test_begin_refuses_what_is_not_there(monkeypatch):
 
 def test_papermill_exits_non_zero_before_anything_runs(tmp_path):
     parameters = nbformat.v4.new_code_cell(DECLARED, metadata={"tags": ["parameters"]})
-    begin = "from lib import notebook\n\nnotebook.begin(dataset=dataset)"
+    begin = "from lib.workbook import notebook\n\nnotebook.begin(dataset=dataset)"
     book = nbformat.v4.new_notebook(
         cells=[
             nbformat.v4.new_markdown_cell("# A lesson"),

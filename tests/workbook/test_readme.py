@@ -8,11 +8,11 @@ import math
 import re
 
 import pytest
-from lib.layers import compressible
 from sklearn.datasets import load_digits
 
 from lib import compression, networks
 from lib.data.catalogue import HELD_OUT
+from lib.layers import compressible
 from lib.workbook import experiments, publish, report, runs
 
 WORDS = {3: "three", 6: "six", 20: "twenty"}
@@ -69,8 +69,10 @@ def results():
         f"own drop of {report.reported('admm_table3')['drop_points'].iloc[-1]:.1f}",
         f"norm is limited to {paper.clip:g} in every row",
         f"ours asks for {asked:,}×",
-        f"{experiments.admm_table_3.FIGURE_2_EPOCHS['mnist']} epochs per curve, where the paper trains {paper.epochs}",
-        f"The mirror's rows have {experiments.admm_table_4.SHORT['resnet20']} epochs where the paper has "
+        f"{experiments.admm_table_3.FIGURE_2_EPOCHS['mnist']} epochs per curve, "
+        f"where the paper trains {paper.epochs}",
+        f"The mirror's rows have {experiments.admm_table_4.SHORT['resnet20']} epochs "
+        "where the paper has "
         f"{experiments.recipes.admm_schedule('cifar10', 'resnet20').epochs}",
         f"{cpu['dense']} epochs of the dense network, {cpu['compress']} of ADMM and {cpu['tune']} "
         "of its codebooks on a CPU",
@@ -86,7 +88,8 @@ def results():
         f"from each of the others at {100 * (1 - report.statistics.LEVEL):.0f} %",
         f"it trains on for {experiments.df.FULL['tune']} epochs",
         f"On NAME the dense network has {cpu['dense']} epochs, the choice of filters and ranks "
-        f"{experiments.df.CPU['choose']}, and the training of what is left {experiments.df.CPU['tune']}",
+        f"{experiments.df.CPU['choose']}, and the training of what is left "
+        f"{experiments.df.CPU['tune']}",
         f"on the JPEG mirror these are {experiments.df.SHORT_DENSE}, {short['choose']} and "
         f"{short['tune']}.",
         f"λ = {experiments.df.PRINTED['penalty']:g} alone stays far from the budget",

@@ -20,9 +20,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from lib.projections.checks import integers
 from torch import Tensor
 
+from lib.projections.checks import integers
 from lib.projections.codebook.intervals import Row, best_cuts
 
 EXACT_DISTINCT = 4096  # a layer of at most this many distinct values is solved exactly

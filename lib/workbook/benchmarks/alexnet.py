@@ -6,11 +6,11 @@ one core is enough; weights that were only drawn would be spread evenly, and sho
 
 import torch
 import torch.nn.functional as F
-from lib.layers import compressible
 from torch import Tensor, nn
 from torchvision.models import alexnet
 
 from lib import data
+from lib.layers import compressible
 from lib.projections.codebook import codebook
 from lib.projections.sparsity import l0_constraint
 

@@ -179,7 +179,8 @@ def zstd(weights: Mapping[str, Tensor], *, level: int = 19) -> dict[str, int]:
 
 
 def export(weights: Mapping[str, Tensor], file) -> None:
-    """Writes every layer's codes and levels as NumPy's .npz, for :mod:`lib.workbook.benchmarks.nncodec`."""
+    """Writes every layer's codes and levels as NumPy's .npz, for
+    :mod:`lib.workbook.benchmarks.nncodec`."""
     parts = {}
     for name, weight in weights.items():
         parts[f"{name}|codes"], parts[f"{name}|levels"] = codes(weight)

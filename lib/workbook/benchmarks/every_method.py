@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from lib.layers import compressible
 from torch import nn
 from torch.nn.functional import cross_entropy
 
 from lib import accounting, data, networks
+from lib.layers import compressible
 from lib.optimizers import METHODS, Method
 from lib.optimizers.c_steps import COSTS
 from lib.training import arithmetic

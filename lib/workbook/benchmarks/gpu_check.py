@@ -1,7 +1,8 @@
 """What a GPU does right, and what it costs there: ``python -m lib gpu-check``, one table.
 
 Nothing is installed or downloaded: images are drawn. On a CPU the same runs at small sizes, which
-shows that the command works and nothing else. What is checked is in :mod:`lib.workbook.benchmarks.gpu_parts`.
+shows that the command works and nothing else. What is checked is in
+:mod:`lib.workbook.benchmarks.gpu_parts`.
 """
 
 import argparse

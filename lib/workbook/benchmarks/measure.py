@@ -1,6 +1,7 @@
 """What a piece of work costs on a device: seconds, launches and waits, memory, and the floors.
 
-For the benchmark notebooks and ``python -m lib gpu-check`` (:mod:`lib.workbook.benchmarks.gpu_check`).
+For the benchmark notebooks and ``python -m lib gpu-check``
+(:mod:`lib.workbook.benchmarks.gpu_check`).
 """
 
 import gc

@@ -7,9 +7,9 @@ import math
 from collections.abc import Sequence
 
 import torch
-from lib.layers import compressible
 from torch import Tensor
 
+from lib.layers import compressible
 from lib.projections.codebook import assign, fit_codebooks
 from lib.projections.multiple_choice import choose_bitwidths
 

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 import torch
-from lib.layers import compressible
 
 from lib import accounting, networks
+from lib.layers import compressible
 from lib.optimizers import ADMM, DF, Method
 from lib.training import recalibrate
 from lib.workbook.benchmarks import every_method, measure

@@ -1,7 +1,8 @@
 """The command line: ``python -m lib list | run | fetch | export | merge | verify | publish | …``.
 
-The commands about files of compressed networks are in :mod:`lib.workbook.cli.files`, the one that makes
-them in :mod:`lib.workbook.cli.compress`, the one that checks a GPU in :mod:`lib.workbook.benchmarks.gpu_check`.
+The commands about files of compressed networks are in :mod:`lib.workbook.cli.files`, the one that
+makes them in :mod:`lib.workbook.cli.compress`, the one that checks a GPU in
+:mod:`lib.workbook.benchmarks.gpu_check`.
 """
 
 import argparse
@@ -323,7 +324,3 @@ def _moment(text: str) -> datetime:
     if moment.tzinfo is None:
         raise argparse.ArgumentTypeError(f"{text} needs a time zone, such as {text}+00:00")
     return moment
-
-
-if __name__ == "__main__":
-    sys.exit(main())

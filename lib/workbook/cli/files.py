@@ -176,6 +176,8 @@ def _listing(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _draw(table: pd.DataFrame, name: str, path: Path) -> None:
+    import matplotlib.pyplot as plt
+
     from lib.workbook import plots  # which no other command waits for
 
     if path.suffix != ".png":
@@ -184,7 +186,7 @@ def _draw(table: pd.DataFrame, name: str, path: Path) -> None:
     bars = table.set_index("name")[["values", "positions", "codebook"]].fillna(0.0)
     bars["frame"] = table["total"].where(~tensors, 0.0).to_numpy()
     picture = io.BytesIO()
-    with plots.plt.style.context(plots.STYLE):
+    with plt.style.context(plots.STYLE):
         figure = plots.file_parts(bars, title=f"{name}, {table['total'].sum():,.0f} bytes")
         figure.savefig(picture, format="png", metadata={"Software": None})
     atomic.write(path, picture.getvalue())

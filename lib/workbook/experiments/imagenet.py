@@ -35,7 +35,8 @@ RHOS = {"alexnet": 1e-3}
 #: AlexNet goes to its rates in stages, by the authors' public settings of about 40, 60 and 100
 #: times; each starts at the one before. Those that Table 2 has a row near to are tuned at the end.
 #: The last quantization sends small weights to zero, so that the rate which is asked for is
-#: exceeded (:data:`lib.workbook.experiments.admm_table_3.TABLE_3`): less is asked for than 118 and 205.
+#: exceeded (:data:`lib.workbook.experiments.admm_table_3.TABLE_3`): less is asked for than 118 and
+#: 205.
 STAGES = {"imagenet": (40, 60, 100, 200), "imagenet-sample": (40,)}
 TUNED = {"imagenet": (100, 200), "imagenet-sample": (40,)}
 

@@ -94,8 +94,8 @@ SECONDS_AN_EPOCH = {
 def seconds(experiment: Experiment, device: str) -> float:
     """Roughly how long a run takes on a ``cpu`` or ``cuda`` device, its parent's time left out.
 
-    On a CPU scaled to this machine, where it was measured (:mod:`lib.workbook.calibration`). A run that
-    trains nothing is evaluated all the same: it counts as an epoch.
+    On a CPU scaled to this machine, where it was measured (:mod:`lib.workbook.calibration`). A run
+    that trains nothing is evaluated all the same: it counts as an epoch.
     """
     dataset = "cifar" if experiment.dataset.startswith("cifar") else experiment.dataset
     network = experiment.network.removesuffix("-tanh")

@@ -181,8 +181,8 @@ def rates(table: pd.DataFrame, *, title: str) -> Figure:
     """Accuracy drop (points) against nominal compression rate: ours, and what the papers report.
 
     ``table`` is :func:`lib.workbook.report.table_3`'s. A bar is the 95 % interval of
-    :func:`lib.workbook.report.interval`; the papers state none. Ours crowd at a few rates: each has a
-    colour, and its name in the legend.
+    :func:`lib.workbook.report.interval`; the papers state none. Ours crowd at a few rates: each has
+    a colour, and its name in the legend.
     """
     figure, axis = plt.subplots(figsize=(7.6, 4.6))
     reported, ours = (table[table["source"] == source] for source in ("reported", "ours"))
@@ -228,10 +228,10 @@ def rates(table: pd.DataFrame, *, title: str) -> Figure:
 def rates_by_network(table: pd.DataFrame, *, panels: Mapping[str, str], title: str) -> Figure:
     """ADMM Table 4 drawn: accuracy drop (points) against compression rate, a panel a data set.
 
-    ``table`` is :func:`lib.workbook.report.table_4`'s; the rate is its ``paper_rate``. ``panels`` maps a
-    data set of the column ``data`` to what its panel is called. A colour is a network, a marker a
-    mode. Ours are full, with the 95 % interval of :func:`lib.workbook.report.interval`; reported ones are
-    hollow. Epochs (dense + compression) are noted where our rows differ in them.
+    ``table`` is :func:`lib.workbook.report.table_4`'s; the rate is its ``paper_rate``. ``panels``
+    maps a data set of the column ``data`` to what its panel is called. A colour is a network, a
+    marker a mode. Ours are full, with the 95 % interval of :func:`lib.workbook.report.interval`;
+    reported ones are hollow. Epochs (dense + compression) are noted where our rows differ in them.
     """
     markers = {"joint": "o", "prune": "s", "quantize": "^"}
     modes = {"joint": "joint", "prune": "pruning only", "quantize": "quantization only"}
@@ -289,7 +289,8 @@ def rates_by_network(table: pd.DataFrame, *, panels: Mapping[str, str], title: s
 def file_parts(table: pd.DataFrame, *, title: str) -> Figure:
     """Bytes of a compressed file by what they hold, a stacked bar a row of ``table``.
 
-    The index labels the bars; each column, in bytes, is one part (:func:`lib.workbook.report.file_parts`).
+    The index labels the bars; each column, in bytes, is one part
+    (:func:`lib.workbook.report.file_parts`).
     """
     figure, axis = plt.subplots(figsize=(7.2, 0.55 * len(table) + 1.9))
     left = np.zeros(len(table))

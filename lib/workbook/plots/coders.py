@@ -16,7 +16,8 @@ from lib.workbook.report.coders import CODERS, PARTS
 def layers(tables: Mapping[str, pd.DataFrame], *, title: str) -> Figure:
     """Bytes of each layer, a stacked bar a count or coder: values, positions, codebooks.
 
-    ``tables`` is :func:`lib.workbook.report.coders.layers`'s. The hatch tells the bars of a layer apart.
+    ``tables`` is :func:`lib.workbook.report.coders.layers`'s. The hatch tells the bars of a layer
+    apart.
     """
     hatches = dict(zip(tables, ("", "//", "..", "xx"), strict=False))
     order = ("value_bits", "position_bits", "codebook_bits")
@@ -68,8 +69,8 @@ def mask(nonzero: ArrayLike, *, title: str) -> Figure:
 def coders(table: pd.DataFrame, *, title: str) -> Figure:
     """Bytes over those of the zero-order entropy, a group of bars a network, a bar a coder.
 
-    ``table`` has a ``label`` and a column of bytes for each of :data:`lib.workbook.report.coders.CODERS`;
-    missing columns and values leave a gap.
+    ``table`` has a ``label`` and a column of bytes for each of
+    :data:`lib.workbook.report.coders.CODERS`; missing columns and values leave a gap.
     """
     shown = [coder for coder in CODERS if coder in table and coder not in ("nominal", "entropy")]
     figure, axis = plt.subplots(figsize=(8, 1.6 + 0.16 * len(table) * (len(shown) + 1)))

@@ -13,8 +13,8 @@ from lib.workbook.plots.base import MARKERS, plain_numbers
 def results_curve(table: pd.DataFrame, *, title: str) -> Figure:
     """Test error, and loss of both splits, against the weights kept, a line a curve.
 
-    ``table`` is :func:`lib.workbook.report.comparison.results_curve`'s; bars are ± sd over seeds. A line
-    joins points in the order of their amounts, and turns back where less allowed kept more.
+    ``table`` is :func:`lib.workbook.report.comparison.results_curve`'s; bars are ± sd over seeds. A
+    line joins points in the order of their amounts, and turns back where less allowed kept more.
     The grey line is the dense network trained on.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.6))
@@ -44,8 +44,8 @@ def results_curve(table: pd.DataFrame, *, title: str) -> Figure:
 def head_to_head(table: pd.DataFrame, *, title: str) -> Figure:
     """Test error against both rates, and against epochs without and with what was searched.
 
-    ``table`` is :func:`lib.workbook.report.comparison.head_to_head`'s; bars are ± sd over seeds. The lower
-    panels are of the middle rate asked for.
+    ``table`` is :func:`lib.workbook.report.comparison.head_to_head`'s; bars are ± sd over seeds.
+    The lower panels are of the middle rate asked for.
     """
     figure, axes = plt.subplots(2, 2, figsize=(10.5, 8.2), sharey="row")
     middle = sorted(table["asked"].unique())[(table["asked"].nunique() - 1) // 2]

@@ -25,10 +25,10 @@ def curve(
 ) -> Figure:
     """Figure 3a: accuracy minus the dense network's (points) against the MACs that are gone.
 
-    ``panels`` maps a panel's title to our rows (:func:`lib.workbook.report.df.curve`) and the paper's
-    (:func:`lib.workbook.report.df.reported`); either may be None. Ours are full and in colour, bars ± sd
-    over seeds where there are several, with a line for the dense network trained on; the paper's
-    are grey.
+    ``panels`` maps a panel's title to our rows (:func:`lib.workbook.report.df.curve`) and the
+    paper's (:func:`lib.workbook.report.df.reported`); either may be None. Ours are full and in
+    colour, bars ± sd over seeds where there are several, with a line for the dense network trained
+    on; the paper's are grey.
     """
     figure, axes = plt.subplots(
         1, len(panels), figsize=(1.6 + 4.2 * len(panels), 5.4), squeeze=False

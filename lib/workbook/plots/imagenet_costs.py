@@ -21,9 +21,9 @@ def costs(
 ) -> Figure:
     """Hours of one GPU by table, estimates; and images a second by network, and what cores read.
 
-    ``made`` is :func:`lib.workbook.report.imagenet_costs.runs`'s table with columns ``…_hours``. ``asked`` has a row
-    a network and a column for each of them, without ``_hours``: images a second.
-    ``images_a_core`` are those that a core reads in a second.
+    ``made`` is :func:`lib.workbook.report.imagenet_costs.runs`'s table with columns ``…_hours``.
+    ``asked`` has a row a network and a column for each of them, without ``_hours``: images a
+    second. ``images_a_core`` are those that a core reads in a second.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(10.6, 4.2))
     names = list(asked)

@@ -16,8 +16,9 @@ KINDS = {"k×k": ("C0", ""), "depthwise": ("C3", "..."), "1×1": ("C1", "///")}
 def figure_3b(paper: pd.DataFrame, ours: pd.DataFrame | None = None, *, title: str) -> Figure:
     """Figure 3b twice: accuracy (%), and what it lost or gained (points), against the MACs gone.
 
-    ``paper`` is :func:`lib.workbook.report.imagenet_df.reported`'s, grey, its hybrids named and DF's joined
-    by lines; ``ours`` :func:`lib.workbook.report.df.curve`'s, or None where no run is there.
+    ``paper`` is :func:`lib.workbook.report.imagenet_df.reported`'s, grey, its hybrids named and
+    DF's joined by lines; ``ours`` :func:`lib.workbook.report.df.curve`'s, or None where no run is
+    there.
     """
     figure, axes = plt.subplots(1, 2, figsize=(10.6, 5))
     labels = {"accuracy": "top-1 accuracy (%)", "gain": "accuracy − dense network's (points)"}
@@ -49,8 +50,8 @@ def figure_3b(paper: pd.DataFrame, ours: pd.DataFrame | None = None, *, title: s
 def layers(panels: Mapping[str, pd.DataFrame], *, title: str) -> Figure:
     """MACs of an image, layer by layer in the network's order: an outline before, full as built.
 
-    ``panels`` maps a panel's title to :func:`lib.workbook.report.imagenet_df.layers`'s rows. A layer that is
-    in factors now has a dot above it.
+    ``panels`` maps a panel's title to :func:`lib.workbook.report.imagenet_df.layers`'s rows. A
+    layer that is in factors now has a dot above it.
     """
     figure, axes = plt.subplots(
         len(panels), 1, figsize=(9.6, 0.6 + 2.5 * len(panels)), squeeze=False

@@ -194,8 +194,9 @@ def tradeoffs(
 def trained(table: pd.DataFrame, pairs: Mapping[str, Sequence[str]], *, title: str) -> Figure:
     """Test error against the weights kept, a panel a pair of curves, each point with its amount.
 
-    ``table`` is :func:`lib.workbook.report.comparison.results_curve`'s; ``pairs`` maps a panel's title to
-    the names of its curves. Bars are ± sd over seeds, the grey line the dense network trained on.
+    ``table`` is :func:`lib.workbook.report.comparison.results_curve`'s; ``pairs`` maps a panel's
+    title to the names of its curves. Bars are ± sd over seeds, the grey line the dense network
+    trained on.
     """
     figure, axes = plt.subplots(
         1, len(pairs), figsize=(4.6 * len(pairs), 4.1), sharey=True, squeeze=False

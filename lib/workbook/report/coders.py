@@ -3,8 +3,9 @@
     python -m lib.workbook.report.coders FOLDER
 
 measures the committed networks and one of AlexNet's size (trained first: half an hour on one
-core) into FOLDER/coders.csv, and writes their codes beside it for :mod:`lib.workbook.benchmarks.nncodec`,
-whose table is nncodec.csv. ``python -m lib publish --measured FOLDER`` takes both over.
+core) into FOLDER/coders.csv, and writes their codes beside it for
+:mod:`lib.workbook.benchmarks.nncodec`, whose table is nncodec.csv. ``python -m lib publish
+--measured FOLDER`` takes both over.
 """
 
 import math
@@ -12,10 +13,10 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-from lib.layers import compressible
 from torch import nn
 
 from lib import accounting, archive, paths
+from lib.layers import compressible
 from lib.workbook import benchmarks, experiments
 from lib.workbook.report import tables
 from lib.workbook.runs import Run

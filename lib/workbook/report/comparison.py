@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 import torch
-from lib.layers import compressible
 
 from lib.data.catalogue import HELD_OUT
+from lib.layers import compressible
 from lib.workbook import experiments
 from lib.workbook.experiments import Experiment
 from lib.workbook.report import statistics, tables

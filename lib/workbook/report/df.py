@@ -121,7 +121,8 @@ def curve(found: Found) -> pd.DataFrame:
 def reported(name: str, *, network: str, dataset: str = "cifar10") -> pd.DataFrame:
     """The paper's rows of a network: its printed columns, and ``gain`` as accuracy − baseline.
 
-    The printed delta differs from it in a few rows, which tests/workbook/report/test_reported_df.py names.
+    The printed delta differs from it in a few rows, which tests/workbook/report/test_reported_df.py
+    names.
     """
     made = tables.reported(name)
     made = made[(made["network"] == network) & (made["dataset"] == dataset)]

@@ -33,7 +33,8 @@ def table_2(rows: Sequence[Sequence[Run]], *, dataset: str) -> pd.DataFrame:
 
     Drops are in points, accuracies in percent. ``paper_rate`` is 32·n over the bits that the row
     pays, as the paper counts them: of every weight where it is only quantized
-    (:func:`lib.accounting.paid`); ``rate`` is our nominal rate, of nonzero weights and values alone.
+    (:func:`lib.accounting.paid`); ``rate`` is our nominal rate, of nonzero weights and values
+    alone.
     """
     paper = tables.reported("admm_table2").assign(source="reported", data="imagenet")
     paper["paper_rate"] = paper["rate"]

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import pandas as pd
 import torch
-from lib.layers import compressible
 
+from lib.layers import compressible
 from lib.projections.sparsity import l0_constraint
 from lib.workbook import experiments
 from lib.workbook.report import tables

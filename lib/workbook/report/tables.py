@@ -161,10 +161,10 @@ def table_4(rows: Sequence[Sequence[Run]], *, dataset: str) -> pd.DataFrame:
 
     As :func:`table_3`; besides, the network, the mode (``joint``, ``prune`` or ``quantize``), the
     epochs of the dense network and of what followed, and ``paper_rate``: 32·n over the bits that
-    the mode's budget counts (:func:`lib.accounting.paid`). For joint rows it is ``rate``, our nominal
-    rate. When only quantizing, every weight pays and zero is a value like others, which ``rate``,
-    of nonzero weights and nonzero values, flatters; when only pruning, so does a layer so small
-    that its values would fit a codebook. ``mean_bits`` is over the weights that pay.
+    the mode's budget counts (:func:`lib.accounting.paid`). For joint rows it is ``rate``, our
+    nominal rate. When only quantizing, every weight pays and zero is a value like others, which
+    ``rate``, of nonzero weights and nonzero values, flatters; when only pruning, so does a layer so
+    small that its values would fit a codebook. ``mean_bits`` is over the weights that pay.
     """
     paper = reported("admm_table4").assign(source="reported", data="cifar10")
     paper["paper_rate"] = paper["rate"]
@@ -469,7 +469,8 @@ def _schedules(table: pd.DataFrame) -> list[str]:
 def row(compressed: Sequence[Run], dataset: str, *, method: str, mode: str) -> dict:
     """A row of ours: an experiment's runs over seeds, the drops as means of paired differences.
 
-    ``mode`` says what the budget counts (:func:`lib.accounting.paid`); ``method`` is the row's name.
+    ``mode`` says what the budget counts (:func:`lib.accounting.paid`); ``method`` is the row's
+    name.
     """
     results = pd.DataFrame([run.result for run in compressed])
     mean = results.mean(numeric_only=True)

@@ -110,8 +110,9 @@ def decision() -> str:
 def committed_ends() -> str:
     """The trials of ADMM's end from the committed runs, as text; or one line."""
     compress, tune = experiments.trials.EPOCHS.values()
+    dense = experiments.admm_table_4.CPU["trial"]
     heading = (
-        f"resnet20 on {data.describe(DATASET)}, 35.4×, {experiments.admm_table_4.CPU['trial']} + {compress} + {tune} "
+        f"resnet20 on {data.describe(DATASET)}, 35.4×, {dense} + {compress} + {tune} "
         "epochs, held-out images; ahead: thousandths of a nat"
     )
     parts = [f"seed {seed}\n{_text(table)}" for seed in (0, 1) if not (table := ends(seed)).empty]
@@ -125,9 +126,10 @@ def committed_grid() -> str:
     table = grid()
     if table.empty:
         return tables.none("DF's β and C", DATASET)
+    epochs = f"{experiments.admm_table_4.CPU['trial']} + {experiments.df.CPU['choose']}"
     heading = (
-        f"resnet20 on {data.describe(DATASET)}, 60 % of the MACs less, {experiments.admm_table_4.CPU['trial']} + "
-        f"{experiments.df.CPU['choose']} epochs, held-out images; ahead: thousandths of a nat"
+        f"resnet20 on {data.describe(DATASET)}, 60 % of the MACs less, "
+        f"{epochs} epochs, held-out images; ahead: thousandths of a nat"
     )
     name = best(table)
     said = f"{name} is ahead of today's" if name else "No other is ahead of today's"

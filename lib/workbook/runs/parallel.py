@@ -8,7 +8,7 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 
 from lib.training import Diverged, OutOfTime, distributed
 from lib.workbook.experiments import Experiment
-from lib.workbook.runs import store
+from lib.workbook.runs import train
 
 Task = tuple[Experiment, int]
 
@@ -18,7 +18,7 @@ def run_all(
     *,
     jobs: int = 1,
     device: str = "auto",
-    threads: int = store.CPU_THREADS,
+    threads: int = train.CPU_THREADS,
     deadline: float = math.inf,
     say: Callable[[str], None] | None = None,
 ) -> Iterator[tuple[str, Exception | None]]:
@@ -44,7 +44,7 @@ def run_all(
                 waiting = {}
             unfinished = {e.id(s) for e, s in [*waiting, *running.values()]}
             for experiment, seed in list(waiting):
-                blocked = any(n.id(seed) in unfinished for n in store.needs(experiment))
+                blocked = any(n.id(seed) in unfinished for n in train.needs(experiment))
                 if len(running) < jobs and not blocked:
                     del waiting[experiment, seed]
                     quietly = options | {"quiet": True}
@@ -68,7 +68,7 @@ def _attempt(experiment: Experiment, seed: int, options: dict) -> Exception | No
     Of several processes that train together, they go on if it went wrong on all of them.
     """
     try:
-        store.get(experiment, seed, **options)
+        train.get(experiment, seed, **options)
     except Exception as error:  # reported by the caller, with the run's id
         if distributed.processes() > 1 and not isinstance(error, (Diverged, OutOfTime)):
             raise

@@ -11,12 +11,12 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 
-from lib.layers import compressible
 from torch import nn
 from tqdm.auto import tqdm
 
 from lib.accounting import shares
 from lib.data import Dataset
+from lib.layers import compressible
 from lib.optimizers import CodebookTuning, MagnitudePruning
 from lib.training import OutOfTime, Schedule, distributed, evaluate, train
 

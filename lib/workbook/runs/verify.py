@@ -1,11 +1,12 @@
 """Recomputes what a finished run claims from its weights."""
 
 import torch
-from lib.layers import compressible
 
 from lib import accounting
+from lib.layers import compressible
 from lib.training import predict
-from lib.workbook.runs.store import Run, dataset_of
+from lib.workbook.runs.store import Run
+from lib.workbook.runs.train import dataset_of
 
 #: What must come out again exactly; it is counted, not measured.
 EXACT = ("nominal_bits", "parameters", "macs", "estimated_bytes")

@@ -159,7 +159,9 @@ def pretended(monkeypatch):
     )
     monkeypatch.setattr(arithmetic, "has_bfloat16", lambda kind: False)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Pretend")
-    monkeypatch.setattr(training, "CudaGraph", lambda device: lambda step, *inputs: step(*inputs))
+    monkeypatch.setattr(
+        training.loop, "CudaGraph", lambda device: lambda step, *inputs: step(*inputs)
+    )
     with pretend.gpu() as device:
         yield device
 

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from lib.layers import compressible
 
 from lib import networks
+from lib.layers import compressible
 from lib.optimizers import METHODS, Method
 from lib.optimizers.c_steps import COSTS
 from lib.training import Schedule, train

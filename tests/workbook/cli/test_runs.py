@@ -97,20 +97,24 @@ def test_run_by_name(catalogue, tiny, capsys):
 
 def test_run_missing_does_what_is_missing_and_nothing_else(catalogue, tiny, capsys, monkeypatch):
     asked = []
-    monkeypatch.setattr(runs, "get", lambda experiment, seed, **options: asked.append(experiment))
+    monkeypatch.setattr(
+        runs.train, "get", lambda experiment, seed, **options: asked.append(experiment)
+    )
     assert main(["run", "--missing", "--dataset", "digits"]) == 0
     assert asked == [tiny.parent, tiny]  # by priority
 
 
 def test_run_missing_with_nothing_missing(trained, catalogue, monkeypatch):
-    monkeypatch.setattr(runs, "get", None)
+    monkeypatch.setattr(runs.train, "get", None)
     assert main(["run", "--missing", "--dataset", "digits"]) == 0
 
 
 def test_run_missing_leaves_out_what_is_not_at_hand(results, capsys, monkeypatch):
     asked = []
     monkeypatch.setenv("WORKBOOK_DATA", str(results / "data"))
-    monkeypatch.setattr(runs, "get", lambda experiment, seed, **options: asked.append(experiment))
+    monkeypatch.setattr(
+        runs.train, "get", lambda experiment, seed, **options: asked.append(experiment)
+    )
     assert main(["run", "--missing"]) == 0
     assert asked == []
     out = capsys.readouterr().out
@@ -142,7 +146,7 @@ def test_a_failed_run_is_reported_and_the_exit_status_is_1(catalogue, tiny, caps
             raise KeyError("bug")
         raise ValueError("a message")
 
-    monkeypatch.setattr(runs, "get", get)
+    monkeypatch.setattr(runs.train, "get", get)
     assert main(["run", "--missing", "--dataset", "digits"]) == 1
     assert capsys.readouterr().err.splitlines() == [
         f"failed   {tiny.parent.id(0)}: KeyError: 'bug'",

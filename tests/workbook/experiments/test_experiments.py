@@ -5,10 +5,9 @@ from hashlib import sha256
 from types import SimpleNamespace
 
 import pytest
-from lib.layers import compressible
 
-from lib import networks
 from lib.data import NAMES
+from lib.layers import compressible
 from lib.optimizers import METHODS
 from lib.training import Schedule
 from lib.workbook import experiments, runs

@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from lib.layers import compressible
 
 from lib import accounting, data, networks, paths
 from lib.data import imagenet as folders
 from lib.data import sample as drawn
+from lib.layers import compressible
 from lib.networks import pretrained
 from lib.training import Schedule
 from lib.workbook import experiments, report, runs

@@ -127,7 +127,7 @@ def test_needs_come_no_later_than_what_needs_them(queue):
 def test_missing_on_a_cpu_leaves_a_gpus_runs_out(results, monkeypatch, capsys):
     asked = []
     monkeypatch.setattr(data, "at_hand", lambda name: name in ("cifar10", "mnist"))
-    monkeypatch.setattr(runs, "get", lambda e, seed, **options: asked.append((e, seed)))
+    monkeypatch.setattr(runs.train, "get", lambda e, seed, **options: asked.append((e, seed)))
     assert main(["run", "--missing", "--device", "cpu"]) == 0
     wanted = [
         (entry.place(seed), experiment.id(seed))
@@ -229,5 +229,5 @@ def test_resnet_20s_controls_keep_their_weights():
     row = experiments.admm_table_4.table_4("cifar10", length="cpu")[
         "resnet20", "quantize", 16, True
     ]
-    assert not runs._is_control(row.control)
-    assert runs._is_control(experiments.table_3("mnist")[0].control)
+    assert not runs.train._is_control(row.control)
+    assert runs.train._is_control(experiments.table_3("mnist")[0].control)

@@ -41,7 +41,7 @@ def test_a_row_is_the_mean_over_seeds(tmp_path):
 
 
 def test_rows_without_runs_are_left_out(monkeypatch):
-    monkeypatch.setattr(report, "finished", lambda experiment, **_: [])
+    monkeypatch.setattr(report.tables, "finished", lambda experiment, **_: [])
     assert report.byte_budget.finished("mnist") == {}
     assert report.byte_budget.committed_files() == "No file of LeNet-5 on MNIST yet."
     assert report.byte_budget.nominal("mnist").empty

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from lib.layers import compressible
 
 from lib import accounting, archive, networks, paths
+from lib.layers import compressible
 from lib.workbook import benchmarks, plots, report
 
 

@@ -42,7 +42,7 @@ def finished(monkeypatch):
         found = [runs for start, runs in there.items() if experiment.slug.startswith(start)]
         return found[0][:most] if found else []
 
-    monkeypatch.setattr(report, "finished", lookup)
+    monkeypatch.setattr(report.tables, "finished", lookup)
     return there
 
 

@@ -58,7 +58,7 @@ def finished(monkeypatch):
         found = [runs for start, runs in there.items() if experiment.slug.startswith(start)]
         return found[0][:most] if found else []
 
-    monkeypatch.setattr(report, "finished", lookup)
+    monkeypatch.setattr(report.tables, "finished", lookup)
     return there
 
 
@@ -71,7 +71,7 @@ def neighbours(monkeypatch):
         right = np.arange(len(run.correct)) < len(run.correct) * accuracy
         return right.astype(np.int8) - run.correct.astype(np.int8)
 
-    monkeypatch.setattr(report, "_lost", lost)
+    monkeypatch.setattr(report.tables, "_lost", lost)
 
 
 @pytest.fixture(autouse=True)

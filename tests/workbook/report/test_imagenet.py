@@ -33,7 +33,7 @@ def fake(mode, method, layers, **result):
 @pytest.fixture(autouse=True)
 def no_interval(monkeypatch):
     interval = report.statistics.Interval(4.0, 3.0, 5.0, 3.2, 4.8, 1, "images")
-    monkeypatch.setattr(report, "interval", lambda found: interval)
+    monkeypatch.setattr(report.tables, "interval", lambda found: interval)
 
 
 def test_a_row_pays_for_its_nonzeros_or_for_every_weight_as_its_mode_says():
@@ -84,7 +84,7 @@ def test_a_start_that_was_measured_stands_beside_what_is_published(monkeypatch):
         there = experiment.network == "alexnet" and experiment.published
         return [SimpleNamespace(result={"accuracy": 0.5655})] if there else []
 
-    monkeypatch.setattr(report, "finished", finished)
+    monkeypatch.setattr(report.tables, "finished", finished)
     assert report.imagenet.starts(experiments.imagenet.table_2("imagenet")) == [
         "alexnet: 56.52 % published, 56.55 % here"
     ]

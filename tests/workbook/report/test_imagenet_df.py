@@ -150,7 +150,7 @@ def test_figure_3b_draws_every_row_that_states_it():
 
 
 def test_ours_wait_beside_what_is_reported(monkeypatch):
-    monkeypatch.setattr(report, "finished", lambda experiment, **_: [])
+    monkeypatch.setattr(report.tables, "finished", lambda experiment, **_: [])
     made = report.imagenet_df.beside()
     assert made["asked"].tolist() == [44, 50, 66, 78, 50, 62, 70, 35, 55]
     assert made["reported"].tolist() == [

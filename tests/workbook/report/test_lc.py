@@ -77,7 +77,7 @@ def test_committed_meetings_say_how_to_get_them(results):
 
 def test_committed_meetings_are_the_finished_ones(monkeypatch):
     found = [[SimpleNamespace(history=HISTORY)], []]
-    monkeypatch.setattr(report.lc.report, "finished", lambda e, most: found.pop(0) if found else [])
+    monkeypatch.setattr(report.tables, "finished", lambda e, most: found.pop(0) if found else [])
     text = report.lc.committed_meetings()
     assert "augmented Lagrangian" in text
     assert "95.00" in text

@@ -11,10 +11,10 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from lib.layers import compressible
 from scipy import stats
 
 from lib import networks
+from lib.layers import compressible
 from lib.training import Schedule
 from lib.workbook import experiments, report, runs
 from lib.workbook.experiments import Stage
@@ -60,8 +60,8 @@ def make(results):
 
     def make(id, right, *, layers=None, **result):
         correct = np.arange(IMAGES) < right if isinstance(right, int) else right
-        contents = dict.fromkeys([*runs.FILES, runs.WEIGHTS], b"")
-        contents["correct.npy"] = runs._npy(np.packbits(correct))
+        contents = dict.fromkeys([*runs.FILES, runs.store.WEIGHTS], b"")
+        contents["correct.npy"] = runs.train._npy(np.packbits(correct))
         contents["experiment.json"] = json.dumps(EXPERIMENT).encode()
         contents["layers.csv"] = (LAYERS if layers is None else layers).to_csv(index=False).encode()
         digests = {name: hashlib.sha256(c).hexdigest() for name, c in contents.items()}
@@ -73,7 +73,7 @@ def make(results):
         contents["result.json"] = json.dumps(result).encode()
         folder = results / "runs" / id
         shutil.rmtree(folder, ignore_errors=True)
-        runs.install(folder, contents)
+        runs.store.install(folder, contents)
         return runs.read(folder)
 
     return make
@@ -137,10 +137,10 @@ def test_the_parts_of_committed_files_name_the_largest(monkeypatch):
         SimpleNamespace(result={"nominal_rate": rate}, name=name)
         for name, rate in (("a", 900), ("b", 1_100))
     ]
-    monkeypatch.setattr(report, "file_parts", lambda run: held[run.name])
-    monkeypatch.setattr(report, "label", lambda run: "from 1 bit")
+    monkeypatch.setattr(report.tables, "file_parts", lambda run: held[run.name])
+    monkeypatch.setattr(report.tables, "label", lambda run: "from 1 bit")
     first, *_ = experiments.table_3("mnist")
-    monkeypatch.setattr(report, "finished", lambda e, **_: found if e == first else [])
+    monkeypatch.setattr(report.tables, "finished", lambda e, **_: found if e == first else [])
     heading, row = report.committed_file_parts().splitlines()
     assert heading.split() == ["row", "values", "positions", "biases", "total", "largest"]
     assert row.split() == ["1,000×,", "from", "1", "bit", "11", "25", "30", "66", "biases"]
@@ -328,7 +328,7 @@ def test_committed_table_4_keeps_other_pixels_apart(make):
 
 
 def test_finished_reads_what_is_there_and_trains_nothing(trained, tiny, monkeypatch):
-    monkeypatch.setattr(runs, "_train", None)
+    monkeypatch.setattr(runs.train, "_train", None)
     assert [run.id for run in report.finished(tiny)] == [tiny.id(0)]
     trained.folder.rename(trained.folder.with_name("elsewhere"))
     assert report.finished(tiny) == []
@@ -413,7 +413,7 @@ def test_a_table_is_saved_whole_or_not_at_all(tmp_path, monkeypatch):
     def full(file):
         raise OSError("no space left")
 
-    monkeypatch.setattr(report.atomic.os, "fsync", full)
+    monkeypatch.setattr(report.tables.atomic.os, "fsync", full)
     with pytest.raises(OSError, match="no space"):
         report.save(table.assign(a=2.5), "t", tmp_path / "new")
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "new" / "t.csv"), table)

@@ -36,7 +36,9 @@ def finished(monkeypatch):
         experiment.name: end for end, experiment in experiments.trials.endings("cifar10").items()
     }
     monkeypatch.setattr(
-        report, "finished", lambda experiment, most=9: there.get(names.get(experiment.name), [])
+        report.tables,
+        "finished",
+        lambda experiment, most=9: there.get(names.get(experiment.name), []),
     )
     return there
 

@@ -267,7 +267,7 @@ def test_two_parts_that_disagree_are_refused(forge, exported, results):
 
 
 def test_weights_too_large_to_be_committed_stay_behind(results, tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "MOST_BYTES", 0)
+    monkeypatch.setattr(runs.store, "MOST_BYTES", 0)
     run = runs.get(tiny.parent, 0, device="cpu", threads=1, quiet=True)
     parts = runs.exchange.export(tmp_path / "out", dataset="digits")
     shutil.rmtree(run.folder)

@@ -8,10 +8,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from lib.layers import compressible
 from safetensors.torch import load, save
 
 from lib import networks
+from lib.layers import compressible
 from lib.workbook import runs
 
 SHAPES = st.sampled_from([(), (0,), (1,), (255,), (256,), (3, 100), (20, 1, 5, 5), (0, 4)])

@@ -28,7 +28,7 @@ def test_one_after_the_other_and_past_a_failure(tiny, monkeypatch):
         if seed == 1:
             raise Diverged("the loss was nan")
 
-    monkeypatch.setattr(runs, "get", get)
+    monkeypatch.setattr(runs.train, "get", get)
     tasks = [(tiny, 0), (tiny, 1), (tiny.parent, 0)]
     options = {"device": "cpu", "threads": 3, "deadline": math.inf, "say": print}
     outcomes = list(runs.parallel.run_all(tasks, **options))
@@ -39,7 +39,7 @@ def test_one_after_the_other_and_past_a_failure(tiny, monkeypatch):
 
 def test_outcomes_come_as_they_end(tiny, monkeypatch):
     seen = []
-    monkeypatch.setattr(runs, "get", lambda experiment, seed, **options: seen.append(seed))
+    monkeypatch.setattr(runs.train, "get", lambda experiment, seed, **options: seen.append(seed))
     outcomes = runs.parallel.run_all([(tiny, 0), (tiny, 1)], **OPTIONS)
     next(outcomes)
     assert seen == [0]

@@ -13,10 +13,10 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import torch
-from lib.layers import compressible
 
 from lib import accounting, archive, data, networks, paths, training
 from lib.data import load
+from lib.layers import compressible
 from lib.optimizers import MagnitudePruning
 from lib.projections import svt
 from lib.training import OutOfTime, Schedule, evaluate
@@ -43,17 +43,18 @@ import os, signal, sys, time
 from dataclasses import replace
 from pathlib import Path
 import torch
-from lib import runs, training
+from lib import training
+from lib.workbook import runs
 from lib.workbook.experiments import Experiment, Stage
 from lib.training import Schedule
 
 torch.set_num_threads(1)
-training.CHECKPOINT_SECONDS = -1  # after every epoch
+training.loop.CHECKPOINT_SECONDS = -1  # after every epoch
 
-whole = runs.data.load("digits")
-few = runs.data.Split(whole.train.images[:368], whole.train.labels[:368])
+whole = runs.train.data.load("digits")
+few = runs.train.data.Split(whole.train.images[:368], whole.train.labels[:368])
 few = replace(whole, train=few)  # six steps an epoch, the last one short
-runs.data.load = lambda name, size, held_out: few
+runs.train.data.load = lambda name, size, held_out: few
 
 schedule = Schedule(epochs=2, lr=0.02, batch=64, warmup=1)
 stages = (
@@ -110,13 +111,13 @@ live(killed)
 RACE = """
 folder = Path(sys.argv[1])
 os.environ["WORKBOOK_RESULTS"] = str(folder)
-train = runs._train
+train = runs.train._train
 def counted(*args):
     with (folder / "trained").open("a") as file:
         file.write("once\\n")
     time.sleep(0.5)  # the other one arrives in the meantime
     train(*args)
-runs._train = counted
+runs.train._train = counted
 children = []
 for _ in range(2):
     child = os.fork()
@@ -144,7 +145,7 @@ def same(one, other):
     """The files that hold what was computed are the same, but for how long it took."""
     histories = [pd.read_csv(run / "history.csv").drop(columns="seconds") for run in (one, other)]
     pd.testing.assert_frame_equal(*histories, check_exact=True)
-    for name in {*FILES, runs.WEIGHTS} - {"history.csv"}:
+    for name in {*FILES, runs.store.WEIGHTS} - {"history.csv"}:
         assert (one / name).read_bytes() == (other / name).read_bytes()
     return True
 
@@ -169,7 +170,7 @@ def clock(monkeypatch):
 
     def restart():
         count = itertools.count()
-        monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=count.__next__))
+        monkeypatch.setattr(training.loop, "time", SimpleNamespace(monotonic=count.__next__))
 
     return restart
 
@@ -240,7 +241,7 @@ def test_a_run_reads_back_what_it_computed(trained):
 
 
 def test_a_finished_run_is_read_and_not_trained_again(trained, tiny, monkeypatch):
-    monkeypatch.setattr(runs, "_train", None)
+    monkeypatch.setattr(runs.train, "_train", None)
     assert runs.get(tiny, 0, **OPTIONS) == trained
 
 
@@ -278,7 +279,7 @@ def test_the_file_is_of_the_final_network_and_says_which_run_it_is_of(trained):
     model = found.model()
     for name, tensor in trained.model().state_dict().items():
         assert torch.equal(model.state_dict()[name], tensor)
-    weights = hashlib.sha256((trained.folder / runs.WEIGHTS).read_bytes()).hexdigest()
+    weights = hashlib.sha256((trained.folder / runs.store.WEIGHTS).read_bytes()).hexdigest()
     said = hashlib.sha256(f"{trained.id}\n{weights}".encode()).digest()
     assert found.provenance == said[:8]
 
@@ -301,10 +302,10 @@ def test_file_bytes_are_filled_in_and_nothing_else_changes(trained):
     file.write_text(older)
     assert runs.fill_file_bytes(runs.read(trained.folder)) == trained.result["file_bytes"]
     assert file.read_text() == as_written
-    assert {f.name for f in trained.folder.iterdir()} == {*FILES, runs.WEIGHTS, "result.json"}
+    assert {f.name for f in trained.folder.iterdir()} == {*FILES, runs.store.WEIGHTS, "result.json"}
 
 
-@pytest.mark.parametrize("name", [*FILES, runs.WEIGHTS, "result.json"])
+@pytest.mark.parametrize("name", [*FILES, runs.store.WEIGHTS, "result.json"])
 def test_a_folder_without_one_of_its_files_is_damaged(trained, tiny, name):
     (trained.folder / name).unlink()
     with pytest.raises(Damaged, match=r"is not whole .* delete it to run it again"):
@@ -314,7 +315,7 @@ def test_a_folder_without_one_of_its_files_is_damaged(trained, tiny, name):
         runs.get(tiny, 0, **OPTIONS)
 
 
-@pytest.mark.parametrize("name", [*FILES, runs.WEIGHTS])
+@pytest.mark.parametrize("name", [*FILES, runs.store.WEIGHTS])
 @pytest.mark.parametrize("place", [0, -1])
 def test_a_folder_with_a_flipped_byte_is_damaged(trained, tiny, name, place):
     flip(trained.folder / name, place)
@@ -355,11 +356,11 @@ def test_a_write_that_fails_leaves_nothing_that_is_read(trained, tiny, monkeypat
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", full)
         with pytest.raises(OSError, match="no space"):
-            runs.install(folder, contents)
+            runs.store.install(folder, contents)
     assert runs.status(tiny, 5) == "missing"
     assert len(runs.finished("digits")) == 3  # and the half-written one is passed over
-    runs.install(folder, contents)
-    assert {file.name for file in folder.iterdir()} == {*FILES, runs.WEIGHTS, "result.json"}
+    runs.store.install(folder, contents)
+    assert {file.name for file in folder.iterdir()} == {*FILES, runs.store.WEIGHTS, "result.json"}
     assert not list(folder.parent.glob(".*"))
 
 
@@ -368,7 +369,7 @@ def test_an_empty_folder_is_no_run(trained, tiny):
     assert runs.status(tiny, 5) == "missing"
     assert len(runs.finished("digits")) == 3
     contents = {file.name: file.read_bytes() for file in trained.folder.iterdir()}
-    runs.install(runs.folder_of(tiny, 5), contents)
+    runs.store.install(runs.folder_of(tiny, 5), contents)
 
 
 def test_status(trained, tiny):
@@ -452,9 +453,9 @@ def elsewhere(monkeypatch):
 
     def move(processor, has_bfloat16):
         there = {"processor": processor, "instructions": "some"}
-        monkeypatch.setattr(runs.arithmetic, "machine", lambda device: there)
-        monkeypatch.setattr(runs.arithmetic, "has_bfloat16", lambda kind: has_bfloat16)
-        monkeypatch.setattr(runs, "commit", lambda: f"commit of {processor}")
+        monkeypatch.setattr(runs.train.arithmetic, "machine", lambda device: there)
+        monkeypatch.setattr(runs.train.arithmetic, "has_bfloat16", lambda kind: has_bfloat16)
+        monkeypatch.setattr(runs.train, "commit", lambda: f"commit of {processor}")
 
     return move
 
@@ -515,10 +516,10 @@ def test_a_checkpoint_that_does_not_say_goes_on_and_is_not_recorded(
 
 @pytest.mark.parametrize(("kind", "method"), [("cuda", "df"), ("cuda", "admm"), ("cpu", "df")])
 def test_df_on_a_gpu_records_where_eigenproblems_are_solved(tiny, monkeypatch, kind, method):
-    monkeypatch.setattr(runs.arithmetic, "has_bfloat16", lambda kind: True)
-    monkeypatch.setattr(runs.arithmetic, "machine", lambda device: {})
+    monkeypatch.setattr(runs.train.arithmetic, "has_bfloat16", lambda kind: True)
+    monkeypatch.setattr(runs.train.arithmetic, "machine", lambda device: {})
     stages = (replace(tiny.stages[0], method=method),)
-    here = runs._here(replace(tiny, stages=stages), torch.device(kind))
+    here = runs.train._here(replace(tiny, stages=stages), torch.device(kind))
     asked = (kind, method) == ("cuda", "df")
     assert here.get("eigenproblems") == (svt.SOLVED_ON if asked else None)
 
@@ -552,8 +553,8 @@ def few(results, monkeypatch):
     """Runs on 200 of the digits, each epoch of them with its checkpoint."""
     whole = load("digits")
     part = replace(whole, train=data.Split(whole.train.images[:200], whole.train.labels[:200]))
-    monkeypatch.setattr(runs.data, "load", lambda name, size, held_out: part)
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1)
+    monkeypatch.setattr(runs.train.data, "load", lambda name, size, held_out: part)
+    monkeypatch.setattr(training.loop, "CHECKPOINT_SECONDS", -1)
     yield
     runs.dataset_of.cache_clear()
 
@@ -642,7 +643,7 @@ def test_interrupted_after_every_so_many_epochs_it_is_the_run_that_was_not(
     few, tmp_path, monkeypatch, interrupted_run, epochs
 ):
     """Its parent, and what is taken over, are trained and interrupted with it."""
-    run_epoch = training._Loop.run_epoch
+    run_epoch = training.loop._Loop.run_epoch
     left = [0]
 
     def once(*args):
@@ -652,7 +653,7 @@ def test_interrupted_after_every_so_many_epochs_it_is_the_run_that_was_not(
         return run_epoch(*args)
 
     folders, interruptions = [], 0
-    monkeypatch.setattr(training._Loop, "run_epoch", once)
+    monkeypatch.setattr(training.loop._Loop, "run_epoch", once)
     for name, most in (("whole", 10**6), ("interrupted", epochs)):
         monkeypatch.setenv("WORKBOOK_RESULTS", str(tmp_path / name))
         while len(folders) < 1 + (name == "interrupted"):
@@ -697,7 +698,7 @@ def test_the_share_taken_over_is_as_many_weights_again(n):
     kept = range(n + 1) if n < 1000 else [*range(300), *range(n // 2, n // 2 + 300), n - 1, n]
     kept = list(kept)
     (stage,) = experiment("a", TAKING[0]).stages
-    shares = runs._options(stage, of_layers(kept, [n] * len(kept)))["keep"]
+    shares = runs.train._options(stage, of_layers(kept, [n] * len(kept)))["keep"]
     assert [int(share * n) for share in shares] == kept
     assert all(0 <= share <= 1 for share in shares)
     naive = [int(k / n * n) for k in kept]
@@ -711,16 +712,16 @@ def test_a_network_pruned_like_another_keeps_as_many_in_each_layer():
     kept = [499, 17_001, 0, 5_000]
     like = of_layers(kept, weights, bits=[3, 1, 1, 8])
     pruning, tuning = experiment("a", *TAKING).stages
-    MagnitudePruning(**runs._options(pruning, like)).start(model)
+    MagnitudePruning(**runs.train._options(pruning, like)).start(model)
     assert [int(w.count_nonzero()) for w in compressible(model).values()] == kept
-    assert runs._options(tuning, like) == {"bits": [3, 1, 1, 8]}
+    assert runs.train._options(tuning, like) == {"bits": [3, 1, 1, 8]}
 
 
 def test_options_that_name_no_other_run_are_left_alone():
     (stage,) = PRUNED.stages[:1]
-    assert runs._options(stage, None) == dict(stage.options)
+    assert runs.train._options(stage, None) == dict(stage.options)
     with pytest.raises(ValueError, match=r"'magnitude' asks for another run's rates: say which"):
-        runs._options(LIKE.stages[0], None)
+        runs.train._options(LIKE.stages[0], None)
 
 
 def test_a_run_like_another_has_its_counts_and_bits_and_weights_of_its_own(few):
@@ -766,9 +767,9 @@ def test_a_search_is_recorded_trial_by_trial(few):
 
 
 def test_large_weights_lie_apart(results, tiny, monkeypatch):
-    monkeypatch.setattr(runs, "MOST_BYTES", 0)
+    monkeypatch.setattr(runs.store, "MOST_BYTES", 0)
     run = runs.get(tiny.parent, 0, device="cpu", threads=1, quiet=True)
-    assert not (run.folder / runs.WEIGHTS).exists()
+    assert not (run.folder / runs.store.WEIGHTS).exists()
     assert run.weights == results / "digits" / "weights" / f"{run.id}.safetensors"
     assert run.result["weights_apart"]
     assert not verify(run)
@@ -783,13 +784,13 @@ def test_the_weights_of_a_control_lie_apart(few):
     assert not verify(control)
     assert not run.result["weights_apart"]
     assert not start.result["weights_apart"]
-    assert runs._is_control(replace(DENSE, held_out=True))
+    assert runs.train._is_control(replace(DENSE, held_out=True))
 
 
 def test_a_run_is_read_without_its_large_weights_and_trained_again_for_a_child(
     results, tiny, monkeypatch
 ):
-    monkeypatch.setattr(runs, "MOST_BYTES", 0)
+    monkeypatch.setattr(runs.store, "MOST_BYTES", 0)
     options = {"device": "cpu", "threads": 1, "quiet": True}
     first = runs.get(tiny.parent, 0, **options)
     content = first.weights.read_bytes()
@@ -806,7 +807,7 @@ def test_a_run_is_read_without_its_large_weights_and_trained_again_for_a_child(
 
 
 def test_large_weights_that_were_spoilt_are_refused(results, tiny, monkeypatch):
-    monkeypatch.setattr(runs, "MOST_BYTES", 0)
+    monkeypatch.setattr(runs.store, "MOST_BYTES", 0)
     run = runs.get(tiny.parent, 0, device="cpu", threads=1, quiet=True)
     run.weights.write_bytes(run.weights.read_bytes()[:-1])
     with pytest.raises(runs.Damaged, match="not the file that was written"):

@@ -10,12 +10,12 @@ from types import SimpleNamespace
 import optuna
 import pytest
 import torch
-from lib.layers import compressible
 
 import lib.workbook.runs.search
 from lib import networks
 from lib.accounting import nominal_bits
 from lib.data import Split, load
+from lib.layers import compressible
 from lib.optimizers import CodebookTuning, MagnitudePruning, Method
 from lib.training import Diverged, OutOfTime, Schedule, evaluate, train
 from lib.workbook.runs.search import BITS, DENSITIES, BlackBox, search

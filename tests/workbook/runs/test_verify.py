@@ -6,9 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from lib.layers import compressible
 
-from lib import networks
+from lib.layers import compressible
 from lib.workbook import runs
 from lib.workbook.runs.verify import verify
 

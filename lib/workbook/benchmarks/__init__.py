@@ -1,0 +1,43 @@
+"""What things cost: times, launches and bytes, and the coders of others."""
+
+from lib.workbook.benchmarks import (
+    alexnet,
+    coders,
+    every_method,
+    measure,
+    nncodec,
+    projection_costs,
+    step_costs,
+    tables,
+)
+from lib.workbook.benchmarks.tables import (
+    FULL,
+    OF_CPU,
+    committed,
+    committed_counted,
+    file_name,
+    folder,
+    gpu_said,
+    machine,
+    missing_on_gpu,
+)
+
+__all__ = [
+    "FULL",
+    "OF_CPU",
+    "alexnet",
+    "coders",
+    "committed",
+    "committed_counted",
+    "every_method",
+    "file_name",
+    "folder",
+    "gpu_said",
+    "machine",
+    "measure",
+    "missing_on_gpu",
+    "nncodec",
+    "projection_costs",
+    "step_costs",
+    "tables",
+]
