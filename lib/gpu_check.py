@@ -24,6 +24,7 @@ from lib.gpu_parts import Found, Sizes
 SIZES = {
     "cuda": Sizes(
         weights=25_502_912,
+        rows=(32, 64, 128, 256, 512, 1024),
         repeats=5,
         network="resnet20",
         images=50_000,
@@ -33,6 +34,7 @@ SIZES = {
     ),
     "cpu": Sizes(
         weights=500_000,
+        rows=(16, 32),
         repeats=2,
         network="resnet20",
         images=256,
@@ -70,6 +72,10 @@ def run(options: argparse.Namespace) -> int:
     made = table(device, SIZES[device.type], say=partial(print, flush=True))
     print(made[["part", "what", "value", "unit", "at most", "verdict"]].to_string(index=False))
     print(f"written: {save(made)}")
+    if device.type == "cuda" and len(measured := solved_on(made)):
+        file = benchmarks.folder("mnist") / f"eigenproblems-{_slug(made['device'].iloc[0])}.csv"
+        atomic.write(file, measured.to_csv(index=False).encode())
+        print(f"written: {file}, to be committed as lib/projections/eigenproblems.csv")
     failed = made[made["verdict"] == "FAILED"]
     for row in failed.to_dict("records"):
         print("FAILED: {part}, {what}: {value:.4g} {unit} {note}".format(**row))
@@ -119,9 +125,31 @@ def items(device: torch.device, sizes: Sizes) -> list[Item]:
             f"{sizes.weights:,} weights",
             partial(gpu_parts.projections, device, sizes),
         ),
+        *(
+            Item("eigenproblems", f"{n} rows", partial(gpu_parts.eigenproblem, n, device, sizes))
+            for n in sizes.rows
+        ),
         *(Item("replayed", n, partial(gpu_parts.replayed, n, device, sizes)) for n in trained),
         *(Item("epochs", n, partial(epochs.of, n)) for n in trained if n in every_method.SETTINGS),
     ]
+
+
+def solved_on(made: pd.DataFrame) -> pd.DataFrame:
+    """What ``lib/projections/eigenproblems.csv`` would say by this table: the faster place by rows.
+
+    Empty where nothing was measured; matrices larger than the largest go where that one does.
+    """
+    timed = made[(made["part"] == "eigenproblems") & made["unit"].str.startswith("ms, ")]
+    best = timed.loc[timed.groupby("what", sort=False)["value"].idxmin()]
+    best = best[best["unit"] != best["unit"].shift(-1)]  # the last rows that have the same place
+    most = best["what"].str.removesuffix(" rows").tolist()
+    return pd.DataFrame(
+        {
+            "rows_up_to": [*most[:-1], *["inf"][: len(most)]],
+            "solved_on": best["unit"].str.removeprefix("ms, ").tolist(),
+            "why": ("measured: " + best["device"] + ", " + best["note"]).tolist(),
+        }
+    )
 
 
 def save(made: pd.DataFrame) -> Path:

@@ -1,7 +1,7 @@
 """What ``python -m lib gpu-check`` checks and measures, each part by itself.
 
-The tests; projections against sorting and copies; steps replayed by a CUDA graph against the same
-steps one by one; epochs against SGD's.
+The tests; projections against sorting and copies; eigenproblems by size; steps replayed by a CUDA
+graph against the same steps one by one; epochs against SGD's.
 """
 
 import importlib.util
@@ -39,6 +39,9 @@ REPLAY_DISTANCE, PLAIN_REPLAY_DISTANCE = 5e-2, 1e-3
 #: Steps of an epoch at least: DF has as many periods.
 LEAST_STEPS = 8
 
+#: Matrices of an eigenproblem's stack: DF decomposes layers of one shape together.
+STACKED = 4
+
 #: Seconds that the tests may take.
 TESTS_SECONDS = 90
 
@@ -47,12 +50,13 @@ TESTS_SECONDS = 90
 class Sizes:
     """How much is measured.
 
-    ``weights`` are projected, ``repeats`` times; ``network`` is trained on ``images`` for
-    ``epochs``, of which the first, which records the graph, is not timed; steps are replayed on
-    ``replayed`` images. Nothing is begun ``seconds`` after the start.
+    ``weights`` are projected and matrices of ``rows`` decomposed, ``repeats`` times; ``network`` is
+    trained on ``images`` for ``epochs``, of which the first, which records the graph, is not timed;
+    steps are replayed on ``replayed`` images. Nothing is begun ``seconds`` after the start.
     """
 
     weights: int
+    rows: tuple[int, ...]
     repeats: int
     network: str
     images: int
@@ -142,6 +146,21 @@ def projections(device: torch.device, sizes: Sizes) -> Iterator[Found]:
 
 def _third_of_norm(layers: list[torch.Tensor]) -> float:
     return float(sum(w.abs().sum(dtype=torch.float64) for w in layers)) / 3
+
+
+def eigenproblem(rows: int, device: torch.device, sizes: Sizes) -> Iterator[Found]:
+    """DF's decomposition of one stack: on the host, copies there and back with it, or in place."""
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.randn(STACKED, rows, 2 * rows, generator=generator, dtype=torch.float64)
+    gram = (matrix @ matrix.mT).to(device)
+    places = {
+        "host": lambda: [part.to(device) for part in torch.linalg.eigh(gram.cpu())],
+        "device": lambda: torch.linalg.eigh(gram),
+    }
+    times = 1e3 * measure.take_turns(places, sizes.repeats, device).median()
+    shown = ", ".join(f"{place} {value:.3g} ms" for place, value in times.items())
+    for place, value in times.items():
+        yield Found(value, f"ms, {place}", note=f"{STACKED} matrices of {rows} rows: {shown}")
 
 
 def replayed(name: str, device: torch.device, sizes: Sizes) -> Iterator[Found]:

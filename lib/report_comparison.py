@@ -361,9 +361,9 @@ def edges(
     within one standard error, of one accuracy on the held-out images, of the chosen one.
     """
     lines = []
-    for method, experiments in trials.items():
-        made = tried({method: experiments}, settings)
-        if len(made) < len(experiments):
+    for method, wanted in trials.items():
+        made = tried({method: wanted}, settings)
+        if len(made) < len(wanted):
             continue
         right, best = made["accuracy"].to_numpy() / 100, int(np.flatnonzero(made["chosen"])[0])
         chosen = settings[method][best]
@@ -393,8 +393,8 @@ def tried(
     six, or the best of those beyond their edges where it is ahead by more than its standard error.
     """
     rows = []
-    for method, experiments in trials.items():
-        found = [report.finished(experiment, most=1) for experiment in experiments]
+    for method, wanted in trials.items():
+        found = [report.finished(experiment, most=1) for experiment in wanted]
         pairs = zip(settings[method], found, strict=True)
         there = [(i, setting, runs[0]) for i, (setting, runs) in enumerate(pairs) if runs]
         first = [(i, run) for i, _, run in there if i < FIRST_TRIALS]
@@ -513,9 +513,8 @@ def committed_head_to_head() -> str:
 def committed_trials() -> str:
     """The trials of knobs on images held out of MNIST's training split, as text; or one line."""
     made = ((comparison.trials(), comparison.tried()), (curve.trials(), curve.TRIALS))
-    tables = (tried(*each) for each in made)
     heading = "images held out of MNIST's training split, accuracy in %"
-    parts = [_headed(heading, table) for table in tables if not table.empty]
+    parts = [_headed(heading, table) for each in made if not (table := tried(*each)).empty]
     parts += [edges(*each) for each in made]
     return "\n\n".join(filter(None, parts)) or report.none("the trials of knobs", "mnist")
 
@@ -545,13 +544,12 @@ def committed_claims() -> str:
     drawn = curve.curves("mnist")
     pairs = zip(drawn["l0-constraint"], drawn["magnitude"], drawn["gradual"], strict=True)
     rows = [
-        (f"{share:.1%} kept", *experiments)
-        for share, experiments in zip(curve.KEPT, pairs, strict=True)
+        (f"{share:.1%} kept", *compared) for share, compared in zip(curve.KEPT, pairs, strict=True)
     ]
     again = curve.longer()
     name = "{kept:.1%} kept, {epochs} epochs".format(**curve.LONGER)
     rows.append((name, again["l0-constraint"], again["magnitude"]))
-    lines = [_claim(name, *map(report.finished, experiments)) for name, *experiments in rows]
+    lines = [_claim(name, *map(report.finished, compared)) for name, *compared in rows]
     return "\n".join(filter(None, lines)) or report.none("LC's figure of results", "mnist")
 
 

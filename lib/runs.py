@@ -35,6 +35,7 @@ from lib.data import Dataset
 from lib.experiments import Experiment, Stage, specification
 from lib.networks import compressible, pretrained
 from lib.optimizers import METHODS
+from lib.projections import spectrum
 from lib.search import BlackBox, search
 from lib.surgery import ranks, rebuild, shrink_like
 from lib.training import evaluate, image_losses, predict, train
@@ -392,15 +393,20 @@ def _save(checkpoint: Checkpoint, stage: int, rows: list, trained_by: list, loop
         checkpoint.save({"stage": stage, "rows": rows, "trained_by": trained_by, "loop": loop})
 
 
-def _here(experiment: Experiment, device: torch.device) -> dict[str, str | None]:
-    """What trains from here on: the commit, what it computes in, instructions and processor."""
+def _here(experiment: Experiment, device: torch.device) -> dict[str, object]:
+    """What trains from here on: the commit, what it computes in, instructions and processor.
+
+    For DF on a GPU also where matrices of how many rows at most are decomposed.
+    """
     asked = dict.fromkeys(stage.schedule.precision for stage in experiment.stages)
     kinds = dict.fromkeys(arithmetic.dtype(precision, device) for precision in asked)
     names = [str(kind).removeprefix("torch.") for kind in kinds]
+    decomposes = device.type != "cpu" and any(one.method == "df" for one in experiment.stages)
     return {
         "commit": commit(),
         "computed_in": " and ".join(names) or "float32",
         **arithmetic.machine(device),
+        **({"eigenproblems": spectrum.SOLVED_ON} if decomposes else {}),
     }
 
 

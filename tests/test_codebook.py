@@ -485,6 +485,22 @@ def test_errors_by_prefix_sums_as_on_a_gpu(monkeypatch, distance, free_zero):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
+@pytest.mark.parametrize("by_sums", [False, True])
+@pytest.mark.parametrize("free_zero", [True, False])
+def test_layers_together_are_as_each_alone(monkeypatch, free_zero, by_sums):
+    """Of several precisions, lengths and numbers of codebooks; of one sign; exact ones between."""
+    monkeypatch.setattr("lib.projections.codebook._errors_by_sums", lambda x: by_sums)
+    v = [sample("normal", n) for n in (9_000, 300, 6_000, 5_000, 7_000, 8_000)]
+    v[2], v[3], v[4] = v[2].double(), v[3].half(), v[4].abs()
+    widest = [8, 8, 3, 1, 5, 0]
+    found = fit_codebooks(v, free_zero=free_zero, widest=widest)
+    for i, (x, most) in enumerate(zip(v, widest, strict=True)):
+        alone = fit_codebooks([x], free_zero=free_zero, widest=[most])
+        # a sum over fewer levels may be rounded differently
+        torch.testing.assert_close(found.errors[i], alone.errors[0], rtol=1e-9, atol=0)
+        assert all(map(torch.equal, found.centres[i], alone.centres[0]))
+
+
 def test_float64_values_closer_than_float32():
     v = 1 + torch.arange(5_000, dtype=torch.float64) * 1e-12
     found = fit_codebooks([v], free_zero=False)

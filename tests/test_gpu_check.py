@@ -3,6 +3,7 @@
 import argparse
 import math
 from dataclasses import replace
+from functools import partial
 
 import pandas as pd
 import pytest
@@ -15,7 +16,14 @@ from tests import pretend
 
 CPU = torch.device("cpu")
 TINY = Sizes(
-    weights=20_000, repeats=1, network="resnet8", images=64, epochs=2, replayed=64, seconds=100
+    weights=20_000,
+    rows=(4, 8),
+    repeats=1,
+    network="resnet8",
+    images=64,
+    epochs=2,
+    replayed=64,
+    seconds=100,
 )
 
 
@@ -32,6 +40,7 @@ def test_on_a_cpu_everything_runs_and_passes_into_one_table(results, monkeypatch
     assert found == {
         "tests": ["pytest"],
         "projections": ["20,000 weights"],
+        "eigenproblems": ["4 rows", "8 rows"],
         "replayed": ["sgd", "admm", "lc, codebook"],
         "epochs": ["sgd", "admm"],
     }
@@ -108,6 +117,28 @@ def test_the_tests_run_in_a_process_of_their_own(monkeypatch, tmp_path):
     assert seconds.value > 0
 
 
+def timed(places):
+    """Rows of the table: by size the milliseconds on the host and on the device."""
+    return pd.DataFrame(
+        [
+            {"part": part, "what": f"{rows} rows", "unit": f"ms, {place}", "value": value}
+            for part, rows, pair in [("projections", 1, (1, 2)), *places]
+            for place, value in zip(("host", "device"), pair, strict=True)
+        ]
+    ).assign(device="Some GPU", note="4 matrices")
+
+
+def test_the_faster_place_by_size_is_written_as_the_projections_read_it():
+    sizes = {16: (3, 2), 32: (1, 2), 64: (2, 3), 128: (9, 4), 256: (30, 8)}
+    found = gpu_check.solved_on(timed([("eigenproblems", n, pair) for n, pair in sizes.items()]))
+    assert found["rows_up_to"].tolist() == ["16", "64", "inf"]
+    assert found["solved_on"].tolist() == ["device", "host", "device"]
+    assert found["why"].unique().tolist() == ["measured: Some GPU, 4 matrices"]
+    one = gpu_check.solved_on(timed([("eigenproblems", 8, (1, 2)), ("eigenproblems", 9, (1, 2))]))
+    assert one[["rows_up_to", "solved_on"]].values.tolist() == [["inf", "host"]]
+    assert gpu_check.solved_on(timed([])).empty
+
+
 def test_a_gpus_table_is_named_for_it(results):
     made = pd.DataFrame({"device": ["NVIDIA A100-SXM4-80GB"]})
     assert gpu_check.save(made).name == "gpu-check-nvidia-a100-sxm4-80gb.csv"
@@ -137,3 +168,22 @@ def test_on_a_gpu_no_part_mixes_its_tensors_with_the_cpus(results, monkeypatch, 
     assert {"times sort and cumsum", "times SGD", "waits"} <= set(aims)
     assert (made["unit"] == "launches a step, one by one").sum() == 3
     assert gpu_check.save(made).name == "gpu-check-pretend.csv"
+    assert gpu_check.solved_on(made)["rows_up_to"].iloc[-1] == "inf"
+
+
+def test_a_gpu_writes_where_eigenproblems_are_best_solved(results, monkeypatch, pretended, capsys):
+    items = [
+        gpu_check.Item("eigenproblems", f"{n} rows", partial(gpu_parts.eigenproblem, n, CPU, TINY))
+        for n in TINY.rows
+    ]
+    monkeypatch.setattr(gpu_check, "items", lambda device, sizes: items)
+    monkeypatch.setattr(gpu_check.runs, "place", lambda name: pretended)
+    assert gpu_check.run(argparse.Namespace(device="cuda")) == 0
+    written = results / "benchmarks" / "eigenproblems-pretend.csv"
+    assert (
+        f"written: {written}, to be committed as lib/projections/eigen" in capsys.readouterr().out
+    )
+    table = pd.read_csv(written)
+    assert table.columns.tolist() == ["rows_up_to", "solved_on", "why"]
+    assert table["rows_up_to"].iloc[-1] == math.inf
+    assert table["why"].str.startswith("measured: Pretend, 4 matrices of ").all()

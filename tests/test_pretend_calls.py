@@ -124,8 +124,8 @@ CALLS = {
 #: they are all distinct or tied.
 ASKED = {
     "knapsack.project_fixed_bitwidth": (24, 5, 0, 60),
-    "codebook.fit_codebooks": (1130, 2, 2, 540),
-    "codebook.codebook": (1250, 2, 2, 550),
+    "codebook.fit_codebooks": (700, 2, 2, 500),
+    "codebook.codebook": (830, 2, 2, 510),
     "codebook.assign": (19, 0, 0, 1),
     "sparsity.l0_constraint": (24, 5, 0, 60),
     "sparsity.l1_constraint": (420, 6, 0, 615),
@@ -153,10 +153,10 @@ C_STEPS = {
     "l0-penalty": (66, 1, 0, 87),
     "l1-penalty": (66, 1, 0, 87),
     "l2-penalty": (66, 1, 0, 79),
-    "codebook": (1280, 10, 10, 580),
+    "codebook": (850, 10, 10, 540),
     "rank-constraint": (245, 26, 0, 146),
     "rank-penalty": (110, 10, 0, 64),
-    "codebook+l0": (29_000, 440, 360, 14_500),
+    "codebook+l0": (21_000, 440, 42, 13_200),
 }
 
 #: What checks its arguments, draws from them, or computes on the host whatever lies there.
@@ -252,9 +252,21 @@ def test_a_c_step_is_the_cpus_and_asks_for_no_more_than_this(name):
     no_more(called(project, values), C_STEPS[name])
 
 
+def test_the_table_says_where_a_problem_is_decomposed(monkeypatch):
+    """Of several rows the first that the matrix fits; on a CPU none is asked."""
+    table = {"8": "device", "16": "host", "inf": "device"}
+    monkeypatch.setattr(spectrum, "SOLVED_ON", table)
+    sizes = (1, 8, 9, 16, 17, 300)
+    grams = [torch.eye(n) for n in sizes]
+    assert not any(map(spectrum.on_host, grams))
+    with pretend.gpu() as device:
+        found = [spectrum.on_host(gram.to(device)) for gram in grams]
+    assert found == [False, False, True, True, False, False]
+
+
 def test_large_problems_are_decomposed_where_they_are(monkeypatch):
     """Each waits for the device, beside the one copy of the small ones."""
-    monkeypatch.setattr(spectrum, "HOST_ROWS", 16)
+    monkeypatch.setattr(spectrum, "SOLVED_ON", {"16": "host", "inf": "device"})
     generator = torch.Generator().manual_seed(0)
     matrices = [torch.randn(2, n, n + 3, generator=generator) for n in (8, 20, 16, 30)]
     grams = [spectrum.frozen_gram(m) for m in matrices]

@@ -20,6 +20,7 @@ from lib.data import load
 from lib.experiments import Experiment, Stage
 from lib.networks import compressible
 from lib.optimizers import MagnitudePruning
+from lib.projections import spectrum
 from lib.runs import FILES, Damaged
 from lib.training import OutOfTime, Schedule, evaluate
 from lib.verify import verify
@@ -509,6 +510,16 @@ def test_a_checkpoint_that_does_not_say_goes_on_and_is_not_recorded(
     }
     assert second["processor"] == "second"
     assert run.history["epoch"].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("kind", "method"), [("cuda", "df"), ("cuda", "admm"), ("cpu", "df")])
+def test_df_on_a_gpu_records_where_eigenproblems_are_solved(tiny, monkeypatch, kind, method):
+    monkeypatch.setattr(runs.arithmetic, "has_bfloat16", lambda kind: True)
+    monkeypatch.setattr(runs.arithmetic, "machine", lambda device: {})
+    stages = (replace(tiny.stages[0], method=method),)
+    here = runs._here(replace(tiny, stages=stages), torch.device(kind))
+    asked = (kind, method) == ("cuda", "df")
+    assert here.get("eigenproblems") == (spectrum.SOLVED_ON if asked else None)
 
 
 def test_what_a_run_older_than_the_record_computed_in_is_known(trained):

@@ -1,12 +1,16 @@
 """Thresholding against NumPy's decomposition and finite differences; matrices against loops."""
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import conv2d
 
+from lib.projections import spectrum
 from lib.projections.lowrank import low_rank
 from lib.projections.spectrum import frozen_gram, matricize, svt, tensorize
 
@@ -386,3 +390,16 @@ def test_errors():
             svt(matrix, one, gram=bad)
     with pytest.raises(ValueError, match="matrix needs a gradient"):
         svt(gaussian(3, 4).requires_grad_(), one, gram=frozen_gram(matrix))
+
+
+def test_the_table_of_where_eigenproblems_are_solved_has_a_place_for_every_size():
+    table = pd.read_csv(Path(spectrum.__file__).with_name("eigenproblems.csv"))
+    assert table.columns.tolist() == ["rows_up_to", "solved_on", "why"]
+    sizes = table["rows_up_to"]
+    assert sizes.is_monotonic_increasing
+    assert sizes.is_unique
+    assert (sizes.iloc[0] > 0, sizes.iloc[-1]) == (True, np.inf)
+    assert set(table["solved_on"]) <= {"host", "device"}
+    assert table["why"].str.match("(not )?measured: ").all()
+    assert [float(most) for most in spectrum.SOLVED_ON] == sizes.tolist()
+    assert list(spectrum.SOLVED_ON.values()) == table["solved_on"].tolist()

@@ -101,7 +101,7 @@ class DF(Method):
     A step costs one of training, and the thresholding: products of each layer's matrix with an
     m × m one, forward and backward, and an eigendecomposition, m = C_out, or C_in·k² where that is
     smaller and C_out at least 256. Layers stacked where none has a mask are decomposed only once.
-    On a GPU the host decomposes what is small (``lib.projections.spectrum.HOST_ROWS``), for which a
+    On a GPU the host decomposes what is small (``lib/projections/eigenproblems.csv``), for which a
     step waits once; ``on_host`` among the metrics says how many.
 
     Raises ``ValueError`` for options out of range, and from ``start`` for a budget that no choice

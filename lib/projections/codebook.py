@@ -560,38 +560,32 @@ def _polish(
     if not ordered:
         return []
     tables = [_table(codebooks, free_zero=free_zero) for codebooks in starts]
-    sent = torch.from_numpy(np.concatenate([t.ravel() for t in tables])).to(ordered[0].device)
-    levels = [
-        part.view(t.shape)
-        for part, t in zip(sent.split([t.size for t in tables]), tables, strict=True)
-    ]
-    found = [
-        _lloyd(x, moment, level, free_zero=free_zero)
-        for x, moment, level in zip(ordered, moments, levels, strict=True)
-    ]
-    packets = [
-        p for f in found for p in (f.errors, f.trust, f.levels.flatten(), f.counts.flatten())
-    ]
-    host = torch.cat([p.double() for p in packets]).cpu().numpy()
-    measured, fits, at = [], [], 0
-    for t in tables:
-        errors, at = host[at : at + len(t)], at + len(t)
-        trust, at = host[at], at + 1
-        centres, at = host[at : at + t.size].reshape(t.shape), at + t.size
-        counts, at = host[at : at + t.size].reshape(t.shape), at + t.size
-        measured.append((errors, errors.min() >= trust))
-        fits.append(
-            [_clean(c[n > 0], free_zero=free_zero) for c, n in zip(centres, counts, strict=True)]
-        )
-    again = [i for i, (_, trusted) in enumerate(measured) if not trusted]
-    if again:  # one more transfer, where ADMM has nearly ended
-        direct = torch.cat([_errors(ordered[i], found[i].levels, found[i].counts) for i in again])
-        parts = np.split(direct.cpu().numpy(), np.cumsum([len(tables[i]) for i in again])[:-1])
-        for i, errors in zip(again, parts, strict=True):
-            measured[i] = errors, True
+    numbers = [len(t) for t in tables]
+    padded = np.full((len(tables), max(numbers), max(t.shape[1] for t in tables)), np.inf)
+    for whole, t in zip(padded, tables, strict=True):
+        whole[: len(t), : t.shape[1]] = t
+    levels = torch.from_numpy(padded).to(ordered[0].device)
+    found = _lloyd(ordered, moments, levels, free_zero=free_zero)
+    host = torch.cat([part.double().flatten() for part in found]).cpu().numpy()
+    centres, counts = host[: 2 * padded.size].reshape(2, *padded.shape)
+    errors, trust = np.split(host[2 * padded.size :], [padded[..., 0].size])
+    errors = [e[:n] for e, n in zip(errors.reshape(padded.shape[:2]), numbers, strict=True)]
+    # on a GPU one more transfer, where ADMM has nearly ended
+    again = [i for i, (e, least) in enumerate(zip(errors, trust, strict=True)) if e.min() < least]
+    if again:
+        direct = [
+            _errors(ordered[i], found.levels[i, : numbers[i]], found.counts[i, : numbers[i]])
+            for i in again
+        ]
+        parts = torch.cat(direct).cpu().split([numbers[i] for i in again])
+        for i, part in zip(again, parts, strict=True):
+            errors[i] = part.numpy()
     return [
-        [_Fit(float(e), c) for e, c in zip(errors, centres, strict=True)]
-        for (errors, _), centres in zip(measured, fits, strict=True)
+        [
+            _Fit(float(e), _clean(c[n > 0], free_zero=free_zero))
+            for e, c, n in zip(each, centres[i], counts[i], strict=False)
+        ]
+        for i, each in enumerate(errors)
     ]
 
 
@@ -606,27 +600,40 @@ def _table(codebooks: list[np.ndarray], *, free_zero: bool) -> np.ndarray:
 
 
 class _Polished(NamedTuple):
-    errors: Tensor  # (codebooks,) float64
-    trust: Tensor  # (1,) float64: an error below it has lost digits, and is measured again
-    levels: Tensor  # (codebooks, levels) float64
-    counts: Tensor  # (codebooks, levels) how many of the sorted values each has
+    levels: Tensor  # (layers, codebooks, levels) float64
+    counts: Tensor  # (layers, codebooks, levels) how many of the sorted values each has
+    errors: Tensor  # (layers, codebooks) float64
+    trust: Tensor  # (layers,) float64: an error below it has lost digits, and is measured directly
 
 
-def _lloyd(x: Tensor, moments: _Moments, levels: Tensor, *, free_zero: bool) -> _Polished:
-    """Alternate nearest centres and means, all codebooks of a layer at once; then measure."""
+def _lloyd(
+    ordered: list[Tensor], moments: list[_Moments], levels: Tensor, *, free_zero: bool
+) -> _Polished:
+    """Alternate nearest centres and means, all codebooks of all layers at once; then measure."""
     moving = (levels != 0) if free_zero else torch.ones_like(levels, dtype=torch.bool)
+    mean = torch.stack([m.mean for m in moments]).view(-1, 1, 1)
+    prefixes = [m.prefix for m in moments]
     for _ in range(ROUNDS):
-        upper, counts = _shares(x, levels)
-        lower = upper - counts
-        sums = moments.prefix[upper] - moments.prefix[lower]
-        means = sums / counts.clamp(min=1) + moments.mean
+        upper, counts = _shares(ordered, levels)
+        means = _between(prefixes, upper) / counts.clamp(min=1) + mean
         levels = torch.where(moving & (counts > 0), means, levels)
     levels = levels.float().double()  # the centres as they are returned
-    upper, counts = _shares(x, levels)
-    if moments.squares is None:
-        return _Polished(_errors(x, levels, counts), x.new_zeros(1), levels, counts)
-    trust = CANCELS * moments.squares[-1:]
-    return _Polished(_summed_errors(moments, levels, upper, counts), trust, levels, counts)
+    upper, counts = _shares(ordered, levels)
+    if moments[0].squares is None:
+        nothing = levels.new_zeros(levels.shape[:2])  # all errors are measured directly
+        return _Polished(levels, counts, nothing, levels.new_full((len(levels),), torch.inf))
+    # from prefix sums: ℰ = Σ over intervals of Σv² − 2c·Σv + n·c², about the mean
+    squares = [m.squares for m in moments]
+    c = (levels - mean).masked_fill(counts == 0, 0)
+    terms = _between(squares, upper) - 2 * c * _between(prefixes, upper) + counts * c.square()
+    trust = CANCELS * torch.cat([total[-1:] for total in squares])
+    return _Polished(levels, counts, terms.sum(-1), trust)
+
+
+def _between(prefixes: list[Tensor], upper: Tensor) -> Tensor:
+    """Sums over the intervals that end at ``upper``, by each layer's prefix sums."""
+    ends = torch.stack([prefix[u] for prefix, u in zip(prefixes, upper, strict=True)])
+    return torch.diff(ends, dim=-1, prepend=torch.zeros_like(ends[..., :1]))
 
 
 def _errors(x: Tensor, levels: Tensor, counts: Tensor) -> Tensor:
@@ -645,26 +652,23 @@ def _errors(x: Tensor, levels: Tensor, counts: Tensor) -> Tensor:
     return torch.cat(errors)
 
 
-def _summed_errors(moments: _Moments, levels: Tensor, upper: Tensor, counts: Tensor) -> Tensor:
-    """The same from prefix sums: ℰ = Σ over intervals of Σv² − 2c·Σv + n·c², about the mean."""
-    lower = upper - counts
-    sums = moments.prefix[upper] - moments.prefix[lower]
-    squares = moments.squares[upper] - moments.squares[lower]
-    c = (levels - moments.mean).masked_fill(counts == 0, 0)
-    return (squares - 2 * c * sums + counts * c.square()).sum(1)
-
-
-def _shares(x: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
+def _shares(ordered: list[Tensor], levels: Tensor) -> tuple[Tensor, Tensor]:
     """Where each level's interval of the sorted values ends, and how many values it has."""
-    middles = (levels[:, 1:] + levels[:, :-1]) / 2  # (codebooks, levels - 1)
-    edges = middles.to(x.dtype)
+    middles = (levels[..., 1:] + levels[..., :-1]) / 2  # (layers, codebooks, levels - 1)
+    edges = {dtype: _edges(middles, dtype) for dtype in {x.dtype for x in ordered}}
+    upper = torch.stack([_search(x, edges[x.dtype][i]) for i, x in enumerate(ordered)])
+    # A centre left without values stays where it was; its neighbours may then pass it.
+    upper = upper.cummax(-1).values
+    return upper, torch.diff(upper, dim=-1, prepend=torch.zeros_like(upper[..., :1]))
+
+
+def _edges(middles: Tensor, dtype: torch.dtype) -> Tensor:
+    """The least numbers of ``dtype`` beyond the middles, and one that is beyond all values."""
+    edges = middles.to(dtype)
     # The middle rounded to the values' precision: a value equal to it lies on one side in truth.
     beyond = edges.nextafter(torch.full_like(edges, torch.inf))
-    upper = _search(x, torch.where(edges <= middles, beyond, edges))
-    upper = torch.nn.functional.pad(upper, (0, 1), value=x.numel())
-    # A centre left without values stays where it was; its neighbours may then pass it.
-    upper = upper.cummax(1).values
-    return upper, torch.diff(upper, dim=1, prepend=torch.zeros_like(upper[:, :1]))
+    edges = torch.where(edges <= middles, beyond, edges)
+    return torch.nn.functional.pad(edges, (0, 1), value=torch.inf)
 
 
 # --------------------------------------------------------------------------------------------------

@@ -8,7 +8,9 @@ Compression"; the operator: Cai, Candès, Shen, "A singular value thresholding a
 completion" (SIAM J. Optim. 2010).
 """
 
+import csv
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -17,10 +19,9 @@ from torch.autograd.function import once_differentiable
 
 from lib.projections.knapsack import check_floating, integers
 
-#: Of a GPU's matrices those of at most so many rows are decomposed by the host's LAPACK: cuSOLVER
-#: takes the matrices of a stack one after another, and waits for each stack. Estimated: no GPU has
-#: measured it.
-HOST_ROWS = 256
+with Path(__file__).with_name("eigenproblems.csv").open(encoding="utf-8") as _table:
+    #: Where a GPU's matrix is decomposed, ``host`` or ``device``, by its rows: at most so many.
+    SOLVED_ON = {row["rows_up_to"]: row["solved_on"] for row in csv.DictReader(_table)}
 
 TINY = torch.finfo(torch.float64).tiny
 EPS = torch.finfo(torch.float64).eps
@@ -181,8 +182,8 @@ def problem(matrix: Tensor, *, rows: Tensor | None, gram: Tensor | None) -> Prob
 def decompose(grams: Sequence[Tensor], thresholds: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
     """The eigendecompositions of several problems' A: the second part of ``svt``, for all at once.
 
-    What lies on a GPU and is small (``HOST_ROWS``) is decomposed on the host, and copied there and
-    back once for all; larger ones are decomposed where they are, and wait for the device each.
+    What lies on a GPU is decomposed where ``SOLVED_ON`` says: on the host, copied there and back
+    once for all, or on the device, which each stack then waits for.
     Raises ``ValueError`` as ``svt`` does, of ``thresholds`` too, however many.
     """
     device = thresholds[0].device if thresholds else torch.device("cpu")
@@ -195,7 +196,7 @@ def decompose(grams: Sequence[Tensor], thresholds: Sequence[Tensor]) -> list[tup
     if not grams:
         return []  # the thresholds alone are not worth a wait
     small = [on_host(gram) for gram in grams]
-    # of large ones the diagonal alone, by which they are checked
+    # of the others the diagonal alone, by which they are checked
     sent = [g if s else g.diagonal(dim1=-2, dim2=-1) for g, s in zip(grams, small, strict=True)]
     gamma = torch.cat([threshold.flatten() for threshold in thresholds]).double()
     parts = torch.cat([gamma, *(part.flatten() for part in sent)]).cpu()
@@ -221,7 +222,9 @@ def decompose(grams: Sequence[Tensor], thresholds: Sequence[Tensor]) -> list[tup
 
 def on_host(gram: Tensor) -> bool:
     """Whether ``decompose`` brings it to the host."""
-    return gram.device.type != "cpu" and gram.shape[-1] <= HOST_ROWS
+    rows = gram.shape[-1]
+    place = next(place for most, place in SOLVED_ON.items() if rows <= float(most))
+    return gram.device.type != "cpu" and place == "host"
 
 
 def shrink(masked: Problem, threshold: Tensor, eigen: tuple[Tensor, Tensor]) -> Shrunk:
