@@ -172,7 +172,7 @@ def interrupted(after: int) -> Iterator[None]:
 
     with (
         mock.patch.object(Checkpoint, "save", last),
-        mock.patch.object(training, "CHECKPOINT_SECONDS", 0),
+        mock.patch.object(training.loop, "CHECKPOINT_SECONDS", 0),
     ):
         yield
 

@@ -2,16 +2,3 @@
 
 from lib.archive.breakdown import parts
 from lib.archive.file import SUFFIX, Archive, Unreadable, decode, encode, read, save, sizes, write
-
-__all__ = [
-    "SUFFIX",
-    "Archive",
-    "Unreadable",
-    "decode",
-    "encode",
-    "parts",
-    "read",
-    "save",
-    "sizes",
-    "write",
-]

@@ -8,17 +8,3 @@ from lib.data.catalogue import HELD_OUT, NAMES, at_hand, describe, load
 from lib.data.dataset import Dataset, DataUnavailable, Split, fingerprint
 from lib.data.mnist import MNIST_SHA256
 from lib.data.streamed import Streamed
-
-__all__ = [
-    "HELD_OUT",
-    "MNIST_SHA256",
-    "NAMES",
-    "DataUnavailable",
-    "Dataset",
-    "Split",
-    "Streamed",
-    "at_hand",
-    "describe",
-    "fingerprint",
-    "load",
-]

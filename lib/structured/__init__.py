@@ -23,38 +23,11 @@ from lib.structured.prunable import prunable
 from lib.structured.rebuild import become, ranks, rebuild, shrink_like
 from lib.structured.selection import Score, choose_filters, choose_ranks, least
 
-__all__ = [
-    "Costs",
-    "Feed",
-    "Keep",
-    "Layer",
-    "Score",
-    "become",
-    "choose_filters",
-    "choose_ranks",
-    "costs",
-    "depthwise",
-    "factor",
-    "feeds",
-    "group_magnitude",
-    "latency",
-    "layers",
-    "least",
-    "norms",
-    "predicted_macs",
-    "prunable",
-    "ranks",
-    "rebuild",
-    "remove_filters",
-    "shrink",
-    "shrink_like",
-]
-
 
 def shrink(
     model: nn.Module,
     keep: Mapping[str, Keep],
-    ranks: Mapping[str, int | None],
+    ranks: Mapping[str, int | None],  # noqa: F811
     *,
     scheme: int = 1,
     input_shape: tuple[int, ...],

@@ -4,16 +4,3 @@ from lib.training.evaluation import evaluate, image_losses, predict, recalibrate
 from lib.training.loop import Diverged, OutOfTime, train
 from lib.training.method import Method
 from lib.training.schedule import Schedule
-
-__all__ = [
-    "Diverged",
-    "Method",
-    "OutOfTime",
-    "Schedule",
-    "evaluate",
-    "image_losses",
-    "predict",
-    "recalibrate",
-    "train",
-    "training_images",
-]

@@ -7,5 +7,3 @@ from lib.projections.codebook.fit import (
     codebook,
     fit_codebooks,
 )
-
-__all__ = ["EXACT_DISTINCT", "Codebooks", "assign", "codebook", "fit_codebooks"]

@@ -21,23 +21,3 @@ from lib.workbook.benchmarks.tables import (
     machine,
     missing_on_gpu,
 )
-
-__all__ = [
-    "FULL",
-    "OF_CPU",
-    "alexnet",
-    "coders",
-    "committed",
-    "committed_counted",
-    "every_method",
-    "file_name",
-    "folder",
-    "gpu_said",
-    "machine",
-    "measure",
-    "missing_on_gpu",
-    "nncodec",
-    "projection_costs",
-    "step_costs",
-    "tables",
-]

@@ -21,29 +21,3 @@ from lib.workbook.runs.store import (
     status,
 )
 from lib.workbook.runs.train import CPU_THREADS, code_hash, commit, dataset_of, get, needs, place
-
-__all__ = [
-    "CPU_THREADS",
-    "FILES",
-    "Damaged",
-    "Run",
-    "checkpoints",
-    "code_hash",
-    "commit",
-    "dataset_of",
-    "exchange",
-    "fill_file_bytes",
-    "finished",
-    "folder_of",
-    "get",
-    "needs",
-    "packed_weights",
-    "parallel",
-    "place",
-    "present",
-    "read",
-    "search",
-    "status",
-    "store",
-    "train",
-]
