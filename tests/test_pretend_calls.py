@@ -18,7 +18,7 @@ from lib.compression import CHOICES
 from lib.layers import compressible
 from lib.optimizers import Method
 from lib.optimizers.c_steps import COSTS
-from lib.projections import codebook, knapsack, lowrank, sparsity, svt
+from lib.projections import codebook, knapsack, lowrank, precision, sparsity, svt
 from lib.structured import choose_ranks
 from lib.training import Schedule
 from tests import methods, pretend
@@ -109,13 +109,14 @@ CALLS = {
     "lowrank.ranks_for_budget": lambda w: lowrank.ranks_for_budget(
         matrices(w), prices=PRICES, budget=W // 4
     ),
-    "spectrum.svt": thresholded,
-    "spectrum.problem": three_parts,
-    "spectrum.decompose": three_parts,
-    "spectrum.shrink": three_parts,
-    "spectrum.frozen_gram": lambda w: svt.frozen_gram(w[-2].flatten(1)),
-    "spectrum.matricize": lambda w: svt.matricize(w[-2], scheme=2),
-    "spectrum.tensorize": lambda w: svt.tensorize(
+    "precision.round_to": lambda w: precision.round_to(w[-2], 8),
+    "svt.svt": thresholded,
+    "svt.problem": three_parts,
+    "svt.decompose": three_parts,
+    "svt.shrink": three_parts,
+    "svt.frozen_gram": lambda w: svt.frozen_gram(w[-2].flatten(1)),
+    "svt.matricize": lambda w: svt.matricize(w[-2], scheme=2),
+    "svt.tensorize": lambda w: svt.tensorize(
         svt.matricize(w[-2], scheme=2), shape=w[-2].shape, scheme=2
     ),
 }
@@ -136,13 +137,14 @@ ASKED = {
     "lowrank.low_rank": (18, 2, 0, 39),
     "lowrank.choose_ranks": (99, 10, 0, 56),
     "lowrank.ranks_for_budget": (99, 10, 0, 56),
-    "spectrum.svt": (32, 3, 0, 23),
-    "spectrum.problem": (22, 1, 1, 23),
-    "spectrum.decompose": (22, 1, 1, 23),
-    "spectrum.shrink": (22, 1, 1, 23),
-    "spectrum.frozen_gram": (2, 0, 0, 15),
-    "spectrum.matricize": (1, 0, 0, 4),
-    "spectrum.tensorize": (1, 0, 0, 4),
+    "precision.round_to": (18, 0, 0, 79),
+    "svt.svt": (32, 3, 0, 23),
+    "svt.problem": (22, 1, 1, 23),
+    "svt.decompose": (22, 1, 1, 23),
+    "svt.shrink": (22, 1, 1, 23),
+    "svt.frozen_gram": (2, 0, 0, 15),
+    "svt.matricize": (1, 0, 0, 4),
+    "svt.tensorize": (1, 0, 0, 4),
 }
 
 #: Of the C steps.
@@ -161,10 +163,10 @@ C_STEPS = {
 
 #: What checks its arguments, draws from them, or computes on the host whatever lies there.
 HELPERS = {"integers", "strided_sample", "on_host", "check_finite", "check_floating"}
-HELPERS |= {"choose_bitwidths", "items_of"}
+HELPERS |= {"choose_bitwidths", "items_of", "exponent", "fetched", "sent"}
 
 #: What another function of the list calls, and nobody else.
-HELPERS |= {"project", "share"}
+HELPERS |= {"project", "rounded", "each"}
 
 
 def no_more(tally, most):
