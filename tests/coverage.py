@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import coverage
+
 from lib.paths import ROOT
 
 
