@@ -60,8 +60,8 @@ def within(
     """Refuses NaN, infinity and what is not from ``low`` to ``high``; ``above``, ``low`` too."""
     if not low <= value <= high or value == math.inf or (above and value == low):
         bounds = f"above {low}" if above else f"{low} or more"
-        bounds = bounds if high == math.inf else f"from {low} to {high}"
-        raise ValueError(f"{name} = {value} must be {bounds}, and finite{remedy and f': {remedy}'}")
+        bounds = f"from {low} to {high}" if high < math.inf else f"{bounds}, and finite"
+        raise ValueError(f"{name} = {value} must be {bounds}{remedy and f': {remedy}'}")
 
 
 def whole(name: str, value: object, low: int, high: int, *, remedy: str = "") -> None:

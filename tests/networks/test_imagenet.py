@@ -16,7 +16,7 @@ from lib import accounting, archive, networks
 from lib.layers import compressible
 from lib.networks import imagenet
 from lib.optimizers.admm import ADMM
-from lib.optimizers.lc import LearningCompression
+from lib.optimizers.lc import LC
 
 #: Parameters in millions and MACs in billions, by the literature; layers with weights.
 LITERATURE = {
@@ -301,7 +301,7 @@ def test_lc_projects_depthwise_layers():
     model = copied("mobilenetv1")
     weights = compressible(model)
     every = torch.cat([w.detach().flatten() for w in weights.values()])
-    method = LearningCompression(cost="l0-constraint", amount=0.1)
+    method = LC(cost="l0-constraint", amount=0.1)
     method.start(model)
     method.after_period()
     theta = torch.cat([w.flatten() for w in method.compressed().values()])
