@@ -189,18 +189,6 @@ def test_lc_with_learned_ranks_builds_its_theta():
     )
 
 
-@pytest.mark.parametrize(
-    ("kind", "options", "message"),
-    [
-        (FilterPruning, {"score": "l2"}, "unknown score 'l2'"),
-        (RankSelection, {"criterion": "entropy"}, "unknown criterion 'entropy'"),
-    ],
-)
-def test_unknown_options(kind, options, message):
-    with pytest.raises(ValueError, match=message):
-        kind(budget=1, input_shape=SHAPE, **options)
-
-
 # Rebuilt
 
 
