@@ -529,14 +529,14 @@ def test_only_the_removal_of_filters_needs_torch_pruning_and_nothing_waits_for_t
     script = """
 import sys
 sys.modules["torch_pruning"] = None  # which makes its import fail
-from lib import networks, surgery
+from lib import networks, structured
 if "torchvision" in sys.modules:  # it takes a second
     sys.exit(2)
 model = networks.build("lenet5")
-surgery.factor(model, {"fc1": 3}, input_shape=(1, 28, 28))
-surgery.predicted_macs(model, ranks={"fc1": 3}, input_shape=(1, 28, 28))
+structured.factor(model, {"fc1": 3}, input_shape=(1, 28, 28))
+structured.predicted_macs(model, ranks={"fc1": 3}, input_shape=(1, 28, 28))
 try:
-    surgery.remove_filters(model, {"fc1": [3]}, input_shape=(1, 28, 28))
+    structured.remove_filters(model, {"fc1": [3]}, input_shape=(1, 28, 28))
 except ModuleNotFoundError:
     sys.exit(3)
 """
