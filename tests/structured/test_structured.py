@@ -604,7 +604,7 @@ def test_ranks_that_cannot_be(ranks, message):
 
 def test_other_errors_name_the_layer():
     model = networks.build("lenet5")
-    with pytest.raises(ValueError, match="scheme 3"):
+    with pytest.raises(ValueError, match="scheme is 3"):
         structured.factor(model, {}, scheme=3, input_shape=(1, 28, 28))
     grouped = nn.Sequential(nn.Conv2d(8, 8, 3, groups=2))
     with pytest.raises(ValueError, match="'0' is a convolution of 2 groups"):
