@@ -22,7 +22,6 @@ from lib.projections import codebook, knapsack, lowrank, precision, sparsity, sv
 from lib.structured import ranks_for_macs
 from lib.training import Schedule
 from tests import methods, pretend
-from tests.test_pretend_methods import images
 
 BITS = 3
 
@@ -314,7 +313,7 @@ def test_evaluation_waits_once_whatever_it_evaluates():
     waited = {}
     for name in ("cpu", "cuda"):
         with pretend.gpu():
-            model, dataset = network(name), images(name)
+            model, dataset = network(name), methods.images(name)
             with pretend.counted() as tally:
                 found = training.evaluate(model, dataset, dataset.train)
                 found += (training.predict(model, dataset, dataset.train),)
@@ -331,7 +330,7 @@ def test_statistics_are_measured_anew_without_a_wait(monkeypatch):
     found = {}
     for name in ("cpu", "cuda"):
         with pretend.gpu():
-            model, dataset = network(name), images(name)
+            model, dataset = network(name), methods.images(name)
             with pretend.counted() as tally:
                 training.recalibrate(model, training.training_images(dataset))
             found[name] = pretend.moved(model.state_dict(), torch.device("cpu"))

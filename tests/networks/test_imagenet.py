@@ -13,7 +13,7 @@ from torchvision import models
 from lib import archive, networks
 from lib.layers import compressible
 from lib.optimizers.admm import ADMM
-from lib.optimizers.lc import LearningCompression
+from lib.optimizers.lc import LC
 from tests.networks.test_networks import FACTS
 
 #: Parameters in millions and MACs in billions, by the literature; layers with weights.
@@ -245,7 +245,7 @@ def test_lc_projects_depthwise_layers():
     model = copied("mobilenetv1")
     weights = compressible(model)
     every = torch.cat([w.detach().flatten() for w in weights.values()])
-    method = LearningCompression(cost="l0-constraint", amount=0.1)
+    method = LC(cost="l0-constraint", amount=0.1)
     method.start(model)
     method.after_period()
     theta = torch.cat([w.flatten() for w in method.compressed().values()])

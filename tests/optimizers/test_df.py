@@ -277,21 +277,6 @@ def test_the_stopping_rule():
     assert not method.done
 
 
-def test_the_state_is_all_there_is():
-    one, first = started(penalty=10.0, statistics="batch")
-    trained(one, first, 10)
-    other, second = started(penalty=10.0, statistics="batch")
-    trained(other, second, 3)
-    other.load_state_dict(copy.deepcopy(one.state_dict()))
-    assert one.metrics() == other.metrics()
-    trained(one, first, 5)
-    trained(other, second, 5)
-    for name, m in one.m.items():
-        assert torch.equal(m, other.m[name])
-    for name, gamma in one.gamma.items():
-        assert torch.equal(gamma, other.gamma[name])
-
-
 def test_equal_layers_are_thresholded_together():
     method, _ = started("resnet20")
     assert sorted(stack.matrix.shape[1] for stack in method.stacks) == [10, 16, 32, 64]
@@ -355,25 +340,6 @@ def test_nan_names_its_layer():
     (surrogate(images(SHAPE)).sum() * math.nan + method.penalty()).backward()
     with pytest.raises(ValueError, match=r"mask or threshold in 'stage1.0.conv1'"):
         method.after_step(torch.tensor(0.1))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"mode": "both"}, "unknown mode 'both'"),
-        ({"scheme": 3}, "scheme is 3"),
-        ({"count": "soft"}, "unknown count 'soft'"),
-        ({"statistics": "none"}, "unknown statistics 'none'"),
-        ({"penalty": 0}, "penalty = 0 must be positive"),
-        ({"step": math.nan}, "step = nan must be positive"),
-        ({"tolerance": -1}, "tolerance = -1 must be positive"),
-        ({"beta": -1}, "beta = -1 must be 0 or more"),
-        ({"alpha": 1.0}, "alpha = 1.0 at least start = 2.0"),
-    ],
-)
-def test_options_out_of_range(options, message):
-    with pytest.raises(ValueError, match=message):
-        DF(budget=1, input_shape=SHAPE, **options)
 
 
 def test_ranks_that_are_infinite_scores_stay():
