@@ -19,7 +19,7 @@ from lib.layers import compressible
 from lib.optimizers import Method
 from lib.optimizers.c_steps import COSTS
 from lib.projections import codebook, knapsack, lowrank, precision, sparsity, svt
-from lib.structured import choose_ranks
+from lib.structured import ranks_for_macs
 from lib.training import Schedule
 from tests import methods, pretend
 
@@ -348,8 +348,8 @@ def test_ranks_are_chosen_with_one_wait_a_layer():
     with pretend.gpu() as device:
         model = network(device)
         with pretend.counted() as tally:
-            found = choose_ranks(model, score, budget=wanted, input_shape=methods.SHAPE)
-    assert found == choose_ranks(network(), score, budget=wanted, input_shape=methods.SHAPE)
+            found = ranks_for_macs(model, score, budget=wanted, input_shape=methods.SHAPE)
+    assert found == ranks_for_macs(network(), score, budget=wanted, input_shape=methods.SHAPE)
     assert tally.waits <= len(found)
 
 

@@ -20,7 +20,7 @@ from lib.projections.codebook import assign, fit_codebooks
 from lib.projections.knapsack import MAX_BITWIDTH, project_fixed_bitwidth
 from lib.projections.multiple_choice import Option, greedy, undominated
 from lib.projections.precision import each, round_to, rounded
-from lib.structured import depthwise, feeds, norms
+from lib.structured import structure
 from lib.training.method import Method
 
 #: Costs are counted in halves of a bit, so that a nonzero may cost up to 32 bits.
@@ -360,20 +360,18 @@ def _graph(model: nn.Module, input_shape: tuple[int, ...] | None) -> dict[str, U
     """Layer → the units that it reads, where it reads those of one layer alone."""
     if input_shape is None:
         return {}
-    place = {"input_shape": input_shape}
     try:
-        found, through = feeds(model, **place), depthwise(model, **place)
-        followed = norms(model, **place)
+        found = structure(model, input_shape=input_shape)
     except (ValueError, ModuleNotFoundError):  # the extra "surgery" may not be installed
         return {}  # not a network whose graph is known
     owners = Counter(value.data_ptr() for value in model.state_dict().values())
     # a unit that is dead in one place may be alive in another that shares its weights
     alone = {name for name, w in compressible(model).items() if owners[w.data_ptr()] == 1}
     units = {}
-    for name, feed in found.items():
-        between = tuple(layer for layer, source in through.items() if source == feed.source)
+    for name, feed in found.feeds.items():
+        between = tuple(n for n, source in found.depthwise.items() if source == feed.source)
         if alone.issuperset((name, feed.source, *between)):
-            units[name] = Unit(feed.source, between, followed.get(feed.source, ()))
+            units[name] = Unit(feed.source, between, tuple(found.norms.get(feed.source, ())))
     return units
 
 

@@ -28,11 +28,10 @@ from lib.projections.svt import Problem, decompose, matricize, on_host, shrink, 
 from lib.structured import (
     become,
     choose_filters,
-    choose_ranks,
     costs,
     factor,
     least,
-    norms,
+    ranks_for_macs,
     remove_filters,
 )
 from lib.training.method import Method
@@ -153,7 +152,6 @@ class DF(Method):
 
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         model.requires_grad_(False)
-        self.norms = norms(model, input_shape=self.input_shape) if masked else {}
         self.followers: dict[str, list[str]] = {}  # depthwise layers that have a layer's filters
         for follower, name in self.costs.depthwise.items():
             self.followers.setdefault(name, []).append(follower)
@@ -266,7 +264,7 @@ class DF(Method):
             bias = self.model.get_submodule(layer).bias
             if bias is not None:
                 found[f"{layer}.bias"] = mask * bias
-        for layer in self.norms.get(name, ()):
+        for layer in self.costs.norms.get(name, ()):
             norm = self.model.get_submodule(layer)
             if self.statistics == "batch":
                 # BN(φx) = BN(x)
@@ -282,14 +280,14 @@ class DF(Method):
         """B: MACs as counted softly, over the dense network's."""
         filters = {name: mask.sum() for name, mask in masks.items()}  # eq. 12, by φ_s
         spent = torch.zeros_like(self.spent)
-        for name, layer in self.costs.layers.items():
-            left = self.costs.left(name, filters)
-            whole = layer.macs(**left)
+        for name in self.costs.layers:
+            layer = self.costs.left(name, filters)
+            whole = layer.macs()
             if not isinstance(whole, Tensor):  # made where it is used, not copied there
                 whole = torch.full_like(spent, whole)
             if name in ranks:
                 # A·r·(k²·c_in + c_out), eq. 14
-                factors = layer.macs(rank=ranks[name], scheme=self.scheme, **left)
+                factors = layer.macs(rank=ranks[name], scheme=self.scheme)
                 whole = factors if self.count == "factored" else torch.minimum(whole, factors)
             spent = spent + whole
         return spent / self.dense
@@ -385,7 +383,7 @@ class DF(Method):
             return found.nan_to_num(nan=0, posinf=math.inf)
 
         if self.multiplier:
-            return choose_ranks(
+            return ranks_for_macs(
                 pruned,
                 score,
                 budget=self.budget,

@@ -14,12 +14,12 @@ from lib.projections.svt import matricize
 from lib.structured import (
     become,
     choose_filters,
-    choose_ranks,
     costs,
     factor,
     group_magnitude,
     least,
     prunable,
+    ranks_for_macs,
     remove_filters,
 )
 from lib.training.method import Method
@@ -110,7 +110,7 @@ class RankSelection(Structured):
 
     def smaller(self) -> nn.Module:
         place = {"input_shape": self.input_shape}
-        ranks = choose_ranks(
+        ranks = ranks_for_macs(
             self.model,
             lambda _, matrix: CRITERIA[self.criterion](matrix),
             budget=self.budget,

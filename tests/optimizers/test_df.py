@@ -11,7 +11,7 @@ from torch.nn import functional
 from lib import accounting, networks, structured
 from lib.layers import compressible
 from lib.optimizers.df import DF
-from lib.structured import choose_ranks
+from lib.structured import ranks_for_macs
 from tests.structured.test_structured import (
     close,
     images,
@@ -41,7 +41,7 @@ def decide(method, keep):
             m.copy_(keep[name])
 
 
-@pytest.mark.parametrize("name", ["lenet5", "lenet300", "resnet8", "resnet20-b", "vgg16"])
+@pytest.mark.parametrize("name", ["lenet5", "lenet300", "resnet8", "resnet20", "vgg16"])
 def test_hard_masks_compute_what_the_built_network_does(name):
     """Biases and BatchNorm's shifts included: the dependency graph's network is the oracle."""
     method, surrogate = started(name, mode="filters")
@@ -346,7 +346,7 @@ def test_ranks_that_are_infinite_scores_stay():
     """γ = 0: nothing of the layer goes before anything of another."""
     model = network("resnet8")
     whole = {"stage1.0.conv1"}
-    ranks = choose_ranks(
+    ranks = ranks_for_macs(
         model,
         lambda name, matrix: torch.linalg.svdvals(matrix) / (0.0 if name in whole else 1.0),
         budget=DENSE // 2,
