@@ -10,7 +10,6 @@ know. What it does is a short run: for a result to publish, use an experiment of
 
 import copy
 import math
-import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 from tqdm.auto import tqdm
 
 from lib import accounting, archive
+from lib.budgets import dense_bytes, parse
 from lib.layers import compressible, ignore
 from lib.optimizers import ADMM, DF, LC, METHODS, FilterPruning, MagnitudePruning
 from lib.optimizers.byte_budget import STEPS, FileADMM, FitFile, impossible, least_bytes, refill
@@ -52,9 +52,6 @@ REFILLED = (8, 12, 16, 24)
 #: From so many significant bits on, rounding alone makes a file that is small enough for a budget
 #: in bytes; a float32 has 24.
 ROUNDED, EXACT = 4, 24
-
-_UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
-_MACS = {"MACs": 1, "kMACs": 10**3, "MMACs": 10**6, "GMACs": 10**9}
 
 
 @dataclass(frozen=True)
@@ -204,45 +201,6 @@ def compress(
         job.fit(amount)
     job.refuse_more_than(kind, amount, first.label)
     return job.result(str(budget), first.label, before)
-
-
-def parse(budget: str | float, model: nn.Module) -> tuple[str, float | int]:
-    """(kind, amount) of a budget for ``model``: ``bytes``, ``bits``, ``macs`` or a ``share``.
-
-    Raises ``ValueError`` for what is none.
-    """
-    wrong = ValueError(
-        f"budget {budget!r} is none: give '100 kB', '30x', '80000 bits', '20 MMACs', '5 %' or 0.05"
-    )
-    if isinstance(budget, (int, float)) and not isinstance(budget, bool):
-        if not 0 < budget < 1:
-            raise ValueError(
-                f"a share of {budget} weights must be between 0 and 1; bytes need a unit"
-            )
-        return "share", float(budget)
-    found = re.fullmatch(r"\s*([0-9][0-9_,]*\.?[0-9]*|\.[0-9]+)\s*(\S+)\s*", str(budget))
-    if not found:
-        raise wrong
-    number, unit = float(found[1].replace(",", "").replace("_", "")), found[2]
-    if not number > 0:
-        raise wrong
-    if unit in _UNITS:
-        return "bytes", int(number * _UNITS[unit])
-    if unit in _MACS:
-        return "macs", int(number * _MACS[unit])
-    if unit in ("x", "×"):
-        return "bytes", int(_dense_bytes(model) / number)
-    if unit == "bits":
-        return "bits", int(number)
-    if unit == "%" and number < 100:
-        return "share", number / 100
-    raise wrong
-
-
-def _dense_bytes(model: nn.Module) -> int:
-    """All values that inference reads, as float32; shared ones once."""
-    tensors = {value.data_ptr(): value for value in model.state_dict().values()}
-    return 4 * sum(value.numel() for value in tensors.values() if value.is_floating_point())
 
 
 def _chosen(method: str, kind: str) -> Callable[["_Job", float, Schedule], Method]:
@@ -421,7 +379,7 @@ class _Job:
         return {
             "loss": losses / seen,
             "accuracy": right / seen if classes else None,
-            "bytes": _dense_bytes(model),
+            "bytes": dense_bytes(model),
             "kept": sum(int(torch.count_nonzero(w)) for w in weights),
             "macs": accounting.macs(model.float(), self.image_shape) if self.image_shape else None,
         }
