@@ -10,9 +10,9 @@ know. What it does is a short run: for a result to publish, use an experiment of
 
 import copy
 import math
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from pathlib import Path
 
@@ -27,7 +27,16 @@ from lib import accounting, archive
 from lib.budgets import dense_bytes, parse
 from lib.layers import compressible, ignore
 from lib.optimizers import ADMM, DF, LC, METHODS, FilterPruning, MagnitudePruning
-from lib.optimizers.byte_budget import STEPS, FileADMM, FitFile, impossible, least_bytes, refill
+from lib.optimizers.byte_budget import (
+    STEPS,
+    FileADMM,
+    FitFile,
+    fitting,
+    impossible,
+    least_bytes,
+    put,
+    refill,
+)
 from lib.projections import checks
 from lib.projections.precision import each, round_to
 from lib.training import Schedule, recalibrate
@@ -247,17 +256,10 @@ def _lc(job: "_Job", share: float, schedule: Schedule) -> Method:
     return LC(cost="l0-constraint", amount=share, growth=LC_RISE ** (1 / schedule.epochs))
 
 
-def _structured(made: Callable[..., Method], **options) -> Callable:
-    """Of a method that needs the images' shape."""
-
-    def make(job: "_Job", macs: float, schedule: Schedule) -> Method:
-        if job.image_shape is None:
-            raise ValueError(
-                "a budget of MACs needs images: one floating input of (batch, c, h, w)"
-            )
-        return made(budget=int(macs), input_shape=job.image_shape, **options)
-
-    return make
+def _structured(made: type[Method], job: "_Job", macs: float, _: Schedule, **options) -> Method:
+    if job.image_shape is None:
+        raise ValueError("a budget of MACs needs images: one floating input of (batch, c, h, w)")
+    return made(budget=int(macs), input_shape=job.image_shape, **options)
 
 
 #: The methods of each kind of budget by their names, the usual one first.
@@ -266,9 +268,9 @@ CHOICES = {
     "bits": {"admm": _admm},
     "share": {"magnitude": _gradual, "lc": _lc},
     "macs": {
-        "df": _structured(DF, penalty=10.0, statistics="batch", step=0.02),
-        "group-magnitude": _structured(FilterPruning, score="group-magnitude"),
-        "l1": _structured(FilterPruning, score="l1"),
+        "df": partial(_structured, DF, penalty=10.0, statistics="batch", step=0.02),
+        "group-magnitude": partial(_structured, FilterPruning, score="group-magnitude"),
+        "l1": partial(_structured, FilterPruning, score="l1"),
     },
 }
 
@@ -396,19 +398,16 @@ class _Job:
             mixed = self.as_before(_mixed(state, bits, more))
             return len(archive.encode(mixed, **self.described))
 
-        choices = range(ROUNDED, EXACT + 1)
-        place = bisect_right(choices, size, key=size_at)
-        if not place:
+        bits = fitting(range(ROUNDED, EXACT + 1), size_at, size)
+        if bits is None:
             least = least_bytes(self.model, as_written=self.as_before, **self.described)
             if size < least:
                 raise ValueError(impossible(size, min(least, size_at(ROUNDED))))
             return False
-        bits = choices[place - 1]
         values = sum(value.numel() for value in state.values())
         steps = range(0, values + 1, max(1, values // STEPS))
-        place = bisect_right(steps, size, key=lambda more: size_at(bits, more))
-        for name, value in _mixed(state, bits, steps[max(0, place - 1)]).items():
-            state[name].copy_(value)
+        more = fitting(steps, lambda more: size_at(bits, more), size)
+        put(state, _mixed(state, bits, more or 0))
         self.restore_dtypes()
         return True
 
