@@ -108,7 +108,7 @@ def test_trials_curves_and_dense_networks_have_no_control():
     assert replace(experiment, trace=True).control is None
     assert replace(experiment, parent=None).control is None
     assert replace(experiment, like=experiment.parent).control == experiment.control
-    # of one that starts from a compressed network: that one's control, trained on
+    # of one that starts from a compressed network: that one's control, fine-tuned
     tuned = experiments.tuned(experiment, epochs=3)
     assert tuned.control.parent == experiment.control
 

@@ -110,7 +110,7 @@ def test_alexnet_goes_to_its_rates_in_stages_each_from_the_one_before():
     for start, stage in zip(before, stages.values(), strict=False):
         assert stage.parent == start
     assert [len(stage.stages) for stage in stages.values()] == [1, 1, 2, 2]
-    # the last control was trained on for as long as all of them together
+    # the last control was fine-tuned for as long as all of them together
     control, epochs = stages[200].control, 0
     while control.parent:
         control, epochs = control.parent, epochs + control.epochs
