@@ -85,8 +85,7 @@ def test_the_trials_have_short_schedules():
         assert [stage.schedule.epochs for stage in experiment.stages] == [20, 5]
         assert experiment.held_out
         assert experiment.parent.epochs == 40
-    assert len({experiment.name for experiment in ends.values()}) == 6
-    assert len({experiment.slug for experiment in ends.values()}) == 6
+    assert len({e.name for e in ends.values()}) == len({e.slug for e in ends.values()}) == 6
     grid = df.trials("cifar10", **df.cpu())
     for experiment in grid.values():
         assert experiment.parent == ends["today"].parent
@@ -113,29 +112,22 @@ def test_full_schedules_and_what_takes_days_are_a_gpus(queue):
     assert not any("-mnist-" in id for id in gpu)
 
 
-def test_needs_come_no_later_than_what_needs_them(queue):
-    place = {row["id"]: (row["priority"], row["gpu"]) for row in queue}
-    for row in queue:
-        for kind in ("parent", "like", "control"):
-            if row[kind]:
-                priority, gpu = place[row[kind]]
-                assert priority <= row["priority"]
-                assert row["gpu"] or not gpu
+def test_needs_come_before_what_needs_them(queue):
+    place = {row["id"]: number for number, row in enumerate(queue)}
+    for number, row in enumerate(queue):
+        for need in filter(None, (row["parent"], row["like"], row["control"])):
+            assert place[need] < number
+            assert row["gpu"] or not queue[place[need]]["gpu"]
 
 
 def test_missing_on_a_cpu_leaves_a_gpus_runs_out(results, monkeypatch, capsys):
     asked = []
     monkeypatch.setattr(data, "at_hand", lambda name: name in ("cifar10", "mnist"))
-    monkeypatch.setattr(runs.train, "get", lambda e, seed, **options: asked.append((e, seed)))
+    monkeypatch.setattr(runs.train, "get", lambda e, seed, **options: asked.append([e, seed]))
     assert main(["run", "--missing", "--device", "cpu"]) == 0
-    wanted = [
-        (entry.place(seed), experiment.id(seed))
-        for dataset in ("mnist", "cifar10")
-        for entry in catalogue(dataset)
-        for experiment, seed in entry.runs
-        if not entry.gpu
-    ]
-    assert [e.id(seed) for e, seed in asked] == [id for _, id in sorted(wanted, key=lambda w: w[0])]
+    entries = [e for name in ("mnist", "cifar10") for e in catalogue(name) if not e.gpu]
+    wanted = [(e.place(seed), experiment, seed) for e in entries for experiment, seed in e.runs]
+    assert asked == [run for _, *run in sorted(wanted, key=lambda one: one[0])]
     assert "runs by a schedule for a GPU" in capsys.readouterr().out
 
 
@@ -203,5 +195,5 @@ def test_after_the_time_limit_nothing_is_begun(results, tiny, monkeypatch, jobs)
 
 def test_resnet_20s_controls_keep_their_weights():
     row = experiments.table_4("cifar10", length="cpu")["resnet20", "quantize", 16, True]
-    assert not runs.train._is_control(row.control)
-    assert runs.train._is_control(experiments.table_3("mnist")[0].control)
+    assert not runs.result._is_control(row.control)
+    assert runs.result._is_control(experiments.table_3("mnist")[0].control)
