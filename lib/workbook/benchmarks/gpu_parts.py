@@ -56,14 +56,14 @@ class Sizes:
     steps are replayed on ``replayed`` images. Nothing is begun ``seconds`` after the start.
     """
 
-    weights: int
-    rows: tuple[int, ...]
-    repeats: int
-    network: str
-    images: int
-    epochs: int
-    replayed: int
-    seconds: float
+    weights: int = 25_502_912
+    rows: tuple[int, ...] = (32, 64, 128, 256, 512, 1024)
+    repeats: int = 5
+    network: str = "resnet20"
+    images: int = 50_000
+    epochs: int = 3
+    replayed: int = 96
+    seconds: float = 200
 
 
 class Found(NamedTuple):
@@ -88,7 +88,8 @@ def tests(device: torch.device) -> Iterator[Found]:
         yield Found(math.nan, "left out", note="pytest is not installed")
         return
     folder = paths.ROOT / "tests"
-    marked = [f for f in sorted(folder.glob("test_*.py")) if "pytest.mark.gpu" in f.read_text()]
+    files = sorted(set(folder.rglob("test_*.py")) - set((folder / "gpu").iterdir()))
+    marked = [file for file in files if "pytest.mark.gpu" in file.read_text()]
     chosen = [folder / "gpu", *marked] if device.type == "cuda" else [folder / "gpu"]
     which = ["-m", "gpu"] if device.type == "cuda" else ["-k", "cpu"]
     # a warning of CUDA's is worth reading, and no failure

@@ -27,7 +27,9 @@ def export(to: Path, *, dataset: str, since: datetime | None = None) -> list[Pat
     export, where a run is damaged, or where one alone is larger than a part.
     """
     parts, size = [[]], 0
-    for run in _finished(dataset, since):
+    for run in store.finished(dataset):
+        if since and datetime.fromisoformat(run.result["finished"]) < since:
+            continue
         names = sorted(_NAMES - ({store.WEIGHTS} if run.result["weights_apart"] else set()))
         files = {f"{run.id}/{name}": (run.folder / name).read_bytes() for name in names}
         more = sum(len(content) + 200 for content in files.values())
@@ -65,13 +67,6 @@ def merge(parts: list[Path]) -> list[str]:
     for folder, files in new.items():
         store.install(folder, files)
     return [folder.name for folder in new]
-
-
-def _finished(dataset: str, since: datetime | None) -> list[store.Run]:
-    found = store.finished(dataset)
-    if since is None:
-        return found
-    return [run for run in found if datetime.fromisoformat(run.result["finished"]) >= since]
 
 
 def _write_part(file: Path, part: list[dict[str, bytes]]) -> Path:
