@@ -272,9 +272,9 @@ def test_rows_of_one_curve_start_and_train_alike():
         assert row.budget_in == "macs"
 
 
-@pytest.mark.parametrize("dataset", experiments.df.DATASETS)
+@pytest.mark.parametrize("dataset", list(experiments.df.NETWORK))
 def test_every_row_is_an_experiment_of_its_own(dataset):
-    rows = experiments.df.entries(dataset)
+    rows = list(experiments.df.entries(dataset))
     names = {row.experiment.name for row in rows}
     assert len({row.experiment.slug for row in rows}) == len(names)
     assert all(row.experiment.dataset == dataset for row in rows)
