@@ -103,20 +103,17 @@ def table(
 def items(device: torch.device, sizes: Sizes) -> list[Item]:
     """All that is checked and measured, in order."""
     trained = [name for name in every_method.names() if name not in every_method.ONCE]
-    epochs = gpu_parts.Epochs(device, sizes)
+    timed = partial(gpu_parts.epochs, device=device, sizes=sizes, seconds={})
+    projections = partial(gpu_parts.projections, device, sizes)
     return [
         Item("tests", "pytest", partial(gpu_parts.tests, device)),
-        Item(
-            "projections",
-            f"{sizes.weights:,} weights",
-            partial(gpu_parts.projections, device, sizes),
-        ),
+        Item("projections", f"{sizes.weights:,} weights", projections),
         *(
             Item("eigenproblems", f"{n} rows", partial(gpu_parts.eigenproblem, n, device, sizes))
             for n in sizes.rows
         ),
         *(Item("replayed", n, partial(gpu_parts.replayed, n, device, sizes)) for n in trained),
-        *(Item("epochs", n, partial(epochs.of, n)) for n in trained if n in METHODS),
+        *(Item("epochs", n, partial(timed, n)) for n in trained if n in METHODS),
     ]
 
 

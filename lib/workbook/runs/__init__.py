@@ -12,4 +12,4 @@ from lib.workbook.runs.store import (
     read,
     status,
 )
-from lib.workbook.runs.train import CPU_THREADS, dataset_of, get, needs, place
+from lib.workbook.runs.train import CPU_THREADS, dataset_of, get, place

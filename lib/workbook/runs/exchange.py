@@ -71,9 +71,8 @@ def merge(parts: list[Path]) -> list[str]:
 
 def _write_part(file: Path, part: list[dict[str, bytes]]) -> Path:
     files = {name: content for run in part for name, content in run.items()}
-    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(_MANIFEST, json.dumps(digests, indent=1))
+        archive.writestr(_MANIFEST, json.dumps(store.digests(files), indent=1))
         for name, content in files.items():
             archive.writestr(name, content)
     return file
@@ -104,7 +103,7 @@ def _destination(part: Path, id: str, files: dict[str, bytes]) -> Path:
     damaged = ValueError(f"{part} is damaged, nothing was merged: {id!r} is no whole run")
     if "result.json" not in files or not id or id.startswith(".") or Path(id).name != id:
         raise damaged
-    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    digests = store.digests(files)
     del digests["result.json"]
     try:
         result = json.loads(files["result.json"])

@@ -30,13 +30,8 @@ from lib.workbook.runs.store import Run, folder_of, present, read
 CPU_THREADS = 1
 
 
-#: What is trained before a run: its start, what it takes an allocation from, its control.
+#: Whose runs are trained before a run.
 NEEDS = ("parent", "like", "control")
-
-
-def needs(experiment: Experiment) -> list[Experiment]:
-    """What is trained before, as far as there is any."""
-    return [other for kind in NEEDS if (other := getattr(experiment, kind))]
 
 
 def get(
