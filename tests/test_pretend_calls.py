@@ -19,10 +19,9 @@ from lib.layers import compressible
 from lib.optimizers import Method
 from lib.optimizers.c_steps import COSTS
 from lib.projections import codebook, knapsack, lowrank, precision, sparsity, svt
-from lib.structured import choose_ranks
+from lib.structured import ranks_for_macs
 from lib.training import Schedule
 from tests import methods, pretend
-from tests.test_pretend_methods import images
 
 BITS = 3
 
@@ -314,7 +313,7 @@ def test_evaluation_waits_once_whatever_it_evaluates():
     waited = {}
     for name in ("cpu", "cuda"):
         with pretend.gpu():
-            model, dataset = network(name), images(name)
+            model, dataset = network(name), methods.images(name)
             with pretend.counted() as tally:
                 found = training.evaluate(model, dataset, dataset.train)
                 found += (training.predict(model, dataset, dataset.train),)
@@ -331,7 +330,7 @@ def test_statistics_are_measured_anew_without_a_wait(monkeypatch):
     found = {}
     for name in ("cpu", "cuda"):
         with pretend.gpu():
-            model, dataset = network(name), images(name)
+            model, dataset = network(name), methods.images(name)
             with pretend.counted() as tally:
                 training.recalibrate(model, training.training_images(dataset))
             found[name] = pretend.moved(model.state_dict(), torch.device("cpu"))
@@ -349,8 +348,8 @@ def test_ranks_are_chosen_with_one_wait_a_layer():
     with pretend.gpu() as device:
         model = network(device)
         with pretend.counted() as tally:
-            found = choose_ranks(model, score, budget=wanted, input_shape=methods.SHAPE)
-    assert found == choose_ranks(network(), score, budget=wanted, input_shape=methods.SHAPE)
+            found = ranks_for_macs(model, score, budget=wanted, input_shape=methods.SHAPE)
+    assert found == ranks_for_macs(network(), score, budget=wanted, input_shape=methods.SHAPE)
     assert tally.waits <= len(found)
 
 
