@@ -1,16 +1,9 @@
 """Where a file's bytes go, and what other coders make of the same weights.
 
-    python -m lib.workbook.report.coders FOLDER
-
-measures the committed networks and one of AlexNet's size (trained first: half an hour on one
-core) into FOLDER/coders.csv, and writes their codes beside it for
-:mod:`lib.workbook.benchmarks.nncodec`, whose table is nncodec.csv. ``python -m lib publish
---measured FOLDER`` takes both over.
+``results/benchmarks/scripts/measure_coders.py`` makes the committed table.
 """
 
 import math
-import sys
-from pathlib import Path
 
 import pandas as pd
 from torch import nn
@@ -33,9 +26,6 @@ CODERS = {
     "zstd": "zstd",
     "nncodec": "nncodec",
 }
-
-#: The network of AlexNet's size: how it is made.
-ALEXNET = {"dataset": "cifar10-jpeg", "steps": 1000, "tuning": 200, "keep": 0.05, "bits": 4}
 
 
 def layers(model: nn.Module) -> dict[str, pd.DataFrame]:
@@ -168,26 +158,5 @@ def committed_coders() -> str:
     )
 
 
-def main(folder: str) -> None:
-    """Measures all networks, and writes their codes."""
-    Path(folder).mkdir(parents=True, exist_ok=True)  # before half an hour's work
-    models = {
-        run.id: (label, run.model(), run.architecture, run.result["accuracy"])
-        for label, run in committed_runs().items()
-    }
-    model, accuracy = benchmarks.alexnet.build(**ALEXNET)
-    models["alexnet"] = ("AlexNet, 5 % at 4 bits", model, {}, accuracy)
-    rows = []
-    for network, (label, model, said, accuracy) in models.items():
-        benchmarks.coders.export(compressible(model), Path(folder) / f"{network}.npz")
-        start = {"network": network, "label": label, "accuracy": accuracy}
-        rows.append(start | coders(model, **said))
-    tables.save(pd.DataFrame(rows), "coders", Path(folder))
-
-
 def _whole(number: float) -> str:
     return "not measured" if math.isnan(number) else f"{number:,.0f}"
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
