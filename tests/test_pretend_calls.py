@@ -162,13 +162,10 @@ C_STEPS = {
 
 #: What checks its arguments, draws from them, or computes on the host whatever lies there.
 HELPERS = {"integers", "strided_sample", "on_host", "check_finite", "check_floating"}
-HELPERS |= {"choose_bitwidths", "items_of"}
+HELPERS |= {"choose_bitwidths", "items_of", "exponent", "fetched", "sent"}
 
 #: What another function of the list calls, and nobody else.
-HELPERS |= {"project", "share"}
-
-#: What does so to every tensor of a state.
-HELPERS |= {"rounded", "each"}
+HELPERS |= {"project", "rounded", "each"}
 
 
 def no_more(tally, most):

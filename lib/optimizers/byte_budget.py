@@ -383,5 +383,5 @@ def _choose(errors: Tensor, counts: list[int], positions: list[float], units: in
         ]
         groups.append(undominated(options))
     least = sum(group[0].cost for group in groups)
-    choice, _, _ = greedy(groups, max(units, least))
+    choice, _ = greedy(groups, max(units, least))
     return torch.tensor([option.place for option in choice])
