@@ -6,7 +6,6 @@ import math
 import shutil
 import statistics
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -19,6 +18,7 @@ from lib.training import Schedule
 from lib.workbook import experiments, report, runs
 from lib.workbook.experiments import Stage
 from lib.workbook.runs.verify import verify
+from tests.workbook.report.made import run
 
 IMAGES = 1000
 
@@ -102,23 +102,23 @@ def compressed(make):
 def test_a_drop_is_the_mean_of_paired_differences(compressed):
     found = compressed((990, 995, 980), (992, 993, 985), (988, 990, 987))
     losses, against_control = [1.0, 0.7, 0.1], [1.5, 0.8, 0.3]  # points
-    for against, wanted in (("dense", losses), ("control", against_control)):
-        drop = report.drop(found, against=against)
-        assert drop["drop"] == pytest.approx(statistics.mean(wanted))
-        assert drop["drop_sd"] == pytest.approx(statistics.stdev(wanted))
-        assert drop["n"] == 3
-    alone = report.drop(found[:1])
+    for against, wanted in (("drop", losses), ("control_drop", against_control)):
+        made = report.rows.summary(found, f"{against} {against}_sd n")
+        assert made[against] == pytest.approx(statistics.mean(wanted))
+        assert made[f"{against}_sd"] == pytest.approx(statistics.stdev(wanted))
+        assert made["n"] == 3
+    alone = report.rows.summary(found[:1], "drop drop_sd")
     assert alone["drop"] == pytest.approx(1.0)
     assert math.isnan(alone["drop_sd"])
 
 
 def test_a_file_that_was_not_made_leaves_a_blank(compressed):
     found = compressed((990, 990, 980), (990, 990, 980))
-    assert report.file_bytes(found) == 4_000
+    assert report.rows.summary(found, "file_bytes") == {"file_bytes": 4_000}
     found[1].result["file_bytes"] = None
     table = report.table_3([found], dataset="mnist")
     assert math.isnan(table["file_bytes"].iloc[-1])
-    assert report.printed(table)["file, bytes"].iloc[-1] == "–"
+    assert "file, bytes" not in report.shown(table, report.admm.TABLE_3)  # nor has the paper
 
 
 def test_the_parts_of_a_file_sum_to_it(trained):
@@ -128,20 +128,14 @@ def test_the_parts_of_a_file_sum_to_it(trained):
     assert parts["biases"] == pytest.approx(4 * 580, rel=0.2)
 
 
-def test_the_parts_of_committed_files_name_the_largest(monkeypatch):
+def test_the_parts_of_files_name_the_largest(monkeypatch):
     held = {
-        "a": {"values": 10.0, "positions": 30.0, "biases": 20.0},
-        "b": {"values": 12.0, "positions": 20.0, "biases": 40.0},
+        900: {"values": 10.0, "positions": 30.0, "biases": 20.0},
+        1_100: {"values": 12.0, "positions": 20.0, "biases": 40.0},
     }
-    found = [
-        SimpleNamespace(result={"nominal_rate": rate}, name=name)
-        for name, rate in (("a", 900), ("b", 1_100))
-    ]
-    monkeypatch.setattr(report.tables, "file_parts", lambda run: held[run.name])
-    monkeypatch.setattr(report.tables, "label", lambda run: "from 1 bit")
-    first, *_ = experiments.table_3("mnist")
-    monkeypatch.setattr(report.tables, "finished", lambda e, **_: found if e == first else [])
-    heading, row = report.committed_file_parts().splitlines()
+    found = [run(nominal_rate=rate, options={"start_bits": 1}) for rate in held]
+    monkeypatch.setattr(report.coders, "file_parts", lambda run: held[run.result["nominal_rate"]])
+    heading, row = report.coders.file_parts_text([found]).splitlines()
     assert heading.split() == ["row", "values", "positions", "biases", "total", "largest"]
     assert row.split() == ["1,000×,", "from", "1", "bit", "11", "25", "30", "66", "biases"]
 
@@ -169,8 +163,8 @@ def test_an_interval_of_one_pair_is_over_images(compressed):
 def test_images_won_and_lost_cancel(make):
     right = np.arange(IMAGES) >= 100
     make("dense-s0", 900)
-    run = make("compressed-s0", right, parent="dense-s0")
-    interval = report.interval([run])
+    made = make("compressed-s0", right, parent="dense-s0")
+    interval = report.interval([made])
     assert interval.mean == 0
     assert interval.low == pytest.approx(-interval.high)
     assert interval.low < 0
@@ -250,7 +244,7 @@ def test_table_4_has_the_papers_rows_and_ours(compressed):
     assert row["control_drop"] == pytest.approx(0.25)
     assert row["drop_low"] <= row["drop_points"] <= row["drop_high"]
     assert row["n"] == 2
-    shown = report.printed(table)
+    shown = report.shown(table, report.admm.TABLE_4)
     assert len(shown) == len(table)
     assert shown["rate as in the paper"].iloc[-1] == "145.5×"
     assert shown["epochs, dense + then"].tolist() == ["–"] * len(paper) + ["20 + 12"]
@@ -296,12 +290,6 @@ def test_table_4_as_the_paper_prints_it():
     ).all()
 
 
-def test_committed_table_4_without_runs_is_one_line(results):
-    line = report.committed_table_4()
-    assert line.startswith("No run of Table 4 is committed yet (CIFAR-10")
-    assert "\n" not in line
-
-
 def test_committed_table_4_keeps_other_pixels_apart(make):
     """And what is there on CIFAR-10 retires the mirror's."""
     first, second, *_ = experiments.table_4("cifar10-jpeg", length="short").values()
@@ -311,7 +299,7 @@ def test_committed_table_4_keeps_other_pixels_apart(make):
     result |= {"dense_accuracy": 0.9, "control_accuracy": 0.9}
     for experiment in (first, second):
         make(experiment.id(0), 890, **result)
-    exact, mirrored = report.committed_table_4().split("\n\n")
+    exact, mirrored = report.committed("table-4").split("\n\n")
     assert exact.startswith("CIFAR-10\n")
     assert mirrored.startswith("JPEG mirror of CIFAR-10, not its pixels\n")
     assert "ReLeQ" in exact
@@ -321,7 +309,7 @@ def test_committed_table_4_keeps_other_pixels_apart(make):
 
     row = experiments.table_4("cifar10", length="cpu")["resnet20", "quantize", 16, False]
     make(row.id(0), 880, **result)
-    exact, mirrored = report.committed_table_4().split("\n\n")
+    exact, mirrored = report.committed("table-4").split("\n\n")
     assert exact.count("(ours") == mirrored.count("(ours") == 1
     assert "88.00" in exact
     assert "89.00" in mirrored
@@ -349,16 +337,16 @@ def test_a_real_runs_rate_is_what_its_budget_counted(results, tiny, mode):
     schedule = Schedule(epochs=1, lr=0.02, batch=64)
     budget = {"joint": 68_880, "prune": 32 * 40_000, "quantize": 2 * 430_500}[mode]
     stage = Stage(method="admm", schedule=schedule, options=(("budget", budget), ("mode", mode)))
-    run = runs.get(
+    made = runs.get(
         replace(tiny, slug=f"tiny-{mode}", stages=(stage,), mode=mode, budget=budget),
         0,
         device="cpu",
         quiet=True,
     )
-    assert verify(run) == []
-    (row,) = report.table_4([[run]], dataset="digits").tail(1).to_dict("records")
+    assert verify(made) == []
+    (row,) = report.table_4([[made]], dataset="digits").tail(1).to_dict("records")
     bits = 0
-    for weight in compressible(run.model()).values():
+    for weight in compressible(made.model()).values():
         if mode == "quantize":
             bits += math.ceil(math.log2(len(weight.unique()))) * weight.numel()
         else:
@@ -413,7 +401,7 @@ def test_a_table_is_saved_whole_or_not_at_all(tmp_path, monkeypatch):
     def full(file):
         raise OSError("no space left")
 
-    monkeypatch.setattr(report.tables.atomic.os, "fsync", full)
+    monkeypatch.setattr(report.rows.atomic.os, "fsync", full)
     with pytest.raises(OSError, match="no space"):
         report.save(table.assign(a=2.5), "t", tmp_path / "new")
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "new" / "t.csv"), table)
@@ -421,7 +409,6 @@ def test_a_table_is_saved_whole_or_not_at_all(tmp_path, monkeypatch):
 
 
 def test_the_speed_that_is_committed_is_shown_with_where_it_was_measured(results):
-    assert report.committed_speed() == "Not measured on CIFAR yet; notebook 31 says how."
     table = pd.DataFrame(
         {
             "step": ["plain loop", "data on the device", "best loader, else as ours"],
@@ -441,7 +428,7 @@ def test_the_speed_that_is_committed_is_shown_with_where_it_was_measured(results
     folder = results / "benchmarks"
     folder.mkdir()
     table.to_csv(folder / "speed-cifar10-jpeg-cpu.csv", index=False)
-    heading, columns, *rows = report.committed_speed().splitlines()
+    heading, columns, *rows = report.committed("speed").splitlines()
     assert heading == (
         "resnet20 on JPEG mirror of CIFAR-10, not its pixels, batch 128; some processor, on the "
         "CPU, 2 threads, torch 2.11.0"
@@ -452,6 +439,8 @@ def test_the_speed_that_is_committed_is_shown_with_where_it_was_measured(results
         ["1,000", "3.99×", "3.99×"],
         ["900", "–", "3.59×"],
     ]
-    on_gpu = report.speed(table.assign(launches=[300, math.nan, 2], waits=[1, math.nan, 0]))
+    on_gpu = report.shown(
+        table.assign(launches=[300, math.nan, 2], waits=[1, math.nan, 0]), report.speed.LADDER
+    )
     assert on_gpu["launches"].tolist() == ["300", "–", "2"]
     assert on_gpu["waits"].tolist() == ["1", "–", "0"]
