@@ -19,7 +19,7 @@ export JUPYTER_DATA_DIR    := $(CURDIR)/.venv/home/jupyter/data
 export JUPYTER_RUNTIME_DIR := $(CURDIR)/.venv/home/jupyter/runtime
 export MPLCONFIGDIR        := $(CURDIR)/.venv/home/matplotlib
 
-.PHONY: help reproduce notebooks list test gpu-check lint clean
+.PHONY: help reproduce notebooks list test gpu-check lint coverage clean
 
 help:
 	@echo "make reproduce   train what is missing, then run every notebook (DATASET=digits CORES=all GPUS=<found>)"
@@ -27,7 +27,8 @@ help:
 	@echo "make list        what there is to train: done, missing, how long (DATASET=digits)"
 	@echo "make test        ruff, the tests, and every notebook against its committed outputs"
 	@echo "make gpu-check   checks and measures a GPU in four minutes, into one table"
-	@echo "make lint        ruff alone"
+	@echo "make lint        ruff (rules and format), and the types of the core"
+	@echo "make coverage    the share of each package's lines that the tests run"
 	@echo "make clean       remove what reproduce and test made; data/ and committed results stay"
 	@echo
 	@echo "The first call installs into .venv (PYTHON=python3, 3.11 to 3.13)."
@@ -68,10 +69,18 @@ gpu-check: $(READY)
 lint: $(READY)
 	@echo "Checking the style"
 	@$(PY) -m ruff check --quiet --output-format concise .
+	@$(PY) -m ruff format --quiet --check .
+	@echo "Checking the types of the core"
+	@$(PY) -m mypy
+
+# Without what notebooks and other processes run: it says what the tests themselves reach.
+coverage: $(READY)
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(WORKERS) --dist loadfile --cov=lib --cov-report= tests
+	@$(PY) -m tests.coverage
 
 clean:
 	rm -rf results/digits results/imagenet-sample results/notebooks results/logs .snakemake
-	rm -rf .pytest_cache .ruff_cache .hypothesis
+	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage
 	find lib tests notebooks \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 
 # The stamp is written last and removed first: without it .venv is half made, and made anew.

@@ -71,7 +71,8 @@ NOTEBOOKS = sorted(path.stem for path in Path("notebooks").glob("*.ipynb") if ab
 
 
 def result(id):
-    return f"{RUNS}/{id}/result.json"
+    """A run's folder has its hash and seed, and another slug if it is older than a new name."""
+    return f"{RUNS}/{CATALOGUE[id]['folder']}/result.json"
 
 
 def needed_first(id):

@@ -25,20 +25,13 @@ from torch.nn.utils.parametrize import ParametrizationList
 from tqdm.auto import tqdm
 
 from lib import accounting, archive
-from lib.layers import compressible
-from lib.optimizers import METHODS
+from lib.layers import compressible, ignore
+from lib.optimizers import ADMM, DF, LC, METHODS, FilterPruning, MagnitudePruning
 from lib.optimizers.byte_budget import STEPS, FileADMM, FitFile, impossible, least_bytes, refill
+from lib.projections import checks
 from lib.projections.precision import each, round_to
 from lib.training import Schedule, recalibrate
 from lib.training.method import Method
-
-#: The method of each kind of budget, the usual one first.
-CHOICES = {
-    "bytes": ("admm",),
-    "bits": ("admm",),
-    "share": ("magnitude", "lc"),
-    "macs": ("df", "group-magnitude", "l1"),
-}
 
 #: Of the epochs, the share that compresses; the rest trains on what is left.
 COMPRESSING = 2 / 3
@@ -71,12 +64,13 @@ class Compressed:
     ``before`` and ``after`` hold ``loss``, ``accuracy`` (``None`` where the targets are no class
     numbers), ``bytes`` (of float32 before, of the file after), ``kept`` weights and ``macs``
     (``None`` where they cannot be counted). ``layers`` is the file's table, a row a tensor.
-    ``left_alone`` says which weights were not compressed, and why.
+    ``left_alone`` says which weights were not compressed, and why; ``method`` is what compressed.
     """
 
     model: nn.Module
     content: bytes
     budget: str
+    method: str
     before: dict[str, float | None]
     after: dict[str, float | None]
     layers: pd.DataFrame
@@ -131,7 +125,8 @@ def compress(
     data: Iterable,
     budget: str | float | Sequence[str | float],
     *,
-    method: str | None = None,
+    method: str | Method | None = None,
+    ignored: Iterable[str | nn.Module] = (),
     loss: Callable[[Tensor, Tensor], Tensor] = functional.cross_entropy,
     validation: Iterable | None = None,
     epochs: int = 30,
@@ -152,7 +147,11 @@ def compress(
         ``"20 MMACs"`` (an input's multiply-accumulates; MACs, kMACs, MMACs, GMACs), ``"5 %"`` or
         0.05 (a share of the weights); or a list of them, each from the same start: a curve.
     method : ``"admm"`` for bytes and bits, ``"magnitude"`` (the usual, gradual) or ``"lc"`` for a
-        share, ``"df"`` (the usual), ``"group-magnitude"`` or ``"l1"`` for MACs.
+        share, ``"df"`` (the usual), ``"group-magnitude"`` or ``"l1"`` for MACs; one that was added
+        to ``lib.optimizers.METHODS`` and says what it ``takes``; or an object, such as
+        ``LC({"fc1": L0(0.05)})``, a copy of which compresses as it was made.
+    ignored : layers, or their names, that are not compressed. A budget counts the others: a share
+        or bits; of MACs all layers count, and none can be ignored.
     loss : of the outputs and the targets, a scalar.
     validation : what ``before`` and ``after`` are measured on; the training data where it is None.
     epochs, lr, weight_decay : two thirds of the epochs compress, one third trains on what is left,
@@ -173,33 +172,38 @@ def compress(
     if isinstance(budget, Sequence) and not isinstance(budget, str):
         if not budget:
             raise ValueError("the list of budgets is empty: give one at least")
-        options = dict(method=method, loss=loss, validation=validation, epochs=epochs, lr=lr)
-        options |= dict(weight_decay=weight_decay, described=described, quiet=quiet)
+        options = dict(method=method, ignored=ignored, loss=loss, validation=validation)
+        options |= dict(
+            epochs=epochs, lr=lr, weight_decay=weight_decay, described=described, quiet=quiet
+        )
         for one in budget:
             parse(one, model)  # a wrong one is refused before any is trained
         return [compress(model, data, one, **options) for one in budget]
-    job = _Job(model, data, loss, validation, described or {}, quiet)
     kind, amount = parse(budget, model)
-    chosen = method or CHOICES[kind][0]
-    if chosen not in CHOICES[kind]:
-        raise ValueError(
-            f"{chosen!r} takes no budget of {kind}: choose one of {', '.join(CHOICES[kind])}"
-        )
-    if epochs < 2:
-        raise ValueError(f"epochs = {epochs} must be 2 or more: some compress, some train on")
+    job = _Job(model, data, loss, validation, _names(model, ignored), described or {}, quiet)
+    if job.ignored and kind == "macs":
+        raise ValueError("of a budget of MACs no layer can be ignored: leave ignored= out")
+    given = isinstance(method, Method)
+    make = None if given else _chosen(method or next(iter(CHOICES[kind])), kind)
+    checks.within("epochs", epochs, 2, remedy="some compress, some train on")
     before = job.measure(model)
     compressing = max(1, round(COMPRESSING * epochs))
     schedule = Schedule(epochs=compressing, lr=lr, weight_decay=weight_decay, clip=1.0)
     on = Schedule(epochs=epochs - compressing, lr=lr / 10, weight_decay=weight_decay, clip=1.0)
 
-    if kind != "bytes" or not job.round_to_fit(amount):
-        first, second = _stages(job, kind, chosen, amount, schedule)
-        job.train(first, schedule, f"{budget}: {chosen}")
-        job.train(second, on, f"{budget}: training on")
-        job.restore_dtypes()
-        if kind == "bytes":
-            job.fit(amount)
-    return job.result(str(budget), before)
+    if kind == "bytes" and not given and job.round_to_fit(amount):
+        return job.result(str(budget), "rounding", before)
+    if not compressible(job.model):
+        raise ValueError("the model has no convolution, linear layer or embedding to compress")
+    first = copy.deepcopy(method) if given else make(job, amount, schedule)
+    job.train(first, schedule, f"{budget}: {first.label}")
+    if first.then is not None:
+        job.train(METHODS[first.then](), on, f"{budget}: training on")
+    job.restore_dtypes()
+    if kind == "bytes":
+        job.fit(amount)
+    job.refuse_more_than(kind, amount, first.label)
+    return job.result(str(budget), first.label, before)
 
 
 def parse(budget: str | float, model: nn.Module) -> tuple[str, float | int]:
@@ -241,48 +245,80 @@ def _dense_bytes(model: nn.Module) -> int:
     return 4 * sum(value.numel() for value in tensors.values() if value.is_floating_point())
 
 
-def _stages(
-    job: "_Job", kind: str, method: str, amount: float, schedule: Schedule
-) -> tuple[Method, Method]:
-    """What compresses, and what trains on what is left."""
-    layers = compressible(job.model)
-    weights = sum(w.numel() for w in layers.values())
+def _chosen(method: str, kind: str) -> Callable[["_Job", float, Schedule], Method]:
+    """What makes the method of this name for a budget of this kind."""
+    added = {
+        name: lambda job, amount, _, made=made: made(**{made.takes[kind]: amount})
+        for name, made in METHODS.items()
+        if kind in made.takes
+    }
+    choices = CHOICES[kind] | added
+    if method not in choices:
+        raise ValueError(
+            f"{method!r} takes no budget of {kind}: choose one of {', '.join(choices)}"
+        )
+    return choices[method]
+
+
+def _pull(bits: float, job: "_Job", schedule: Schedule) -> dict[str, float]:
+    """ADMM's options for a budget of so many bits."""
     steps = schedule.epochs * len(job.data)
-    if not layers:
-        raise ValueError("the model has no convolution, linear layer or embedding to compress")
-    if method == "admm":
-        bits = 8 * amount if kind == "bytes" else amount
-        options = {
-            # Σ αρ = PULL: the cosine's mean is half its first rate, the mean of ρ that rises from
-            # 1 to RISE is (RISE − 1)/ln RISE
-            "rho": PULL / (steps * schedule.lr / 2) * math.log(RISE) / (RISE - 1),
-            "growth": RISE ** (1 / schedule.epochs),
-            "start_bits": min(8, 1 + math.ceil(max(1, bits / weights))),
-        }
-        tune = METHODS["tune-codebooks"]()
-        if kind == "bytes":
-            options |= {"input_shape": job.image_shape, "as_written": job.as_before}
-            return FileADMM(file_bytes=amount, **job.described, **options), tune
-        return METHODS["admm"](budget=amount, **options), tune
-    if method == "lc":
-        growth = LC_RISE ** (1 / schedule.epochs)
-        cost = {"cost": "l0-constraint", "amount": amount, "growth": growth}
-        return METHODS["lc"](**cost), METHODS["held-zeros"]()
-    if method == "magnitude":
-        gradual = METHODS["magnitude"](keep=amount, epochs=max(1, schedule.epochs - 1))
-        return gradual, METHODS["held-zeros"]()
-    if job.image_shape is None:
-        raise ValueError("a budget of MACs needs images: one floating input of (batch, c, h, w)")
-    options = {"budget": int(amount), "input_shape": job.image_shape}
-    if method == "df":
-        return METHODS["df"](**options, penalty=10.0, statistics="batch", step=0.02), Method()
-    return METHODS["filter-pruning"](**options, score=method), Method()
+    return {
+        # Σ αρ = PULL: the cosine's mean is half its first rate, the mean of ρ that rises from
+        # 1 to RISE is (RISE − 1)/ln RISE
+        "rho": PULL / (steps * schedule.lr / 2) * math.log(RISE) / (RISE - 1),
+        "growth": RISE ** (1 / schedule.epochs),
+        "start_bits": min(8, 1 + math.ceil(max(1, bits / job.weights))),
+    }
+
+
+def _admm(job: "_Job", bits: float, schedule: Schedule) -> Method:
+    return ADMM(budget=bits, **_pull(bits, job, schedule))
+
+
+def _file(job: "_Job", size: float, schedule: Schedule) -> Method:
+    options = {"input_shape": job.image_shape, "as_written": job.as_before, **job.described}
+    return FileADMM(file_bytes=size, **options, **_pull(8 * size, job, schedule))
+
+
+def _gradual(job: "_Job", share: float, schedule: Schedule) -> Method:
+    return MagnitudePruning(keep=share, epochs=max(1, schedule.epochs - 1))
+
+
+def _lc(job: "_Job", share: float, schedule: Schedule) -> Method:
+    return LC(cost="l0-constraint", amount=share, growth=LC_RISE ** (1 / schedule.epochs))
+
+
+def _structured(made: Callable[..., Method], **options) -> Callable:
+    """Of a method that needs the images' shape."""
+
+    def make(job: "_Job", macs: float, schedule: Schedule) -> Method:
+        if job.image_shape is None:
+            raise ValueError(
+                "a budget of MACs needs images: one floating input of (batch, c, h, w)"
+            )
+        return made(budget=int(macs), input_shape=job.image_shape, **options)
+
+    return make
+
+
+#: The methods of each kind of budget by their names, the usual one first.
+CHOICES = {
+    "bytes": {"admm": _file},
+    "bits": {"admm": _admm},
+    "share": {"magnitude": _gradual, "lc": _lc},
+    "macs": {
+        "df": _structured(DF, penalty=10.0, statistics="batch", step=0.02),
+        "group-magnitude": _structured(FilterPruning, score="group-magnitude"),
+        "l1": _structured(FilterPruning, score="l1"),
+    },
+}
 
 
 class _Job:
     """A copy of the model, the data, and the short loop that goes over them."""
 
-    def __init__(self, model, data, loss, validation, described, quiet):
+    def __init__(self, model, data, loss, validation, ignored, described, quiet):
         try:
             if len(data) < 1:
                 raise ValueError("the data hold no batch")
@@ -299,6 +335,9 @@ class _Job:
         self.dtypes = {name: value.dtype for name, value in model.state_dict().items()}
         self.model = copy.deepcopy(model).float().requires_grad_(True)
         self.came = copy.deepcopy(model.state_dict())
+        self.ignored = ignored
+        ignore(self.model, ignored)
+        self.weights = sum(w.numel() for w in compressible(self.model).values())
         self.left_alone = _left_alone(self.model)
         *inputs, _ = batch
         image = len(inputs) == 1 and inputs[0].dim() == 4 and inputs[0].is_floating_point()
@@ -423,15 +462,36 @@ class _Job:
         came: then the network as it came is pruned to fit.
         """
         asked = {"file_bytes": size, **self.described}
+        now, came = (
+            {name: value.shape for name, value in state.items()}
+            for state in (self.model.state_dict(), self.came)
+        )
         try:
             FitFile(**asked).start(self.model)
         except ValueError:
+            if now != came:  # filters or ranks have left
+                raise
             self.model.load_state_dict(self.came)
             FitFile(**asked).start(self.model)
-        for significant in REFILLED:
+        for significant in REFILLED if now == came else ():
             if len(archive.encode(self.model, **self.described)) >= FILLED * size:
                 break
             refill(self.model, self.came, significant=significant, **asked)
+
+    def refuse_more_than(self, kind: str, amount: float, method: str) -> None:
+        """A method that was given or added may not keep to the budget."""
+        layers = compressible(self.model)
+        spent = {
+            "bytes": lambda: len(archive.encode(self.model, **self.described)),
+            "bits": lambda: accounting.nominal_bits(layers),
+            "macs": lambda: accounting.macs(self.model, self.image_shape),
+            "share": lambda: sum(int(w.count_nonzero()) for w in layers.values()) / self.weights,
+        }[kind]()
+        if spent > amount:
+            raise ValueError(
+                f"{method} left {spent:,} ({kind}), more than the {amount:,} of the budget: make "
+                "it compress more"
+            )
 
     def restore_dtypes(self) -> None:
         """The dtypes that the model came with, and zeros without a sign, which a file pays for."""
@@ -439,12 +499,12 @@ class _Job:
             if tensor.is_floating_point():
                 tensor.data = tensor.data.to(self.dtypes.get(name, tensor.dtype)) + 0
 
-    def result(self, said: str, before: dict) -> Compressed:
+    def result(self, said: str, method: str, before: dict) -> Compressed:
         content = archive.encode(self.model, **self.described)
         after = self.measure(self.model) | {"bytes": len(content)}
         layers = archive.sizes(archive.decode(content))
         model = self.model.eval()
-        return Compressed(model, content, said, before, after, layers, self.left_alone)
+        return Compressed(model, content, said, method, before, after, layers, self.left_alone)
 
     @property
     def device(self) -> torch.device:
@@ -481,6 +541,14 @@ def _tensors(batch: Sequence) -> bool:
     return all(isinstance(part, Tensor) for part in batch)
 
 
+def _names(model: nn.Module, layers: Iterable[str | nn.Module]) -> list[str]:
+    """The names of layers that are given by name or as they are."""
+    names = {module: name for name, module in model.named_modules()}
+    return [
+        names.get(layer, str(layer)) if isinstance(layer, nn.Module) else layer for layer in layers
+    ]
+
+
 def _left_alone(model: nn.Module) -> dict[str, str]:
     """Name → why, of parameters with two dimensions or more that no method takes."""
     taken = {weight.data_ptr() for weight in compressible(model).values()}
@@ -488,7 +556,9 @@ def _left_alone(model: nn.Module) -> dict[str, str]:
     for name, parameter in model.named_parameters():
         if parameter.dim() > 1 and parameter.data_ptr() not in taken:
             owner = model.get_submodule(name.rpartition(".")[0])
-            if isinstance(owner, ParametrizationList):
+            if getattr(owner, "ignored", False):
+                found[name] = "ignored, as asked"
+            elif isinstance(owner, ParametrizationList):
                 found[name] = "a weight is computed from it: remove the parametrization to compress"
             else:
                 found[name] = (

@@ -2,14 +2,15 @@
 
 import inspect
 import re
+from dataclasses import replace
 
 import torch
 from torch import nn
 
-from lib import accounting
+from lib import accounting, data
 from lib.layers import compressible
 from lib.optimizers import METHODS
-from lib.optimizers.c_steps import COSTS
+from lib.optimizers.c_steps import COSTS, L0, Codebook
 from lib.training.method import Method
 
 NETWORK, SHAPE = "resnet8", (1, 16, 16)
@@ -27,6 +28,13 @@ VARIANTS = {
         "3 bits, zero too": {"bits": 3, "free_zero": False},
         "reassigned": {"bits": 2, "reassign": True},
     },
+    "lc": {
+        "mixed": {
+            "parts": {"stem.conv": Codebook(4), ("stage1.0.conv1", "fc"): L0(0.2)},
+            "mu": 0.01,
+        },
+        "shared": {"cost": "codebook", "amount": 4, "scope": "layer", "mu": 0.01},
+    },
     "magnitude": {"gradual": {"epochs": 1}, "random": {"order": "random", "scope": "layer"}},
     "df": {
         "filters": {"mode": "filters"},
@@ -42,12 +50,12 @@ VARIANTS = {
 CASES = [(name, variant) for name in METHODS for variant in ("", *VARIANTS.get(name, ()))]
 
 
-def make(name: str, variant: str, model: nn.Module) -> Method:
+def make(name: str, variant: str, model: nn.Module, **changed: object) -> Method:
     """The method for ``model``, a ``NETWORK``; it changes nothing of the model but its weights."""
-    kind, options = METHODS[name], dict(VARIANTS.get(name, {}).get(variant, {}))
+    kind, options = METHODS[name], VARIANTS.get(name, {}).get(variant, {}) | changed
     weights = sum(w.numel() for w in compressible(model).values())
     bits = options.pop("bits", 0.5) if name == "admm" else 0.5
-    wanted = parameters(kind)
+    wanted, empty = parameters(kind), inspect.Parameter.empty
     macs = accounting.macs(model, SHAPE) if "input_shape" in wanted else 0
     values = {
         "budget": macs // 2 or int(bits * weights),
@@ -60,7 +68,7 @@ def make(name: str, variant: str, model: nn.Module) -> Method:
     for parameter, default in wanted.items():
         if parameter in place:
             options[parameter] = place[parameter]
-        elif default is inspect.Parameter.empty:
+        elif default is empty or (parameter in ("cost", "amount") and "parts" not in options):
             options.setdefault(parameter, values[parameter])
     if wanted.get("periods_per_epoch", 1) > 2:
         options.setdefault("periods_per_epoch", 2)
@@ -74,6 +82,13 @@ def make(name: str, variant: str, model: nn.Module) -> Method:
             if fixed is None:
                 raise
             del options[fixed[1]]
+
+
+def images(device: torch.device | str = "cpu", size: int = SHAPE[1]) -> data.Dataset:
+    """Seventy-two digits: of sixteen a step, four full batches an epoch and one of eight."""
+    whole = data.load("digits", size=size)
+    few = (data.Split(part.images[:72], part.labels[:72]) for part in (whole.train, whole.test))
+    return replace(whole, **dict(zip(("train", "test"), few, strict=True))).to(device)
 
 
 def parameters(kind: type) -> dict[str, object]:

@@ -188,7 +188,7 @@ def test_normalisation_costs_four_floats_a_channel():
     assert found["entropy_rate"] == 32 * 16 / 32  # of the weights alone
 
 
-@pytest.mark.parametrize("name", ["lenet5", "resnet8", "resnet20", "resnet20-b", "vgg16"])
+@pytest.mark.parametrize("name", ["lenet5", "resnet8", "resnet20", "vgg16"])
 def test_costs_of_one_bit_networks(name):
     torch.manual_seed(0)
     model = networks.build(name)

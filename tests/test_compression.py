@@ -416,7 +416,7 @@ def test_the_summary_and_the_progress_bar(capsys):
     model, data = made("lenet")
     found = smaller(model, data, "800 B", quiet=False)
     bars = capsys.readouterr().err
-    assert "800 B: admm" in bars
+    assert "800 B: ADMM for a file" in bars
     assert "800 B: training on" in bars
     said = str(found)
     assert said.startswith("budget: 800 B")

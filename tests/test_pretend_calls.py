@@ -18,11 +18,10 @@ from lib.compression import CHOICES
 from lib.layers import compressible
 from lib.optimizers import Method
 from lib.optimizers.c_steps import COSTS
-from lib.projections import codebook, knapsack, lowrank, sparsity, svt
-from lib.structured import choose_ranks
+from lib.projections import codebook, knapsack, lowrank, precision, sparsity, svt
+from lib.structured import ranks_for_macs
 from lib.training import Schedule
 from tests import methods, pretend
-from tests.test_pretend_methods import images
 
 BITS = 3
 
@@ -109,13 +108,14 @@ CALLS = {
     "lowrank.ranks_for_budget": lambda w: lowrank.ranks_for_budget(
         matrices(w), prices=PRICES, budget=W // 4
     ),
-    "spectrum.svt": thresholded,
-    "spectrum.problem": three_parts,
-    "spectrum.decompose": three_parts,
-    "spectrum.shrink": three_parts,
-    "spectrum.frozen_gram": lambda w: svt.frozen_gram(w[-2].flatten(1)),
-    "spectrum.matricize": lambda w: svt.matricize(w[-2], scheme=2),
-    "spectrum.tensorize": lambda w: svt.tensorize(
+    "precision.round_to": lambda w: [precision.round_to(one, 4) for one in w],
+    "svt.svt": thresholded,
+    "svt.problem": three_parts,
+    "svt.decompose": three_parts,
+    "svt.shrink": three_parts,
+    "svt.frozen_gram": lambda w: svt.frozen_gram(w[-2].flatten(1)),
+    "svt.matricize": lambda w: svt.matricize(w[-2], scheme=2),
+    "svt.tensorize": lambda w: svt.tensorize(
         svt.matricize(w[-2], scheme=2), shape=w[-2].shape, scheme=2
     ),
 }
@@ -136,13 +136,14 @@ ASKED = {
     "lowrank.low_rank": (18, 2, 0, 39),
     "lowrank.choose_ranks": (99, 10, 0, 56),
     "lowrank.ranks_for_budget": (99, 10, 0, 56),
-    "spectrum.svt": (32, 3, 0, 23),
-    "spectrum.problem": (22, 1, 1, 23),
-    "spectrum.decompose": (22, 1, 1, 23),
-    "spectrum.shrink": (22, 1, 1, 23),
-    "spectrum.frozen_gram": (2, 0, 0, 15),
-    "spectrum.matricize": (1, 0, 0, 4),
-    "spectrum.tensorize": (1, 0, 0, 4),
+    "precision.round_to": (144, 0, 0, 160),
+    "svt.svt": (32, 3, 0, 23),
+    "svt.problem": (22, 1, 1, 23),
+    "svt.decompose": (22, 1, 1, 23),
+    "svt.shrink": (22, 1, 1, 23),
+    "svt.frozen_gram": (2, 0, 0, 15),
+    "svt.matricize": (1, 0, 0, 4),
+    "svt.tensorize": (1, 0, 0, 4),
 }
 
 #: Of the C steps.
@@ -166,6 +167,9 @@ HELPERS |= {"choose_bitwidths", "items_of"}
 #: What another function of the list calls, and nobody else.
 HELPERS |= {"project", "share"}
 
+#: What does so to every tensor of a state.
+HELPERS |= {"rounded", "each"}
+
 
 def no_more(tally, most):
     launches, waits, uploads, size = most
@@ -177,13 +181,13 @@ def no_more(tally, most):
 
 def test_every_projection_has_a_call():
     public = set()
-    for found in pkgutil.iter_modules(projections.__path__):
-        module = importlib.import_module(f"lib.projections.{found.name}")
+    for found in pkgutil.walk_packages(projections.__path__, "lib.projections."):
+        module = importlib.import_module(found.name)
         for name, function in inspect.getmembers(module, inspect.isfunction):
             first = next(iter(inspect.signature(function).parameters.values()), None)
             own = function.__module__ == module.__name__ and not name.startswith("_")
             if own and name not in HELPERS and first and "Tensor" in str(first.annotation):
-                public.add(f"{found.name}.{name}")
+                public.add(f"{found.name.split('.')[2]}.{name}")
     assert public <= set(CALLS) == set(ASKED)
 
 
@@ -309,7 +313,7 @@ def test_evaluation_waits_once_whatever_it_evaluates():
     waited = {}
     for name in ("cpu", "cuda"):
         with pretend.gpu():
-            model, dataset = network(name), images(name)
+            model, dataset = network(name), methods.images(name)
             with pretend.counted() as tally:
                 found = training.evaluate(model, dataset, dataset.train)
                 found += (training.predict(model, dataset, dataset.train),)
@@ -326,7 +330,7 @@ def test_statistics_are_measured_anew_without_a_wait(monkeypatch):
     found = {}
     for name in ("cpu", "cuda"):
         with pretend.gpu():
-            model, dataset = network(name), images(name)
+            model, dataset = network(name), methods.images(name)
             with pretend.counted() as tally:
                 training.recalibrate(model, training.training_images(dataset))
             found[name] = pretend.moved(model.state_dict(), torch.device("cpu"))
@@ -344,8 +348,8 @@ def test_ranks_are_chosen_with_one_wait_a_layer():
     with pretend.gpu() as device:
         model = network(device)
         with pretend.counted() as tally:
-            found = choose_ranks(model, score, budget=wanted, input_shape=methods.SHAPE)
-    assert found == choose_ranks(network(), score, budget=wanted, input_shape=methods.SHAPE)
+            found = ranks_for_macs(model, score, budget=wanted, input_shape=methods.SHAPE)
+    assert found == ranks_for_macs(network(), score, budget=wanted, input_shape=methods.SHAPE)
     assert tally.waits <= len(found)
 
 

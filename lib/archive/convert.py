@@ -15,7 +15,8 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from lib import atomic
-from lib.archive.file import Archive, Unreadable, _table
+from lib.archive.file import Archive
+from lib.archive.header import Unreadable, entries
 
 #: The formats, by the ending of a file's name.
 FORMATS = (".safetensors", ".pt")
@@ -58,7 +59,7 @@ def _format(path: Path) -> str:
 
 def _safetensors(archive: Archive) -> bytes:
     """Tensors that are one are written once; the order is kept in the metadata."""
-    written_as = {tensor.name: tensor.same_as or tensor.name for tensor in _table(archive.state)}
+    written_as = {entry.name: entry.same_as or entry.name for entry in entries(archive.state)}
     metadata = {
         "network": archive.network,
         "classes": str(archive.classes),
@@ -77,10 +78,10 @@ def _from_safetensors(path: Path) -> Archive:
     written_as = json.loads(said["tensors"]) if "tensors" in said else dict.fromkeys(tensors)
     return Archive(
         {name: tensors[other or name] for name, other in written_as.items()},
-        said.get("network", ""),
-        int(said.get("classes", 0)),
-        int(said.get("channels", 0)),
         bytes.fromhex(said.get("provenance", "00" * 8)),
+        network=said.get("network", ""),
+        classes=int(said.get("classes", 0)),
+        channels=int(said.get("channels", 0)),
     )
 
 

@@ -6,14 +6,13 @@ out, where that pays. What remains is coded in blocks of a row, each entry with 
 its row, its column and its neighbours gave so far.
 """
 
-from functools import partial
 from math import log2
 from typing import NamedTuple
 
 import numpy as np
 
 from lib.archive.coder import Meter
-from lib.archive.symbols import code_choice, code_number, code_symbols
+from lib.archive.symbols import code_number, code_symbols
 
 #: With how many entries of the layer's mean density a row or column starts: few where rows and
 #: columns differ much, many where they do not. The writer tries each and says which.
@@ -97,12 +96,12 @@ def code_positions(
         inner, size = None if inner is None else inner.T, size[::-1]
         layout = _layout(np.ones(size[1], bool), (1, 1))
 
-    costs = None if inner is None else partial(_costs, layout, inner)
-    chosen = code_choice(coder, len(STRENGTHS), costs)
+    best = None if inner is None else int(_costs(layout, inner).argmin())
+    strength = STRENGTHS[code_number(coder, len(STRENGTHS), best)]
     if mask is not None:
-        _write(coder, layout, STRENGTHS[chosen], inner)
+        _write(coder, layout, strength, inner)
         return mask
-    found = _read(coder, size[0], layout, STRENGTHS[chosen])
+    found = _read(coder, size[0], layout, strength)
     whole = np.zeros((rows, columns), bool)
     whole[alive] = found.T if turned else found
     return whole

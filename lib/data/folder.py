@@ -16,27 +16,23 @@ import itertools
 import math
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import PIL
 import torch
-from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from lib.data.dataset import Dataset, DataUnavailable, Split, fingerprint, one_line
+from lib.data.dataset import Dataset, Split, fingerprint
+from lib.data.pictures import DataUnavailable, in_turns, listed, one_line, opened, refuse_unlike
 
 LARGEST = 64
 
 #: Decoded images of more bytes than this are refused before memory is taken for them.
 MOST_BYTES = 4 * 2**30
-
-#: What torchvision's IMG_EXTENSIONS stand for; Pillow goes by the content, and knows many more.
-FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")
 
 CACHE = "decoded.safetensors"
 
@@ -56,19 +52,13 @@ def read(name: str, root: Path) -> Dataset:
     ``MOST_BYTES`` in all.
     """
     found = find(root)
-    train, test = found.values()
     for split, classes in found.items():
         if not classes:
             raise DataUnavailable(
                 f"{root / split} is not there or has no folders: {root} needs train/ and test/ "
                 "(or val/), each with one folder of images a class"
             )
-        for label, files in classes.items():
-            if not files:
-                raise DataUnavailable(f"{root / split / label} holds no image: add some or drop it")
-    if train.keys() != test.keys():
-        first, *_ = sorted(train.keys() ^ test.keys())
-        raise DataUnavailable(f"{root}: class {first!r} is in one of {', '.join(found)} alone")
+    refuse_unlike(root, found, "add images or drop the class")
     return assemble(name, root, found)
 
 
@@ -87,9 +77,8 @@ def find(root: Path) -> Found:
     try:
         for split, classes in found.items():
             if (root / split).is_dir():
-                for folder in filter(Path.is_dir, _visible(root / split)):
-                    files = _visible(folder)
-                    classes[folder.name] = [f for f in files if f.suffix.lower() in IMG_EXTENSIONS]
+                for label, files in listed(root / split, IMG_EXTENSIONS):
+                    classes[label] = [Path(file.path) for file in files]
     except OSError as error:
         raise DataUnavailable(f"{root} cannot be listed: {one_line(error)}") from error
     return found
@@ -127,16 +116,10 @@ def assemble(
     return Dataset(name, train, test, mean, std, len(found["train"]), mark)
 
 
-def _visible(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-
-
 def _in_turns(classes: dict[str, list[Path]]) -> tuple[list[Path], Tensor]:
-    """The first file of each class, the second of each, …, and which class each is of."""
-    turns = itertools.zip_longest(*classes.values())
-    pairs = [(file, label) for turn in turns for label, file in enumerate(turn) if file]
-    files, labels = zip(*pairs, strict=True)
-    return list(files), torch.tensor(labels)
+    order, labels = in_turns(map(len, classes.values()))
+    files = list(itertools.chain(*classes.values()))
+    return [files[place] for place in order], labels
 
 
 def _kind(file: Path) -> tuple[str, tuple[int, int, int]]:
@@ -182,20 +165,6 @@ def _decoded(files: list[Path], mode: str, shape: tuple[int, int, int], bar: tqd
         image[:] = pixels.reshape(height, width, channels).transpose(2, 0, 1)
         bar.update()
     return torch.from_numpy(images)
-
-
-@contextlib.contextmanager
-def opened(file: Path) -> Iterator[Image.Image]:
-    """The picture, of which only the header is read yet; what cannot be read is named."""
-    try:
-        with Image.open(file, formats=FORMATS) as picture:
-            if picture.mode.startswith(("I", "F")):  # Pillow would cut them off at 255
-                raise DataUnavailable(f"{file} has more than 8 bits a channel: convert it to 8")
-            yield picture
-    except DataUnavailable:
-        raise
-    except Exception as error:  # what is damaged makes decoders raise errors of any kind
-        raise DataUnavailable(f"{file} cannot be read ({one_line(error)}): replace it") from error
 
 
 def _statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -23,8 +23,9 @@ import torch
 from tqdm.auto import tqdm
 
 from lib import atomic
-from lib.data.dataset import Dataset, DataUnavailable, one_line
-from lib.data.folder import opened
+from lib.data import pictures
+from lib.data.dataset import Dataset
+from lib.data.pictures import DataUnavailable, one_line, opened
 from lib.data.streamed import Streamed
 
 #: Mean and deviation per channel, of pixels scaled to [0, 1]: those of torchvision's weights.
@@ -94,8 +95,7 @@ def read(name: str, root: Path, form: Form) -> Dataset:
             f"train/<class>/<image> and val/<class>/<image>; it comes from {SOURCE}"
         )
     found = {split: _listed(root / split, form) for split in ("train", "val")}
-    _refuse_other_classes(root, found, form)
-    _refuse_other_counts(root, found, form)
+    _refuse_others(root, found, form)
     mark = fingerprint(found)
     splits = {split: _in_turns(split, classes) for split, classes in found.items()}
     _check_once(root, np.concatenate([files for files, _ in splits.values()]), mark, form)
@@ -124,11 +124,13 @@ def _listed(folder: Path, form: Form) -> Listed:
     if not folder.is_dir():
         raise DataUnavailable(f"there is no folder {folder}: {form.remedy}")
     try:
-        entries = _visible(folder)
-        classes = {entry.name: _images(entry.path) for entry in entries if entry.is_dir()}
+        classes = {
+            label: [(file.name, file.stat().st_size) for file in files]
+            for label, files in pictures.listed(folder, SUFFIXES)
+        }
+        loose = len(pictures.images(folder, SUFFIXES))
     except OSError as error:
         raise DataUnavailable(f"{folder} cannot be listed: {one_line(error)}") from error
-    loose = sum(_is_image(entry.name) for entry in entries)
     if not classes and loose:
         raise DataUnavailable(
             f"{folder} holds {loose:,} images and no folder a class: sort them into folders, by "
@@ -137,62 +139,24 @@ def _listed(folder: Path, form: Form) -> Listed:
     return classes
 
 
-def _visible(folder: str | Path) -> list[os.DirEntry]:
-    with os.scandir(folder) as entries:
-        return sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
-
-
-def _images(folder: str) -> list[tuple[str, int]]:
-    return [(e.name, e.stat().st_size) for e in _visible(folder) if _is_image(e.name)]
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES)
-
-
-def _refuse_other_classes(root: Path, found: dict[str, Listed], form: Form) -> None:
-    for split, classes in found.items():
-        for label, files in classes.items():
-            if not files:
-                raise DataUnavailable(f"{root / split / label} holds no image: {form.remedy}")
+def _refuse_others(root: Path, found: dict[str, Listed], form: Form) -> None:
+    pictures.refuse_unlike(root, found, form.remedy)
     train, val = found.values()
-    if train.keys() != val.keys():
-        first, *_ = sorted(train.keys() ^ val.keys())
-        where = "train" if first in train else "val"
-        raise DataUnavailable(f"{root}: class {first} is in {where} alone: {form.remedy}")
-    if len(train) != form.classes:
-        raise DataUnavailable(
-            f"{root} holds {len(train):,} classes, not {form.classes:,}: {form.remedy}"
-        )
-
-
-def _refuse_other_counts(root: Path, found: dict[str, Listed], form: Form) -> None:
+    pictures.refuse_other_count(root, len(train), form.classes, form.remedy, "classes")
     each = form.val // form.classes
-    for label, files in found["val"].items():
-        if len(files) != each:
-            raise DataUnavailable(
-                f"{root / 'val' / label} holds {len(files):,} images, not {each:,}: {form.remedy}"
-            )
-    count = sum(map(len, found["train"].values()))
-    if count != form.train:
-        raise DataUnavailable(
-            f"{root / 'train'} holds {count:,} images, not {form.train:,}: {form.remedy}"
-        )
+    for label, files in val.items():
+        pictures.refuse_other_count(root / "val" / label, len(files), each, form.remedy)
+    count = sum(map(len, train.values()))
+    pictures.refuse_other_count(root / "train", count, form.train, form.remedy)
 
 
 def _in_turns(split: str, classes: Listed) -> tuple[np.ndarray, torch.Tensor]:
-    """The first file of each class, the second of each, …, and which class each is of.
-
-    Names are kept as bytes of one length, 50 MB in all, which workers share.
-    """
+    """The files, as bytes of one length, 50 MB in all, which workers share; and their classes."""
     names = np.array(
         [os.fsencode(f"{split}/{label}/{name}") for label in classes for name, _ in classes[label]]
     )
-    sizes = np.array([len(files) for files in classes.values()])
-    turns = np.concatenate([np.arange(size) for size in sizes])
-    order = np.argsort(turns, kind="stable")
-    labels = np.repeat(np.arange(len(sizes)), sizes)
-    return names[order], torch.from_numpy(labels[order])
+    order, labels = pictures.in_turns(map(len, classes.values()))
+    return names[order], labels
 
 
 def _check_once(root: Path, files: np.ndarray, mark: str, form: Form) -> None:

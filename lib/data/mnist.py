@@ -5,7 +5,8 @@ import struct
 from pathlib import Path
 
 from lib import paths
-from lib.data.dataset import Dataset, DataUnavailable, Split, fingerprint, one_line
+from lib.data.dataset import Dataset, Split, downloaded, fingerprint
+from lib.data.pictures import DataUnavailable
 
 #: What fingerprint() makes of MNIST.
 MNIST_SHA256 = "1e35582d42a90940c55b956deb61875c020b567ed20e3c5b174f52bf7809ed9b"
@@ -18,20 +19,14 @@ def read() -> Dataset:
     """
     from torchvision.datasets import MNIST
 
-    root = paths.data()
-    _refuse_damaged(root / "MNIST" / "raw")
-    try:
-        splits = [MNIST(root, train=train, download=True) for train in (True, False)]
-    except (RuntimeError, OSError, ValueError) as error:
-        raise DataUnavailable(
-            f"MNIST is not in {root} and could not be downloaded ({one_line(error)}): connect to "
-            "the internet, or put its four idx files into that folder's MNIST/raw"
-        ) from error
+    raw = paths.data() / "MNIST" / "raw"
+    _refuse_damaged(raw)
+    splits = downloaded(MNIST, "put its four idx files into that folder's MNIST/raw")
     train, test = (Split(split.data[:, None], split.targets) for split in splits)
     mark = fingerprint(train, test)
     if mark != MNIST_SHA256:
         raise DataUnavailable(
-            f"the files in {root / 'MNIST' / 'raw'} are not MNIST's (SHA-256 of the pixels "
+            f"the files in {raw} are not MNIST's (SHA-256 of the pixels "
             f"{mark[:12]}…, expected {MNIST_SHA256[:12]}…): delete the folder to download it again"
         )
     return Dataset("mnist", train, test, (0.1307,), (0.3081,), classes=10, fingerprint=mark)

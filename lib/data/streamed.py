@@ -16,8 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from lib.data.dataset import DataUnavailable
-from lib.data.folder import opened
+from lib.data.pictures import DataUnavailable, opened
 
 #: So many images of a pass for each worker: starting one must cost less than it saves.
 IMAGES_A_WORKER = 2_000

@@ -10,29 +10,22 @@ from lib.networks.lenet import lenet5, lenet300
 from lib.networks.resnet import CifarResNet, resnet50
 from lib.networks.vgg import VGG16
 
-#: Called with ``classes`` and ``channels``. "-b" are the ResNets with projections for shortcuts;
-#: "resnet50" has the stem for small images, "resnet50-imagenet" the paper's.
-BUILDERS: dict[str, Callable[..., nn.Module]] = {
-    "lenet5": lenet5,
-    "lenet300": lenet300,
-    "lenet300-tanh": partial(lenet300, activation=nn.Tanh),
-    **{f"resnet{depth}": partial(CifarResNet, depth) for depth in (8, 20, 32, 56, 110)},
-    **{
-        f"resnet{depth}-b": partial(CifarResNet, depth, shortcut="B")
-        for depth in (8, 20, 32, 56, 110)
-    },
-    "resnet50": resnet50,
-    "vgg16": VGG16,
-    **imagenet.NETWORKS,
+#: Name → how it is built, of ``classes`` and ``channels``; and the channels, height and width of
+#: what it reads. "resnet50" has the stem for small images, "resnet50-imagenet" the paper's.
+_KNOWN: dict[str, tuple[Callable[..., nn.Module], tuple[int, int, int]]] = {
+    "lenet5": (lenet5, (1, 28, 28)),
+    "lenet300": (lenet300, (1, 28, 28)),
+    "lenet300-tanh": (partial(lenet300, activation=nn.Tanh), (1, 28, 28)),
+    "resnet8": (partial(CifarResNet, 8), (1, 16, 16)),
+    "resnet20": (partial(CifarResNet, 20), (3, 32, 32)),
+    "resnet56": (partial(CifarResNet, 56), (3, 32, 32)),
+    "resnet50": (resnet50, (3, 32, 32)),
+    "vgg16": (VGG16, (3, 32, 32)),
+    **{name: (builder, (3, 224, 224)) for name, builder in imagenet.NETWORKS.items()},
 }
 
-#: Channels, height and width of what each network reads.
-INPUT_SHAPES = dict.fromkeys(BUILDERS, (3, 32, 32)) | {
-    **dict.fromkeys(("lenet5", "lenet300", "lenet300-tanh"), (1, 28, 28)),
-    "resnet8": (1, 16, 16),
-    "resnet8-b": (1, 16, 16),
-    **dict.fromkeys(imagenet.NETWORKS, (3, 224, 224)),
-}
+BUILDERS = {name: builder for name, (builder, _) in _KNOWN.items()}
+INPUT_SHAPES = {name: shape for name, (_, shape) in _KNOWN.items()}
 
 
 def build(name: str, *, classes: int = 10, channels: int | None = None) -> nn.Module:

@@ -1,20 +1,7 @@
 """ImageNet networks with the weights that the papers started from: ``load(name)``.
 
-========================= ============================================= =========== ==============
-network                   weights                                       top-1 in %  pixels
-========================= ============================================= =========== ==============
-``alexnet``               torchvision's ``IMAGENET1K_V1``               56.52       ImageNet's
-``resnet18-imagenet``     torchvision's ``IMAGENET1K_V1``               69.76       ImageNet's
-``resnet50-imagenet``     torchvision's ``IMAGENET1K_V1``               76.13       ImageNet's
-``mobilenetv2``           torchvision's ``IMAGENET1K_V1``               71.88       ImageNet's
-``mnasnet``               torchvision's ``IMAGENET1K_V1``               73.46       ImageNet's
-``mobilenetv1``           ``imagenet_pretrained_mbnet.pt`` of the ADMM  70.9        from −1 to 1
-                          paper's first author, Google's in PyTorch
-``proxylessnas-mobile``   ``proxyless_mobile.pth`` of its authors       74.59       ImageNet's
-========================= ============================================= =========== ==============
-
-The accuracies are those that torchvision and the ADMM paper state. How pixels must be normalised is
-in ``STATISTICS``; the classes are in ImageNet's usual order, of the folders' names.
+The accuracies are those that torchvision and the ADMM paper state; the classes are in ImageNet's
+usual order, of the folders' names.
 """
 
 import contextlib
@@ -34,18 +21,9 @@ from torch import Tensor, nn
 
 from lib import networks, paths
 from lib.data import imagenet
-from lib.data.dataset import DataUnavailable, one_line
+from lib.data.pictures import DataUnavailable, one_line
 from lib.layers import compressible
 from lib.networks.authors import WITH_BACKGROUND, tensor_names
-
-#: torchvision's names of the weights; ``DEFAULT`` would be others, trained for longer.
-TORCHVISION = {
-    "alexnet": "AlexNet_Weights.IMAGENET1K_V1",
-    "resnet18-imagenet": "ResNet18_Weights.IMAGENET1K_V1",
-    "resnet50-imagenet": "ResNet50_Weights.IMAGENET1K_V1",
-    "mobilenetv2": "MobileNet_V2_Weights.IMAGENET1K_V1",
-    "mnasnet": "MNASNet1_0_Weights.IMAGENET1K_V1",
-}
 
 
 @dataclass(frozen=True)
@@ -61,35 +39,50 @@ class Source:
         return paths.data() / "weights" / self.url.rpartition("/")[2]
 
 
-#: The other networks' files. Each URL names a commit, and that commit the file's object in git.
-AUTHORS = {
-    "mobilenetv1": Source(
-        "https://raw.githubusercontent.com/hyang1990/energy_constrained_compression/"
-        "22a8810b0fde6b55afdce308286bd4b63b36ca99/imagenet_pretrained_mbnet.pt",
-        "eff42608bc48cef91b5843c9c541b06631a6bf47",
+@dataclass(frozen=True)
+class Published:
+    """Weights: their file, or torchvision's name of them; top-1 accuracy in %, as published.
+
+    ``statistics`` are the mean and deviation per channel that they expect, of pixels scaled to
+    [0, 1].
+    """
+
+    weights: Source | str
+    top_1: float
+    statistics: tuple[tuple[float, ...], tuple[float, ...]] = imagenet.STATISTICS
+
+
+#: Of torchvision's, ``DEFAULT`` would be others, trained for longer. MobileNetV1's are Google's in
+#: PyTorch, by the ADMM paper's first author, for pixels from −1 to 1; ProxylessNAS's its authors'.
+#: Each URL names a commit, and that commit the file's object in git.
+PUBLISHED = {
+    "alexnet": Published("AlexNet_Weights.IMAGENET1K_V1", 56.52),
+    "resnet18-imagenet": Published("ResNet18_Weights.IMAGENET1K_V1", 69.76),
+    "resnet50-imagenet": Published("ResNet50_Weights.IMAGENET1K_V1", 76.13),
+    "mobilenetv2": Published("MobileNet_V2_Weights.IMAGENET1K_V1", 71.88),
+    "mnasnet": Published("MNASNet1_0_Weights.IMAGENET1K_V1", 73.46),
+    "mobilenetv1": Published(
+        Source(
+            "https://raw.githubusercontent.com/hyang1990/energy_constrained_compression/"
+            "22a8810b0fde6b55afdce308286bd4b63b36ca99/imagenet_pretrained_mbnet.pt",
+            "eff42608bc48cef91b5843c9c541b06631a6bf47",
+        ),
+        70.9,
+        ((0.5,) * 3, (0.5,) * 3),
     ),
-    "proxylessnas-mobile": Source(
-        "https://raw.githubusercontent.com/han-cai/files/"
-        "a7c9bcd525e17404968bc55aa43772bf7e51909e/proxylessnas/proxyless_mobile.pth",
-        "1d3c5de6f8c075aa17544e6479df613d442fc5ae",
+    "proxylessnas-mobile": Published(
+        Source(
+            "https://raw.githubusercontent.com/han-cai/files/"
+            "a7c9bcd525e17404968bc55aa43772bf7e51909e/proxylessnas/proxyless_mobile.pth",
+            "1d3c5de6f8c075aa17544e6479df613d442fc5ae",
+        ),
+        74.59,
     ),
 }
 
-NAMES = (*TORCHVISION, *AUTHORS)
-
-#: Top-1 accuracy in %, as published.
-TOP_1 = {
-    "alexnet": 56.52,
-    "resnet18-imagenet": 69.76,
-    "resnet50-imagenet": 76.13,
-    "mobilenetv2": 71.88,
-    "mnasnet": 73.46,
-    "mobilenetv1": 70.9,
-    "proxylessnas-mobile": 74.59,
-}
-
-#: Mean and deviation per channel that the weights expect, of pixels scaled to [0, 1].
-STATISTICS = dict.fromkeys(NAMES, imagenet.STATISTICS) | {"mobilenetv1": ((0.5,) * 3, (0.5,) * 3)}
+NAMES = tuple(PUBLISHED)
+TOP_1 = {name: published.top_1 for name, published in PUBLISHED.items()}
+STATISTICS = {name: published.statistics for name, published in PUBLISHED.items()}
 
 ENDINGS = (".safetensors", ".pth", ".pt", ".pth.tar")
 
@@ -126,11 +119,12 @@ def load(name: str, *, file: Path | str | None = None, classes: int = 1000) -> n
 
 def source(name: str) -> Source:
     """Where the weights of ``name`` come from. ``KeyError`` for another name."""
-    if name in AUTHORS:
-        return AUTHORS[name]
+    weights = PUBLISHED[name].weights
+    if isinstance(weights, Source):
+        return weights
     from torchvision.models import get_weight
 
-    url = get_weight(TORCHVISION[name]).url
+    url = get_weight(weights).url
     return Source(url, torch.hub.HASH_REGEX.search(url).group(1))
 
 

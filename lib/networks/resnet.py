@@ -10,38 +10,31 @@ class CifarResNet(nn.Module):
     """ResNet-(6n + 2) of Section 4.2: a 3×3 convolution, 3 stages of n blocks, a linear layer.
 
     The stages have 16, 32 and 64 channels; the second and the third halve height and width.
-    A shortcut between different shapes is ``"A"``, zeros for the channels that are missing, as in
-    the paper's CIFAR experiments, or ``"B"``, a 1×1 convolution with BatchNorm.
+    Shortcuts between different shapes are the paper's A: zeros for the channels that are missing.
 
     Parameters and MACs, for 10 classes and images of 3×32×32 (ResNet-8: 1×16×16):
 
-    ========== ============ ============== ============ ==============
-    network    parameters A     MACs A     parameters B     MACs B
-    ========== ============ ============== ============ ==============
-    ResNet-8         75,002      2,986,624       77,754      3,052,160
-    ResNet-20       269,722     40,551,040      272,474     40,813,184
-    ResNet-32       464,154     68,862,592      466,906     69,124,736
-    ResNet-56       853,018    125,485,696      855,770    125,747,840
-    ResNet-110    1,727,962    252,887,680    1,730,714    253,149,824
-    ========== ============ ============== ============ ==============
+    ========== ============ ==============
+    network      parameters           MACs
+    ========== ============ ==============
+    ResNet-8         75,002      2,986,624
+    ResNet-20       269,722     40,551,040
+    ResNet-56       853,018    125,485,696
+    ========== ============ ==============
 
     Images of any size are read, (images, channels, height, width) → (images, classes).
-    Raises ``ValueError`` for another depth or shortcut.
+    Raises ``ValueError`` for another depth.
     """
 
-    def __init__(
-        self, depth: int, *, classes: int = 10, channels: int = 3, shortcut: str = "A"
-    ) -> None:
+    def __init__(self, depth: int, *, classes: int = 10, channels: int = 3) -> None:
         super().__init__()
         blocks, rest = divmod(depth - 2, 6)
         if rest or blocks < 1:
             raise ValueError(f"depth {depth} is not 6n + 2: choose 8, 14, 20, 26, 32, …")
-        if shortcut not in SHORTCUTS:
-            raise ValueError(f"unknown shortcut {shortcut!r}: choose one of {', '.join(SHORTCUTS)}")
         self.stem = Stem(channels, 16)  # (16, height, width)
-        self.stage1 = _stage(16, 16, blocks, 1, shortcut)
-        self.stage2 = _stage(16, 32, blocks, 2, shortcut)  # (32, height/2, width/2)
-        self.stage3 = _stage(32, 64, blocks, 2, shortcut)  # (64, height/4, width/4)
+        self.stage1 = _stage(16, 16, blocks, 1)
+        self.stage2 = _stage(16, 32, blocks, 2)  # (32, height/2, width/2)
+        self.stage3 = _stage(32, 64, blocks, 2)  # (64, height/4, width/4)
         self.fc = nn.Linear(64, classes)
         he_(self)
 
@@ -68,14 +61,14 @@ class Stem(nn.Module):
 class BasicBlock(nn.Module):
     """y = relu(F(x) + shortcut(x)), F two 3×3 convolutions with BatchNorm: eq. 1 and 2."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, shortcut: str) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(outputs)
         same = stride == 1 and inputs == outputs
-        self.shortcut = nn.Identity() if same else SHORTCUTS[shortcut](inputs, outputs, stride)
+        self.shortcut = nn.Identity() if same else ZeroPadShortcut(inputs, outputs, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         y = functional.relu(self.bn1(self.conv1(x)))
@@ -84,7 +77,7 @@ class BasicBlock(nn.Module):
 
 
 class ZeroPadShortcut(nn.Module):
-    """Shortcut A: every ``stride``-th row and column; new channels are zero, half on each side."""
+    """Every ``stride``-th row and column; new channels are zero, half on each side."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -100,21 +93,6 @@ class ZeroPadShortcut(nn.Module):
         return f"stride={self.stride}, before={self.before}, after={self.after}"
 
 
-class ProjectionShortcut(nn.Module):
-    """Shortcut B: a 1×1 convolution and BatchNorm."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-        self.bn = nn.BatchNorm2d(outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.bn(self.conv(x))
-
-
-SHORTCUTS = {"A": ZeroPadShortcut, "B": ProjectionShortcut}
-
-
 def resnet50(*, classes: int = 10, channels: int = 3) -> nn.Module:
     """torchvision's ResNet-50 with a stem for small images: 3×3 with stride 1, no max pooling.
 
@@ -122,19 +100,16 @@ def resnet50(*, classes: int = 10, channels: int = 3) -> nn.Module:
     convolution of a block has the stride, not its first 1×1 one as in the paper. Weights are drawn
     from 𝒩(0, 2/n), n the fan-out, as torchvision does; its names of layers are kept too.
     """
-    from torchvision.models import (
-        resnet50 as full_size,
-    )  # a second that other networks need not wait
+    from torchvision import models  # a second that other networks need not wait
 
-    model = full_size(weights=None, num_classes=classes)
+    model = models.resnet50(weights=None, num_classes=classes)
     model.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
     model.maxpool = nn.Identity()
     return model
 
 
-def _stage(inputs: int, outputs: int, blocks: int, stride: int, shortcut: str) -> nn.Sequential:
+def _stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential:
     """Blocks one after the other; the first changes the shape."""
-    first = BasicBlock(inputs, outputs, stride, shortcut)
-    others = [BasicBlock(outputs, outputs, 1, shortcut) for _ in range(blocks - 1)]
-    return nn.Sequential(first, *others)
+    others = (BasicBlock(outputs, outputs, 1) for _ in range(blocks - 1))
+    return nn.Sequential(BasicBlock(inputs, outputs, stride), *others)

@@ -5,7 +5,7 @@ from lib.optimizers.byte_budget import FileADMM, FitFile
 from lib.optimizers.codebook_tuning import CodebookTuning
 from lib.optimizers.df import DF
 from lib.optimizers.df_baselines import FilterPruning, LearnedRanks, RankSelection
-from lib.optimizers.lc import LearningCompression
+from lib.optimizers.lc import LC
 from lib.optimizers.pruning import HeldZeros, MagnitudePruning
 from lib.training.method import Method
 
@@ -15,7 +15,7 @@ METHODS: dict[str, type[Method]] = {
     "tune-codebooks": CodebookTuning,
     "admm-file": FileADMM,
     "fit-file": FitFile,
-    "lc": LearningCompression,
+    "lc": LC,
     "magnitude": MagnitudePruning,
     "held-zeros": HeldZeros,
     "df": DF,

@@ -8,7 +8,7 @@ duplicate, Y the dual variable that pulls them together; here U = Y/ρ is kept i
 import torch
 from torch import Tensor, nn
 
-from lib.layers import compressible
+from lib.projections import checks
 from lib.projections.codebook import assign, fit_codebooks
 from lib.projections.knapsack import project_fixed_bitwidth
 from lib.projections.multiple_choice import choose_bitwidths
@@ -57,6 +57,9 @@ class ADMM(Method):
     periods below one, or (from ``start``) a budget that no choice of bits fits.
     """
 
+    then = "tune-codebooks"
+    STATE = ("v", "u", "anchor", "bits", "rho", "period", "support", "mean", "rate", "highest")
+
     def __init__(
         self,
         *,
@@ -71,21 +74,16 @@ class ADMM(Method):
         hold_after: int | None = None,
         average_after: int | None = None,
     ):
-        if mode not in MODES:
-            raise ValueError(f"unknown mode {mode!r}: choose one of {', '.join(MODES)}")
-        if not rho > 0:
-            raise ValueError(f"ρ = {rho} must be positive; the paper uses 0.05")
-        if not growth > 0:
-            raise ValueError(f"growth = {growth} must be positive; the paper's ρ is constant: 1")
-        if start_bits not in BITWIDTHS:
-            raise ValueError(f"start_bits = {start_bits} must be between 1 and 8")
-        if periods_per_epoch < 1:
-            raise ValueError(f"periods_per_epoch = {periods_per_epoch} must be 1 or more")
+        checks.one_of("mode", mode, MODES)
+        checks.within("rho", rho, 0, above=True, remedy="the paper uses 0.05")
+        checks.within("growth", growth, 0, above=True, remedy="the paper's ρ is constant, 1")
+        checks.whole("start_bits", start_bits, min(BITWIDTHS), max(BITWIDTHS))
+        checks.within("periods_per_epoch", periods_per_epoch, 1)
         if mode == "prune" and (fading or hold_after is not None):
             raise ValueError("fading and hold_after move U and V: mode='prune' has neither")
         for name, periods in (("hold_after", hold_after), ("average_after", average_after)):
-            if periods is not None and periods < 1:
-                raise ValueError(f"{name} = {periods} must be 1 period or more, or None for never")
+            if periods is not None:
+                checks.within(name, periods, 1, remedy="periods, or None for never")
         self.budget, self.mode, self.exact = budget, mode, exact
         self.fading, self.hold_after, self.average_after = fading, hold_after, average_after
         self.first_rho, self.growth = rho, growth
@@ -93,9 +91,7 @@ class ADMM(Method):
 
     @torch.no_grad()
     def start(self, model: nn.Module) -> None:
-        layers = compressible(model)
-        self.names = list(layers)
-        self.w = [weight.detach() for weight in layers.values()]
+        super().start(model)
         self.rho = torch.tensor(self.first_rho, device=self.w[0].device)
         self.v = [torch.zeros_like(w) for w in self.w]
         self.u = [torch.zeros_like(w) for w in self.w]
@@ -258,25 +254,6 @@ class ADMM(Method):
             **{f"{name}.kept": n for name, n in zip(self.names, kept, strict=True)},
             **{f"{name}.bits": b for name, b in zip(self.names, bits, strict=True)},
         }
-
-    def state_dict(self) -> dict:
-        state = {"v": self.v, "u": self.u, "anchor": self.anchor, "bits": self.bits}
-        state |= {"rho": self.rho, "period": self.period, "support": self.support}
-        return state | {"mean": self.mean, "rate": self.rate, "highest": self.highest}
-
-    def load_state_dict(self, state: dict) -> None:
-        for mine, saved in ((self.v, "v"), (self.u, "u"), (self.anchor, "anchor")):
-            torch._foreach_copy_(mine, [tensor.to(mine[0].device) for tensor in state[saved]])
-        self.bits = state["bits"].cpu()
-        self.rho.copy_(state["rho"])
-        if "period" not in state:  # saved before there were other ends
-            return
-        self.period = state["period"]
-        self.support, self.mean = (
-            [tensor.to(self.rho.device) for tensor in state[name]] for name in ("support", "mean")
-        )
-        self.rate.copy_(state["rate"])
-        self.highest.copy_(state["highest"])
 
     def _affordable(self, counts: list[int]) -> list[int]:
         """For each layer the widest choice that fits when every other layer gets one bit."""

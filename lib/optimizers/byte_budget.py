@@ -20,7 +20,7 @@ from lib.projections.codebook import assign, fit_codebooks
 from lib.projections.knapsack import MAX_BITWIDTH, project_fixed_bitwidth
 from lib.projections.multiple_choice import Option, greedy, undominated
 from lib.projections.precision import each, round_to, rounded
-from lib.structured import depthwise, feeds, norms
+from lib.structured import structure
 from lib.training.method import Method
 
 #: Costs are counted in halves of a bit, so that a nonzero may cost up to 32 bits.
@@ -70,6 +70,9 @@ class FileADMM(ADMM):
     with all weights zero: it says the least that is possible.
     """
 
+    label = "ADMM for a file"
+    STATE = (*ADMM.STATE, "positions", "correction", "fixed", "before")
+
     def __init__(
         self,
         *,
@@ -96,7 +99,6 @@ class FileADMM(ADMM):
         self.as_written = as_written
 
     def start(self, model: nn.Module) -> None:
-        self.model = model
         self.graph = _graph(model, self.input_shape)
         layers = len(compressible(model))
         self.positions = torch.full((layers,), FIRST_POSITION)
@@ -186,16 +188,6 @@ class FileADMM(ADMM):
         """What all weights cost."""
         return sum(c * w.numel() for c, w in zip(self._costs(), self.w, strict=True))
 
-    def state_dict(self) -> dict:
-        mine = ("positions", "correction", "fixed", "before")
-        return super().state_dict() | {name: getattr(self, name) for name in mine}
-
-    def load_state_dict(self, state: dict) -> None:
-        super().load_state_dict(state)
-        self.positions = state["positions"].cpu()
-        self.correction, self.fixed = state["correction"], state["fixed"]
-        torch._foreach_copy_(self.before, [w.to(self.w[0].device) for w in state["before"]])
-
 
 class FitFile(Method):
     """Rounds a compressed network so that its file takes at most ``file_bytes`` bytes.
@@ -207,13 +199,16 @@ class FitFile(Method):
     Raises ``ValueError`` (from ``start``) where the file cannot be that small.
     """
 
+    label = "rounding to a file"
+
     def __init__(self, *, file_bytes: int, network: str = "", classes: int = 0, channels: int = 0):
         self.file_bytes = file_bytes
         self.described = {"network": network, "classes": classes, "channels": channels}
 
     @torch.no_grad()
     def start(self, model: nn.Module) -> None:
-        self.model, state = model, model.state_dict()
+        super().start(model)
+        state = model.state_dict()
         most, least = OTHERS
 
         def with_others(significant: int) -> dict[str, Tensor]:
@@ -365,20 +360,18 @@ def _graph(model: nn.Module, input_shape: tuple[int, ...] | None) -> dict[str, U
     """Layer → the units that it reads, where it reads those of one layer alone."""
     if input_shape is None:
         return {}
-    place = {"input_shape": input_shape}
     try:
-        found, through = feeds(model, **place), depthwise(model, **place)
-        followed = norms(model, **place)
+        found = structure(model, input_shape=input_shape)
     except (ValueError, ModuleNotFoundError):  # the extra "surgery" may not be installed
         return {}  # not a network whose graph is known
     owners = Counter(value.data_ptr() for value in model.state_dict().values())
     # a unit that is dead in one place may be alive in another that shares its weights
     alone = {name for name, w in compressible(model).items() if owners[w.data_ptr()] == 1}
     units = {}
-    for name, feed in found.items():
-        between = tuple(layer for layer, source in through.items() if source == feed.source)
+    for name, feed in found.feeds.items():
+        between = tuple(n for n, source in found.depthwise.items() if source == feed.source)
         if alone.issuperset((name, feed.source, *between)):
-            units[name] = Unit(feed.source, between, followed.get(feed.source, ()))
+            units[name] = Unit(feed.source, between, tuple(found.norms.get(feed.source, ())))
     return units
 
 

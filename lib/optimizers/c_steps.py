@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from lib.projections import sparsity
+from lib.projections import checks, sparsity
 from lib.projections.codebook import assign, codebook
 from lib.projections.lowrank import choose_ranks, low_rank, ranks_for_budget
 
@@ -21,18 +22,32 @@ class Cost(NamedTuple):
     ``bound`` makes of the layers as they are before training, and of an amount, what limits them,
     and raises ``ValueError`` for an amount out of range, of no layers too; ``project`` returns θ,
     the nearest compressed layers: (layers, bound, μ) → layers; ``pair`` says that an amount is two
-    numbers.
+    numbers, ``then`` by which method the layers can be trained on. Called with an amount, a cost
+    is what :class:`lib.optimizers.LC` takes for some layers.
     """
 
     bound: Callable[[list[Tensor], object], object]
     project: Callable[[list[Tensor], object, float], list[Tensor]]
     pair: bool = False
+    then: str | None = "held-zeros"
+
+    def __call__(self, amount: object) -> "Part":
+        self.bound([], amount)  # refuses what is out of range
+        return Part(self, amount)
 
     def listed(self, amount: object) -> bool:
         """Whether ``amount`` is a list of one for each layer."""
         if self.pair and isinstance(amount, Sequence):
             return any(isinstance(number, Sequence) for number in amount)
         return isinstance(amount, Sequence)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A cost and its amount, for some layers together."""
+
+    cost: Cost
+    amount: object
 
 
 def _weights(group: list[Tensor], share: float) -> int:
@@ -49,14 +64,12 @@ def _l2_norm(group: list[Tensor], share: float) -> float:
 
 
 def _alpha(group: list[Tensor], alpha: float) -> float:
-    if not 0 <= alpha < math.inf:
-        raise ValueError(f"amount = {alpha} must be finite and 0 or more: of a penalty it is α")
+    checks.within("amount", alpha, 0, remedy="of a penalty it is α")
     return alpha
 
 
 def _share(share: float) -> float:
-    if not 0 <= share <= 1:
-        raise ValueError(f"amount = {share} must be from 0 to 1: of a constraint it is a share")
+    checks.within("amount", share, 0, 1, remedy="of a constraint it is a share")
     return share
 
 
@@ -66,11 +79,7 @@ def _values(group: list[Tensor], values: int) -> tuple[int, list[Tensor]]:
 
 
 def _number(values: int) -> int:
-    if values not in range(1, 257):
-        raise ValueError(
-            f"amount = {values} must be a whole number from 1 to 256: of a codebook it is how many "
-            "values a layer has"
-        )
+    checks.whole("amount", values, 1, 256, remedy="of a codebook it is the values of a layer")
     return int(values)
 
 
@@ -173,8 +182,12 @@ COSTS = {
     "l0-penalty": Cost(_alpha, lambda w, a, mu: sparsity.l0_penalty(w, alpha=a, mu=mu)),
     "l1-penalty": Cost(_alpha, lambda w, a, mu: sparsity.l1_penalty(w, alpha=a, mu=mu)),
     "l2-penalty": Cost(_alpha, lambda w, a, mu: sparsity.l2_penalty(w, alpha=a, mu=mu)),
-    "codebook": Cost(_values, _quantized),
-    "rank-constraint": Cost(_rank_weights, _rank_budget),
-    "rank-penalty": Cost(_alpha, _rank_price),
-    "codebook+l0": Cost(_values_and_weights, _sum, pair=True),
+    "codebook": Cost(_values, _quantized, then="tune-codebooks"),
+    "rank-constraint": Cost(_rank_weights, _rank_budget, then=None),
+    "rank-penalty": Cost(_alpha, _rank_price, then=None),
+    "codebook+l0": Cost(_values_and_weights, _sum, pair=True, then="tune-codebooks"),
 }
+
+#: Of some layers: ``LC({"conv1": Codebook(16), ("fc1", "fc2"): L0(0.05)})``.
+L0, L1, L2 = (COSTS[f"l{p}-constraint"] for p in (0, 1, 2))
+Codebook, Ranks = COSTS["codebook"], COSTS["rank-constraint"]

@@ -11,7 +11,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor, nn
 
-from lib.layers import compressible
+from lib.projections import checks
 from lib.projections.codebook import codebook
 from lib.training.method import Method, kept_by_layer, per_layer
 
@@ -42,6 +42,8 @@ class CodebookTuning(Method):
     Raises ``ValueError`` for bits out of range, and (from ``start``) a list of another length.
     """
 
+    label, then = "codebook tuning", "tune-codebooks"
+
     def __init__(
         self,
         *,
@@ -51,17 +53,13 @@ class CodebookTuning(Method):
     ):
         listed = bits if isinstance(bits, Sequence) else [] if bits is None else [bits]
         for b in listed:
-            if b not in range(1, 9):
-                raise ValueError(
-                    f"bits = {b} must be a whole number from 1 to 8; the paper has 5, 8"
-                )
+            checks.whole("bits", b, 1, 8, remedy="the paper has 5, 8")
         self.bits, self.free_zero = bits, free_zero
         self.kind = _MovingValues if reassign else _SharedValues
 
     @torch.no_grad()
     def start(self, model: nn.Module) -> None:
-        layers = compressible(model)
-        self.names, self.w = list(layers), [weight.detach() for weight in layers.values()]
+        super().start(model)
         if self.bits is not None:
             self._quantize()
         self.sharing = self.kind(self.w)

@@ -22,34 +22,22 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lib.projections.svt import (
-    Problem,
-    decompose,
-    frozen_gram,
-    matricize,
-    on_host,
-    problem,
-    shrink,
-    tensorize,
-)
+from lib.optimizers.df_stacks import LARGE, Stack
+from lib.projections import checks
+from lib.projections.svt import Problem, decompose, matricize, on_host, shrink, tensorize
 from lib.structured import (
     become,
     choose_filters,
-    choose_ranks,
     costs,
     factor,
     least,
-    norms,
+    ranks_for_macs,
     remove_filters,
 )
 from lib.training.method import Method
 
 #: A threshold stays below σ₁: a layer of rank 0 would let nothing through.
 LARGEST_THRESHOLD = 0.99
-
-#: From so many rows on a matrix with fewer columns is decomposed by its columns, and one that has
-#: no mask only once. Smaller ones are faster in one stack with all others of as many rows.
-LARGE = 256
 
 MODES = ("hybrid", "filters", "ranks")
 
@@ -108,7 +96,9 @@ class DF(Method):
     can meet, and for a network whose filters cannot be followed; both name the layer.
     """
 
-    recordable = False  # an eigendecomposition waits for the device
+    then = "sgd"
+    STATE = ("m", "gamma", "mu", "nu", "spent")
+    capturable = False  # an eigendecomposition waits for the device
 
     def __init__(
         self,
@@ -130,22 +120,15 @@ class DF(Method):
         statistics: str = "running",
         periods_per_epoch: int = 8,
     ):
-        if mode not in MODES:
-            raise ValueError(f"unknown mode {mode!r}: choose one of {', '.join(MODES)}")
-        if scheme not in (1, 2):
-            raise ValueError(f"scheme is {scheme!r}; choose 1 (k × k, 1 × 1) or 2 (k × 1, 1 × k)")
-        if count not in ("factored", "built"):
-            raise ValueError(f"unknown count {count!r}: choose factored or built")
-        if statistics not in ("running", "batch"):
-            raise ValueError(f"unknown statistics {statistics!r}: choose running or batch")
+        checks.one_of("mode", mode, MODES)
+        checks.one_of("scheme", scheme, (1, 2))
+        checks.one_of("count", count, ("factored", "built"))
+        checks.one_of("statistics", statistics, ("running", "batch"))
         positive = {"penalty": penalty, "start": start, "steepness": steepness, "step": step}
         for name, value in (positive | {"tolerance": tolerance}).items():
-            if not 0 < value < math.inf:
-                raise ValueError(f"{name} = {value} must be positive and finite")
-        if not 0 <= beta < math.inf or not start <= alpha < math.inf:
-            raise ValueError(
-                f"beta = {beta} must be 0 or more, alpha = {alpha} at least start = {start}"
-            )
+            checks.within(name, value, 0, above=True)
+        checks.within("beta", beta, 0)
+        checks.within("alpha", alpha, start, remedy="at least start")
         self.budget, self.input_shape = budget, tuple(input_shape)
         self.mode, self.scheme, self.count = mode, scheme, count
         self.penalty_weight, self.multiplier = penalty, multiplier
@@ -156,7 +139,7 @@ class DF(Method):
 
     def start(self, model: nn.Module) -> nn.Module:
         """Freezes ``model`` and returns what computes with its masked, thresholded weights."""
-        self.model = model
+        super().start(model)
         self.costs = costs(model, filters=self.mode != "ranks", input_shape=self.input_shape)
         for layer in self.costs.layers.values():
             _refuse_nan(layer.name, model.get_submodule(layer.name).weight, "weights")
@@ -169,7 +152,6 @@ class DF(Method):
 
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         model.requires_grad_(False)
-        self.norms = norms(model, input_shape=self.input_shape) if masked else {}
         self.followers: dict[str, list[str]] = {}  # depthwise layers that have a layer's filters
         for follower, name in self.costs.depthwise.items():
             self.followers.setdefault(name, []).append(follower)
@@ -198,7 +180,7 @@ class DF(Method):
         self.first = self.spent.clone()
         return Surrogate(model, self)
 
-    def _stacks(self) -> list["Stack"]:
+    def _stacks(self) -> list[Stack]:
         """The layers whose matrices have the same number of rows, together; of tall ones columns.
 
         What is decomposed is as large as that number. Large ones with a mask and without lie apart.
@@ -282,7 +264,7 @@ class DF(Method):
             bias = self.model.get_submodule(layer).bias
             if bias is not None:
                 found[f"{layer}.bias"] = mask * bias
-        for layer in self.norms.get(name, ()):
+        for layer in self.costs.norms.get(name, ()):
             norm = self.model.get_submodule(layer)
             if self.statistics == "batch":
                 # BN(φx) = BN(x)
@@ -298,14 +280,14 @@ class DF(Method):
         """B: MACs as counted softly, over the dense network's."""
         filters = {name: mask.sum() for name, mask in masks.items()}  # eq. 12, by φ_s
         spent = torch.zeros_like(self.spent)
-        for name, layer in self.costs.layers.items():
-            left = self.costs.left(name, filters)
-            whole = layer.macs(**left)
+        for name in self.costs.layers:
+            layer = self.costs.left(name, filters)
+            whole = layer.macs()
             if not isinstance(whole, Tensor):  # made where it is used, not copied there
                 whole = torch.full_like(spent, whole)
             if name in ranks:
                 # A·r·(k²·c_in + c_out), eq. 14
-                factors = layer.macs(rank=ranks[name], scheme=self.scheme, **left)
+                factors = layer.macs(rank=ranks[name], scheme=self.scheme)
                 whole = factors if self.count == "factored" else torch.minimum(whole, factors)
             spent = spent + whole
         return spent / self.dense
@@ -401,7 +383,7 @@ class DF(Method):
             return found.nan_to_num(nan=0, posinf=math.inf)
 
         if self.multiplier:
-            return choose_ranks(
+            return ranks_for_macs(
                 pruned,
                 score,
                 budget=self.budget,
@@ -432,26 +414,14 @@ class DF(Method):
         }
 
     def state_dict(self) -> dict:
-        return {
-            "m": {name: m.detach() for name, m in self.m.items()},
-            "gamma": {name: gamma.detach() for name, gamma in self.gamma.items()},
-            "adam": self.adam.state_dict(),
-            "mu": self.mu,
-            "nu": self.nu,
-            "spent": self.spent.detach(),
-        }
+        return super().state_dict() | {"adam": self.adam.state_dict()}
 
-    @torch.no_grad()
     def load_state_dict(self, state: dict) -> None:
-        for mine, saved in ((self.m, state["m"]), (self.gamma, state["gamma"])):
-            for name, values in mine.items():
-                values.copy_(saved[name])
+        super().load_state_dict(state)
         self.adam.load_state_dict(state["adam"])
         for moments in self.adam.state.values():
             # Adam reads it on the host, parameter by parameter
             moments["step"] = moments["step"].cpu()
-        for mine, saved in ((self.mu, "mu"), (self.nu, "nu"), (self.spent, "spent")):
-            mine.copy_(state[saved])
 
 
 class Surrogate(nn.Module):
@@ -481,57 +451,6 @@ class Surrogate(nn.Module):
             # whatever BatchNorm measures on the way is let go
             replaced |= {name: buffer.clone() for name, buffer in self.model.named_buffers()}
         return functional_call(self.model, replaced, (images,))
-
-
-class Stack:
-    """Matrices of as many rows, or tall ones of as many columns; filled up with zeros to one size.
-
-    Zeros change no singular value. Matrices that are tall and small are filled up to be square.
-    Where no layer is ``masked``, only thresholds move: the decomposition stays.
-    """
-
-    def __init__(self, matrices: Mapping[str, Tensor], *, masked: bool):
-        self.layers = {name: tuple(matrix.shape) for name, matrix in matrices.items()}
-        rows, columns = (max(sides) for sides in zip(*self.layers.values(), strict=True))
-        self.tall = LARGE <= rows > columns
-        columns = columns if self.tall else max(rows, columns)
-        self.matrix = torch.stack(
-            [
-                nn.functional.pad(m, (0, columns - m.shape[1], 0, rows - m.shape[0]))
-                for m in matrices.values()
-            ]
-        )  # (layers, rows, columns)
-        self.gram = frozen_gram(self.matrix.mT if self.tall else self.matrix)
-        self.eigen = None if masked else torch.linalg.eigh(self.gram)
-        # σ₁; of a layer of zeros 1, so that it has a threshold
-        largest = torch.linalg.eigvalsh(self.gram)[:, -1].clamp_min(0).sqrt().to(self.matrix)
-        self.largest = largest.where(largest > 0, 1)
-
-    def problem(self, rows: Tensor | None) -> Problem:
-        """:func:`lib.projections.svt.problem` of the matrices, times ``rows``."""
-        if not self.tall:
-            return problem(self.matrix, rows=rows, gram=self.gram)
-        if rows is not None:
-            return problem(self.matrix, rows=rows, gram=None)  # WᵀM²W is another for every mask
-        return problem(self.matrix.mT, rows=None, gram=self.gram)._replace(tall=True)
-
-    def rows(self, masks: Mapping[str, Tensor], scheme: int) -> Tensor | None:
-        """What multiplies each row, (layers, rows); None where no layer of the stack has a mask."""
-        if not self.layers.keys() & masks.keys():
-            return None
-        rows = torch.ones_like(self.matrix[..., 0])
-        return torch.stack(
-            [
-                # in scheme 2 a filter is as many rows as its kernel is wide
-                torch.cat([_repeated(masks[name], height), one[height:]]) if name in masks else one
-                for one, (name, (height, _)) in zip(rows, self.layers.items(), strict=True)
-            ]
-        )
-
-
-def _repeated(mask: Tensor, height: int) -> Tensor:
-    """Each value as often as makes them ``height``."""
-    return mask if len(mask) == height else mask.repeat_interleave(height // len(mask))
 
 
 def _refuse_nan(name: str, values: Tensor, what: str) -> None:

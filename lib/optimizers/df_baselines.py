@@ -8,17 +8,18 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from lib.optimizers.lc import LearningCompression
+from lib.optimizers.lc import LC
+from lib.projections import checks
 from lib.projections.svt import matricize
 from lib.structured import (
     become,
     choose_filters,
-    choose_ranks,
     costs,
     factor,
     group_magnitude,
     least,
     prunable,
+    ranks_for_macs,
     remove_filters,
 )
 from lib.training.method import Method
@@ -31,11 +32,10 @@ class Structured(Method):
     costs most.
     """
 
+    then = "sgd"
+
     def __init__(self, *, budget: int, input_shape: tuple[int, ...]):
         self.budget, self.input_shape = budget, tuple(input_shape)
-
-    def start(self, model: nn.Module) -> None:
-        self.model = model
 
     def smaller(self) -> nn.Module:
         """The network built."""
@@ -56,10 +56,11 @@ class FilterPruning(Structured):
     (:func:`lib.structured.group_magnitude`).
     """
 
+    label = "filter pruning"
+
     def __init__(self, *, score: str = "l1", **options):
         super().__init__(**options)
-        if score not in ("l1", "group-magnitude"):
-            raise ValueError(f"unknown score {score!r}: choose l1 or group-magnitude")
+        checks.one_of("score", score, ("l1", "group-magnitude"))
         self.score = score
 
     def smaller(self) -> nn.Module:
@@ -100,15 +101,16 @@ class RankSelection(Structured):
     rank that leaves no more than a share of Σσ², the same in each.
     """
 
+    label = "SVD"
+
     def __init__(self, *, criterion: str = "energy", **options):
         super().__init__(**options)
-        if criterion not in CRITERIA:
-            raise ValueError(f"unknown criterion {criterion!r}: choose uniform or energy")
+        checks.one_of("criterion", criterion, CRITERIA)
         self.criterion = criterion
 
     def smaller(self) -> nn.Module:
         place = {"input_shape": self.input_shape}
-        ranks = choose_ranks(
+        ranks = ranks_for_macs(
             self.model,
             lambda _, matrix: CRITERIA[self.criterion](matrix),
             budget=self.budget,
@@ -117,7 +119,7 @@ class RankSelection(Structured):
         return factor(self.model, ranks, **place)
 
 
-class LearnedRanks(LearningCompression):
+class LearnedRanks(LC):
     """LC with a C step that gives each layer its rank: min ‖w − θ‖² within ``budget`` MACs.
 
     Every C step chooses the ranks anew (``lib.projections.lowrank.ranks_for_budget``); a layer may
@@ -126,9 +128,11 @@ class LearnedRanks(LearningCompression):
     prices a rank instead: the price that meets the budget is found in each C step.
 
     ``periods_per_epoch`` is how many C steps there are in an epoch, if ``epochs_per_step`` is 1;
-    ``options`` are those of ``LearningCompression``. Grouped convolutions stay whole. Raises
+    ``options`` are those of ``LC``. Grouped convolutions stay whole. Raises
     ``ValueError`` for a budget that no ranks can meet.
     """
+
+    label, then = "LC, learned ranks", "sgd"
 
     def __init__(
         self,
@@ -142,11 +146,7 @@ class LearnedRanks(LearningCompression):
         self.budget, self.input_shape = budget, tuple(input_shape)
         self.periods_per_epoch = periods_per_epoch
 
-    def start(self, model: nn.Module) -> None:
-        self.model = model
-        super().start(model)
-
-    def _bounds(self, groups: list[list[Tensor]]) -> list[object]:
+    def _bounds(self) -> list[object]:
         found = costs(self.model, filters=False, input_shape=self.input_shape)
         least(found, self.budget, filters={}, factored=True)
         layers = found.layers.values()

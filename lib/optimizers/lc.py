@@ -4,7 +4,8 @@ Carreira-Perpiñán and Idelbayev, "Learning-Compression" algorithms for neural 
 2018). w are the network's weights, θ the compressed ones, λ the Lagrange multipliers.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from itertools import chain
 
 import torch
@@ -12,7 +13,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from lib.layers import compressible
-from lib.optimizers.c_steps import COSTS
+from lib.optimizers.c_steps import COSTS, Part
+from lib.projections import checks
 from lib.training.method import Method, kept_by_layer, per_layer
 
 #: With μ₀ of None, the share of its distance to θ that w moves in the first pulled L step: little,
@@ -20,7 +22,7 @@ from lib.training.method import Method, kept_by_layer, per_layer
 FIRST_PULL = 0.01
 
 
-class LearningCompression(Method):
+class LC(Method):
     """min L(w) s.t. C(w) ≤ κ, or min L(w) + α·C(w), by alternating two steps while μ → ∞:
 
     - L step, ``epochs_per_step`` periods of SGD on L(w) + μ/2·‖w − θ − λ/μ‖²;
@@ -28,7 +30,9 @@ class LearningCompression(Method):
 
     ``cost`` is one of ``COSTS``, which says what its ``amount`` is. ``scope`` is ``global``, over
     all layers together, or ``layer``, in each for itself; then ``amount`` may also be a list, one
-    for each layer. ``mu`` is μ₀; with None the first L step is plain training, and μ₀ then such
+    for each layer. Instead of these three, ``parts`` gives layers, one or several together, a cost
+    each, ``{"conv1": Codebook(16), ("fc1", "fc2"): L0(0.05)}`` say; others are trained freely.
+    ``mu`` is μ₀; with None the first L step is plain training, and μ₀ then such
     that the next, at the same learning rates, moves w a hundredth of the way to a θ that stands
     still. ``augmented`` is the augmented Lagrangian's method; without it λ = 0, the quadratic
     penalty. With a constant μ (``growth`` 1), ρ = μ, Z = θ and U = −λ/μ it is the ADMM of Zhang
@@ -39,46 +43,52 @@ class LearningCompression(Method):
     a C step a few. SGD needs a learning rate below 2/μ, which a large final μ can demand.
 
     Raises ``ValueError`` for an unknown cost or scope, numbers out of range, a list of a global
-    scope, and (from ``start``) one of another length.
+    scope, and (from ``start``) one of another length, and a layer of ``parts`` that is not there or
+    there twice.
     """
+
+    STATE = ("theta", "multipliers", "anchor", "mu", "travel", "periods", "bounds")
 
     def __init__(
         self,
+        parts: Mapping[str | tuple[str, ...], Part] | None = None,
         *,
-        cost: str,
-        amount: float | Sequence[float],
+        cost: str | None = None,
+        amount: float | Sequence[float] | None = None,
         mu: float | None = None,
         growth: float = 1.1,
         epochs_per_step: int = 1,
         scope: str = "global",
         augmented: bool = True,
     ):
-        if cost not in COSTS:
-            raise ValueError(f"unknown cost {cost!r}: choose one of {', '.join(COSTS)}")
-        if scope not in ("global", "layer"):
-            raise ValueError(f"unknown scope {scope!r}: choose global or layer")
-        if mu is not None and not mu > 0:
-            raise ValueError(f"μ₀ = {mu} must be positive, or None to have it chosen")
-        if not growth >= 1:
-            raise ValueError(f"growth = {growth} must be 1 or more, so that w and θ meet")
-        if epochs_per_step < 1:
-            raise ValueError(f"epochs_per_step = {epochs_per_step} must be 1 or more")
-        listed = COSTS[cost].listed(amount)
-        if listed and scope == "global":
-            raise ValueError("amount lists one for each layer: choose scope='layer'")
-        for one in amount if listed else [amount]:
-            COSTS[cost].bound([], one)  # refuses what is out of range
-        self.cost, self.amount, self.scope = cost, amount, scope
+        checks.one_of("scope", scope, ("global", "layer"))
+        if mu is not None:
+            checks.within("mu", mu, 0, above=True, remedy="or None to have it chosen")
+        checks.within("growth", growth, 1, remedy="so that w and θ meet")
+        checks.within("epochs_per_step", epochs_per_step, 1)
+        if parts is not None and (cost, amount) != (None, None):
+            raise ValueError("parts have costs and amounts of their own: give one or the other")
+        if parts is None:
+            checks.one_of("cost", cost, COSTS)
+            listed = COSTS[cost].listed(amount)
+            if listed and scope == "global":
+                raise ValueError("amount lists one for each layer: choose scope='layer'")
+            parts = [COSTS[cost](one) for one in amount] if listed else COSTS[cost](amount)
+        self.parts, self.scope = parts, scope
         self.first_mu, self.growth, self.augmented = mu, growth, augmented
         self.epochs_per_step = epochs_per_step
 
     @torch.no_grad()
     def start(self, model: nn.Module) -> None:
+        super().start(model)
+        groups = self._groups()
+        self.names = [name for name in self.names if name in set(chain(*groups))]
         layers = compressible(model)
-        self.names, self.parameters = list(layers), list(layers.values())
+        self.parameters = [layers[name] for name in self.names]
         self.w = [weight.detach() for weight in self.parameters]
-        groups = [self.w] if self.scope == "global" else [[w] for w in self.w]
-        self.bounds = self._bounds(groups)
+        places = {name: place for place, name in enumerate(self.names)}
+        self.groups = [([places[n] for n in names], part) for names, part in groups.items()]
+        self.bounds = self._bounds()
         self.theta = [torch.zeros_like(w) for w in self.w]
         self.multipliers = [torch.zeros_like(w) for w in self.w]  # λ
         self.anchor = [torch.zeros_like(w) for w in self.w]  # θ + λ/μ, what the L step pulls to
@@ -89,13 +99,29 @@ class LearningCompression(Method):
         if self.first_mu is not None:
             self._c_step()
 
-    def _bounds(self, groups: list[list[Tensor]]) -> list[object]:
-        """What limits each group of layers, compressed together."""
-        cost = COSTS[self.cost]
-        amounts = [self.amount] * len(groups)
-        if cost.listed(self.amount):
-            amounts = per_layer(self.amount, len(groups), "amount")
-        return [cost.bound(group, a) for group, a in zip(groups, amounts, strict=True)]
+    def _groups(self) -> dict[tuple[str, ...], Part]:
+        """The layers that are compressed together, and by what."""
+        if isinstance(self.parts, Mapping):
+            groups = {(k,) if isinstance(k, str) else k: part for k, part in self.parts.items()}
+            for name, times in Counter(chain(*groups)).items():
+                checks.one_of("layer", name, self.names)
+                if times > 1:
+                    raise ValueError(f"layer {name!r} has {times} costs: give it one")
+            return groups
+        if self.scope == "global":
+            return {tuple(self.names): self.parts}
+        parts = per_layer(self.parts, len(self.names), "amount")
+        return {(name,): part for name, part in zip(self.names, parts, strict=True)}
+
+    def _bounds(self) -> list[object]:
+        """What limits each group of layers."""
+        return [p.cost.bound([self.w[i] for i in places], p.amount) for places, p in self.groups]
+
+    @property
+    def then(self) -> str | None:
+        """What trains on with all layers as they are left."""
+        orders = ("held-zeros", "tune-codebooks", None)
+        return max((part.cost.then for _, part in self.groups), key=orders.index)
 
     def penalty(self) -> Tensor:
         # μ/2·‖w − θ − λ/μ‖²
@@ -130,10 +156,9 @@ class LearningCompression(Method):
         scaled = torch._foreach_div(self.multipliers, self.mu)
         target = torch._foreach_sub(self.w, scaled)
         mu = float(self.mu)
-        groups = [target] if self.scope == "global" else [[t] for t in target]
-        project = COSTS[self.cost].project
-        projected = [project(t, b, mu) for t, b in zip(groups, self.bounds, strict=True)]
-        torch._foreach_copy_(self.theta, list(chain(*projected)))
+        for (places, part), bound in zip(self.groups, self.bounds, strict=True):
+            projected = part.cost.project([target[i] for i in places], bound, mu)
+            torch._foreach_copy_([self.theta[i] for i in places], projected)
         torch._foreach_copy_(self.anchor, self.theta)
 
     @torch.no_grad()
@@ -167,29 +192,6 @@ class LearningCompression(Method):
             "mse": float(squares) / weights,
             **kept_by_layer(self.names, self.theta),
         }
-
-    def state_dict(self) -> dict:
-        return {
-            "theta": self.theta,
-            "multipliers": self.multipliers,
-            "anchor": self.anchor,
-            "mu": self.mu,
-            "travel": self.travel,
-            "periods": self.periods,
-            "bounds": self.bounds,
-        }
-
-    def load_state_dict(self, state: dict) -> None:
-        for mine, saved in (
-            (self.theta, "theta"),
-            (self.multipliers, "multipliers"),
-            (self.anchor, "anchor"),
-        ):
-            torch._foreach_copy_(mine, [tensor.to(mine[0].device) for tensor in state[saved]])
-        self.mu.copy_(state["mu"])
-        self.travel.copy_(state["travel"])
-        self.periods = state["periods"]
-        self.bounds = state["bounds"]
 
 
 class _Pull(torch.autograd.Function):

@@ -10,7 +10,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from lib.layers import compressible
+from lib.projections import checks
 from lib.projections.sparsity import l0_constraint
 from lib.training.method import Method, kept_by_layer, per_layer
 
@@ -18,11 +18,11 @@ from lib.training.method import Method, kept_by_layer, per_layer
 class HeldZeros(Method):
     """Plain SGD of the weights that are not zero at the start; the zeros are held."""
 
+    label, STATE = "held zeros", ("masks",)
+
     @torch.no_grad()
     def start(self, model: nn.Module) -> None:
-        layers = compressible(model)
-        self.names = list(layers)
-        self.w = [weight.detach() for weight in layers.values()]
+        super().start(model)
         self.masks = [(w != 0).to(w.dtype) for w in self.w]
 
     @torch.no_grad()
@@ -34,12 +34,6 @@ class HeldZeros(Method):
     def metrics(self) -> dict[str, float]:
         """The weights left, by layer."""
         return kept_by_layer(self.names, self.w)
-
-    def state_dict(self) -> dict:
-        return {"masks": self.masks}
-
-    def load_state_dict(self, state: dict) -> None:
-        torch._foreach_copy_(self.masks, [m.to(self.w[0].device) for m in state["masks"]])
 
 
 class MagnitudePruning(HeldZeros):
@@ -61,6 +55,8 @@ class MagnitudePruning(HeldZeros):
     scope, or (from ``start``) of another length, and a negative ``epochs``.
     """
 
+    label, STATE = "magnitude pruning", (*HeldZeros.STATE, "epoch")
+
     def __init__(
         self,
         *,
@@ -70,19 +66,15 @@ class MagnitudePruning(HeldZeros):
         order: str = "magnitude",
     ):
         for share in keep if isinstance(keep, Sequence) else [keep]:
-            if not 0 <= share <= 1:
-                raise ValueError(
-                    f"keep = {share} must be from 0 to 1: the share of weights that stay"
-                )
-        if scope not in ("global", "layer"):
-            raise ValueError(f"unknown scope {scope!r}: choose global or layer")
+            checks.within("keep", share, 0, 1, remedy="the share of weights that stay")
+        checks.one_of("scope", scope, ("global", "layer"))
         if isinstance(keep, Sequence) and scope == "global":
             raise ValueError("keep lists a share for each layer: choose scope='layer'")
-        if order not in ("magnitude", "random"):
-            raise ValueError(f"unknown order {order!r}: choose magnitude or random")
-        if not epochs >= 0:
-            raise ValueError(f"epochs = {epochs} must be 0 or more; 0 prunes all at the start")
+        checks.one_of("order", order, ("magnitude", "random"))
+        checks.within("epochs", epochs, 0, remedy="0 prunes all at the start")
         self.keep, self.scope, self.epochs, self.order = keep, scope, epochs, order
+        if order == "random":
+            self.STATE = (*self.STATE, "scores")
 
     @torch.no_grad()
     def start(self, model: nn.Module) -> None:
@@ -139,13 +131,3 @@ class MagnitudePruning(HeldZeros):
             return False
         torch._foreach_copy_(self.w, kept)
         return True
-
-    def state_dict(self) -> dict:
-        drawn = {"scores": self.scores} if self.order == "random" else {}
-        return super().state_dict() | {"epoch": self.epoch} | drawn
-
-    def load_state_dict(self, state: dict) -> None:
-        super().load_state_dict(state)
-        self.epoch = state["epoch"]
-        if self.order == "random":
-            self.scores = [s.to(self.w[0].device) for s in state["scores"]]

@@ -1,7 +1,8 @@
-"""What the projections refuse, with the value, the range and the remedy."""
+"""What projections and methods refuse, with the value, the range and the remedy."""
 
+import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -37,4 +38,36 @@ def check_finite(flat: Sequence[Tensor]) -> None:
         where = ", ".join(f"{n} in layer {i}" for i, n in bad.items())
         raise ValueError(
             f"NaN or infinite weights: {where}; they have no projection, find where they came from"
+        )
+
+
+def one_of(name: str, value: object, choices: Iterable[object]) -> None:
+    choices = list(choices)
+    if value not in choices:
+        listed = ", ".join(map(str, choices))
+        raise ValueError(f"unknown {name} {value!r}: choose one of {listed}")
+
+
+def within(
+    name: str,
+    value: float,
+    low: float,
+    high: float = math.inf,
+    *,
+    above: bool = False,
+    remedy: str = "",
+) -> None:
+    """Refuses NaN, infinity and what is not from ``low`` to ``high``; ``above``, ``low`` too."""
+    if not low <= value <= high or value == math.inf or (above and value == low):
+        bounds = f"above {low}" if above else f"{low} or more"
+        bounds = f"from {low} to {high}" if high < math.inf else f"{bounds}, and finite"
+        raise ValueError(f"{name} = {value} must be {bounds}{remedy and f': {remedy}'}")
+
+
+def whole(name: str, value: object, low: int, high: int, *, remedy: str = "") -> None:
+    """Refuses what is no whole number from ``low`` to ``high``."""
+    if value not in range(low, high + 1):
+        raise ValueError(
+            f"{name} = {value} must be a whole number from {low} to {high}"
+            + (remedy and f": {remedy}")
         )

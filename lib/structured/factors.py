@@ -16,9 +16,10 @@ import torch
 from torch import nn
 from torch.nn.utils import skip_init
 
+from lib.projections.checks import integers
 from lib.projections.lowrank import low_rank
 from lib.projections.svt import matricize
-from lib.structured.macs import check_rank, check_scheme, layers, named
+from lib.structured.macs import Layer, check_scheme, layers
 
 
 def factor(
@@ -54,15 +55,27 @@ def factor(
     costs = layers(model, input_shape=input_shape)
     smaller = copy.deepcopy(model)
     for name, rank in ranks.items():
-        cost = named(costs, name)
+        if name not in costs:
+            raise ValueError(f"unknown layer {name!r}: choose one of {', '.join(costs)}")
         if rank is None:
             continue
-        rank = check_rank(cost, rank, scheme=scheme)
+        rank, cost = _checked(costs[name], rank, scheme), costs[name]
         if cost.factors() and cost.macs(rank=rank, scheme=scheme) < cost.macs():
             parent, _, leaf = name.rpartition(".")
             two = _two(name, smaller.get_submodule(name), rank, scheme)
             setattr(smaller.get_submodule(parent), leaf, two)
     return smaller
+
+
+def _checked(cost: Layer, rank: int, scheme: int) -> int:
+    """``rank`` as an int, if the layer's matrix can have it."""
+    if cost.groups != 1:
+        raise ValueError(f"{cost.name!r} is a convolution of {cost.groups} groups: leave it whole")
+    (rank,) = integers([rank], f"the rank of {cost.name!r}")
+    most = cost.most(scheme=scheme)
+    if not 1 <= rank <= most:
+        raise ValueError(f"the rank of {cost.name!r} is {rank}, which is not in 1..{most}")
+    return rank
 
 
 @torch.no_grad()
@@ -90,41 +103,40 @@ def empty_factors(
     layer: nn.Conv2d | nn.Linear, channels: tuple[int, int, int], scheme: int
 ) -> nn.Sequential:
     """The two layers that stand for ``layer``, of c_in, r and c_out channels, without values."""
-    options = [{}, {}] if isinstance(layer, nn.Linear) else _options(layer, scheme)
-    first, second = (
-        # neither draws from the random generator
-        skip_init(
-            type(layer),
-            *channels[i : i + 2],
-            bias=layer.bias is not None and i == 1,
-            dtype=layer.weight.dtype,
-            device=layer.weight.device,
-            **options[i],
-        )
-        for i in range(2)
-    )
-    return nn.Sequential(first, second).train(layer.training)
+    c_in, rank, c_out = channels
+    first, second = ({}, {}) if isinstance(layer, nn.Linear) else _options(layer, scheme)
+    return nn.Sequential(
+        blank(layer, c_in, rank, bias=False, **first),
+        blank(layer, rank, c_out, bias=layer.bias is not None, **second),
+    ).train(layer.training)
 
 
-def _options(layer: nn.Conv2d, scheme: int) -> list[dict]:
+def blank(layer: nn.Conv2d | nn.Linear, inputs: int, outputs: int, **options) -> nn.Module:
+    """Another layer of its kind, dtype and device, without values: nothing is drawn for it."""
+    weight = layer.weight
+    place = {"dtype": weight.dtype, "device": weight.device}
+    return skip_init(type(layer), inputs, outputs, **place, **options).train(layer.training)
+
+
+def _options(layer: nn.Conv2d, scheme: int) -> tuple[dict, dict]:
     """Of the first and of the second convolution."""
     mode = {"padding_mode": layer.padding_mode}
     if scheme == 1:
         place = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation}
-        return [{"kernel_size": layer.kernel_size, **place, **mode}, {"kernel_size": 1}]
-    split = [
-        {
+        return {"kernel_size": layer.kernel_size, **place, **mode}, {"kernel_size": 1}
+    padding = layer.padding
+
+    def along(axis: int) -> dict:
+        """Of one axis alone."""
+        return mode | {
             "kernel_size": _along(axis, layer.kernel_size, 1),
             "stride": _along(axis, layer.stride, 1),
             # "same" and "valid" are right for both
-            "padding": layer.padding
-            if isinstance(layer.padding, str)
-            else _along(axis, layer.padding, 0),
+            "padding": padding if isinstance(padding, str) else _along(axis, padding, 0),
             "dilation": _along(axis, layer.dilation, 1),
         }
-        for axis in range(2)
-    ]
-    return [options | mode for options in split]
+
+    return along(0), along(1)
 
 
 def _along(axis: int, values: tuple[int, int], other: int) -> tuple[int, int]:

@@ -7,7 +7,8 @@ channels move, and removes the wrong ones without a word. So what may be removed
 """
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -44,10 +45,25 @@ KNOWN = (
 
 
 class Feed(NamedTuple):
-    """What ``feeds`` returns of a layer: c_in = per_filter · (filters of ``source``)."""
+    """Whose filters are a layer's inputs: c_in = per_filter · (filters of ``source``)."""
 
     source: str
     per_filter: int  # 1; after flattening the places that a filter was computed at
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Who takes the filters of whom, which leave together: what :func:`structure` returns.
+
+    feeds : layer → the prunable layer whose filters it reads, also past depthwise ones. Layers that
+        read something else, images or sums, are left out, and depthwise convolutions.
+    depthwise : depthwise convolution → the prunable layer whose filters are its channels.
+    norms : prunable layer → the BatchNorms that take its filters, those past depthwise layers too.
+    """
+
+    feeds: dict[str, Feed] = field(default_factory=dict)
+    depthwise: dict[str, str] = field(default_factory=dict)
+    norms: dict[str, list[str]] = field(default_factory=dict)
 
 
 def remove_filters(
@@ -71,7 +87,13 @@ def remove_filters(
     twice, or an operation after it which may mix channels or does not leave a zero zero.
     ``ModuleNotFoundError`` without Torch-Pruning.
     """
-    check_names(model, keep)
+    allowed = prunable(model)
+    for name in keep:
+        if name not in allowed:
+            raise ValueError(
+                f"no single filter of {name!r} can leave this network: choose layers of "
+                f"{', '.join(allowed)}"
+            )
     removed = {
         name: _removed(name, kept, model.get_submodule(name).weight.shape[0])
         for name, kept in keep.items()
@@ -88,41 +110,24 @@ def remove_filters(
     return smaller
 
 
-def feeds(model: nn.Module, *, input_shape: tuple[int, ...]) -> dict[str, Feed]:
-    """Layer name → the prunable layer whose filters are its inputs, also past depthwise ones.
-
-    Layers that read something else, images or sums, are left out, and depthwise convolutions
-    (:func:`depthwise`). One forward pass. Raises as ``remove_filters``.
-    """
-    found = {}
-    for source, filters, follower, module, inputs in _followers(model, input_shape):
-        if isinstance(module, (nn.Conv2d, nn.Linear)) and not is_depthwise(module):
-            found[follower] = Feed(source, inputs // filters)
-    return found
-
-
-def depthwise(model: nn.Module, *, input_shape: tuple[int, ...]) -> dict[str, str]:
-    """Depthwise convolution → the prunable layer whose filters are its channels, and leave as one.
-
-    One forward pass. Raises as ``remove_filters``.
-    """
-    return {
-        follower: source
-        for source, _, follower, module, _ in _followers(model, input_shape)
-        if is_depthwise(module)
-    }
-
-
-def norms(model: nn.Module, *, input_shape: tuple[int, ...]) -> dict[str, tuple[str, ...]]:
-    """Prunable layer → the BatchNorms that take its filters, those past depthwise layers too.
-
-    In the network's order; layers without one are left out. One forward pass. Raises as
-    ``remove_filters``.
-    """
-    found: dict[str, tuple[str, ...]] = {}
-    for source, _, follower, module, _ in _followers(model, input_shape):
-        if _is_norm(module):
-            found[source] = (*found.get(source, ()), follower)
+def structure(model: nn.Module, *, input_shape: tuple[int, ...]) -> Structure:
+    """Who takes the filters of whom. One forward pass. Raises as :func:`remove_filters`."""
+    copied = copy.deepcopy(model)
+    names = {module: name for name, module in copied.named_modules()}
+    graph, found = _graph(copied, input_shape), Structure()
+    for source in prunable(copied):
+        layer = copied.get_submodule(source)
+        for dependency, channels in _group(graph, source):
+            module = dependency.target.module
+            if module is layer or module not in names:
+                continue
+            if is_depthwise(module):
+                found.depthwise[names[module]] = source
+            elif isinstance(module, _BatchNorm):
+                found.norms.setdefault(source, []).append(names[module])
+            elif isinstance(module, (nn.Conv2d, nn.Linear)):
+                per_filter = len(channels) // len(layer.weight)
+                found.feeds[names[module]] = Feed(source, per_filter)
     return found
 
 
@@ -138,22 +143,7 @@ def group_magnitude(model: nn.Module, *, input_shape: tuple[int, ...]) -> dict[s
     copied = copy.deepcopy(model)
     graph = _graph(copied, input_shape)
     importance = GroupMagnitudeImportance(p=2)
-    return {
-        name: importance(
-            _group(graph, name, list(range(copied.get_submodule(name).weight.shape[0])))
-        ).detach()
-        for name in prunable(model)
-    }
-
-
-def check_names(model: nn.Module, names: Mapping[str, object]) -> None:
-    allowed = prunable(model)
-    for name in names:
-        if name not in allowed:
-            raise ValueError(
-                f"no single filter of {name!r} can leave this network: choose layers of "
-                f"{', '.join(allowed)}"
-            )
+    return {name: importance(_group(graph, name)).detach() for name in prunable(model)}
 
 
 def _removed(name: str, keep: Keep, filters: int) -> list[int]:
@@ -185,25 +175,10 @@ def _graph(model: nn.Module, input_shape: tuple[int, ...]) -> "DependencyGraph":
         return torch_pruning.DependencyGraph().build_dependency(model, (image,), verbose=False)
 
 
-def _followers(
-    model: nn.Module, input_shape: tuple[int, ...]
-) -> Iterator[tuple[str, int, str, nn.Module, int]]:
-    """Prunable layer, its filters; a module that follows, its name, and how many inputs it has."""
-    copied = copy.deepcopy(model)
-    names = {module: name for name, module in copied.named_modules()}
-    graph = _graph(copied, input_shape)
-    for source in prunable(copied):
-        layer = copied.get_submodule(source)
-        filters = len(layer.weight)
-        for dependency, channels in _group(graph, source, list(range(filters))):
-            module = dependency.target.module
-            if module is not layer and module in names:
-                yield source, filters, names[module], module, len(channels)
-
-
-def _group(graph: "DependencyGraph", name: str, filters: list[int]) -> "Group":
-    """Everything that leaves with ``filters``, none of it joined to other filters."""
+def _group(graph: "DependencyGraph", name: str, filters: list[int] | None = None) -> "Group":
+    """Everything that leaves with ``filters`` (None: all), none of it joined to other filters."""
     layer = graph.model.get_submodule(name)
+    filters = [*range(len(layer.weight))] if filters is None else filters
     remove = graph.get_pruner_of_module(layer).prune_out_channels
     group = graph.get_pruning_group(layer, remove, filters)
     for dependency, _ in group:
@@ -212,7 +187,7 @@ def _group(graph: "DependencyGraph", name: str, filters: list[int]) -> "Group":
         reads = isinstance(module, (nn.Conv2d, nn.Linear)) and inputs
         if not (
             module is layer
-            or _is_norm(module)
+            or isinstance(module, _BatchNorm)
             or is_depthwise(module)
             or (reads and getattr(module, "groups", 1) == 1)
             or _keeps_zeros(node.grad_fn, graph.model)
@@ -234,10 +209,6 @@ def _keeps_zeros(operation: "Node", model: nn.Module) -> bool:
         values = {m.value for m in model.modules() if isinstance(m, _ConstantPadNd)}
         return images and len(operation._saved_pad) <= 4 and values <= {0}
     return kind in KNOWN
-
-
-def _is_norm(module: nn.Module) -> bool:
-    return isinstance(module, _BatchNorm)
 
 
 def is_depthwise(module: nn.Module) -> bool:

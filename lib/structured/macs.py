@@ -3,14 +3,13 @@
 import copy
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from lib.layers import compressible
-from lib.projections.checks import integers
-from lib.structured.filters import Feed, check_names, depthwise, feeds
+from lib.structured.filters import Structure, structure
 
 
 @dataclass(frozen=True)
@@ -18,114 +17,94 @@ class Layer:
     """A convolution or linear layer, as far as MACs go; a linear layer has 1 × 1 kernels."""
 
     name: str
-    inputs: int  # c_in of one group
-    filters: int  # c_out
+    inputs: int | Tensor  # c_in of one group
+    filters: int | Tensor  # c_out
     kernel: tuple[int, int]
     places: tuple[int, int]  # height and width of what it returns
     width: int  # of what it reads
     groups: int
 
-    def macs(
-        self,
-        *,
-        inputs: int | Tensor | None = None,
-        filters: int | Tensor | None = None,
-        rank: int | Tensor | None = None,
-        scheme: int = 1,
-    ) -> int | Tensor:
-        """MACs of one image with so many inputs and filters left (None: all), in factors of a rank.
+    def macs(self, *, rank: int | Tensor | None = None, scheme: int = 1) -> int | Tensor:
+        """MACs of one image, in factors of a rank or (None) whole.
 
             whole       A·k²·c_in·c_out       c_in of one group: 1 of a depthwise convolution
             scheme 1    A·r·(k²·c_in + c_out)
             scheme 2    A·r·k·(s·c_in + c_out)
 
         A is the area of what the layer returns, s its stride. Exact: equal to what
-        ``budget.macs`` counts on the built network; in scheme 2 then with the width that was read
-        over the width returned for s, which is the stride where padding keeps the size. Numbers may
-        also be tensors, of any real dtype, to be differentiated.
+        ``accounting.macs`` counts on the built network; in scheme 2 then with the width that was
+        read over the width returned for s, which is the stride where padding keeps the size.
+        Numbers may also be tensors, of any real dtype, to be differentiated.
 
         Eo, Kang, Rhee, eq. 14, which is written for scheme 1. Raises ``ValueError`` for another
         scheme.
         """
         check_scheme(scheme)
-        c_in = self.inputs if inputs is None else inputs
-        c_out = self.filters if filters is None else filters
         k1, k2 = self.kernel
         height, width = self.places
         if rank is None:
-            return height * width * k1 * k2 * c_in * c_out
+            return height * width * k1 * k2 * self.inputs * self.filters
         if scheme == 1:
-            return height * width * rank * (k1 * k2 * c_in + c_out)
+            return height * width * rank * (k1 * k2 * self.inputs + self.filters)
         # the k × 1 convolution strides over rows alone: it returns every column it reads
-        return height * rank * (self.width * k1 * c_in + width * k2 * c_out)
+        return height * rank * (self.width * k1 * self.inputs + width * k2 * self.filters)
 
-    def factors(self, *, inputs: int | None = None, filters: int | None = None) -> bool:
+    def factors(self) -> bool:
         """Whether it may be two. A depthwise layer may not, nor what is left of it in one channel.
 
         Nor may other grouped convolutions.
         """
-        c_in = self.inputs if inputs is None else inputs
-        c_out = self.filters if filters is None else filters
-        return self.groups == 1 and max(c_in, c_out) > 1
+        return self.groups == 1 and max(self.inputs, self.filters) > 1
 
-    def most(
-        self, *, inputs: int | None = None, filters: int | None = None, scheme: int = 1
-    ) -> int:
+    def most(self, *, scheme: int = 1) -> int:
         """The largest rank its matrix can have."""
         check_scheme(scheme)
-        c_in = self.inputs if inputs is None else inputs
-        c_out = self.filters if filters is None else filters
         k1, k2 = self.kernel
-        return min(c_out, c_in * k1 * k2) if scheme == 1 else min(c_out * k2, c_in * k1)
+        if scheme == 1:
+            return min(self.filters, self.inputs * k1 * k2)
+        return min(self.filters * k2, self.inputs * k1)
 
 
-@dataclass(frozen=True)
-class Costs:
-    """A network's layers, and which filters are whose inputs: what :func:`costs` returns."""
+@dataclass(frozen=True, kw_only=True)
+class Costs(Structure):
+    """A network's layers, and who takes whose filters: what :func:`costs` returns."""
 
-    layers: Mapping[str, Layer]
-    feeds: Mapping[str, Feed]
-    depthwise: Mapping[str, str]
+    layers: dict[str, Layer]
 
-    def left(self, name: str, filters: Mapping[str, int | Tensor]) -> dict[str, int | Tensor]:
-        """A layer's inputs and filters for :meth:`Layer.macs`, with so many ``filters`` left."""
+    def left(self, name: str, filters: Mapping[str, int | Tensor]) -> Layer:
+        """A layer with so many ``filters`` left, its own and those that it reads."""
+        layer = self.layers[name]
         # a depthwise layer has as many channels as the layer before has filters
-        own = self.depthwise.get(name, name)
-        found = {"filters": filters[own]} if own in filters else {}
+        own = filters.get(self.depthwise.get(name, name), layer.filters)
         source, per_filter = self.feeds.get(name, (None, 1))
-        if source in filters:
-            found["inputs"] = filters[source] * per_filter
-        return found
+        inputs = filters[source] * per_filter if source in filters else layer.inputs
+        return replace(layer, inputs=inputs, filters=own)
 
     def built(
-        self,
-        filters: Mapping[str, int],
-        ranks: Mapping[str, int | None],
-        *,
-        scheme: int = 1,
+        self, filters: Mapping[str, int], ranks: Mapping[str, int | None], *, scheme: int = 1
     ) -> dict[str, int]:
-        """Layer name → its MACs, with so many filters left, in factors where that is cheaper."""
+        """Layer name → its MACs, with so many filters left, in factors where that is cheaper.
+
+        Exact: their sum is ``accounting.macs`` of the network that is built so. ``ranks`` are those
+        of the layers with these filters left; what is not named, or None, stays whole.
+        """
         found = {}
-        for name, layer in self.layers.items():
-            left = self.left(name, filters)
-            found[name] = layer.macs(**left)
-            if ranks.get(name) is not None and layer.factors(**left):
-                factors = layer.macs(rank=ranks[name], scheme=scheme, **left)
-                found[name] = min(found[name], factors)
+        for name in self.layers:
+            left, rank = self.left(name, filters), ranks.get(name)
+            found[name] = left.macs()
+            if rank is not None and left.factors():
+                found[name] = min(found[name], left.macs(rank=rank, scheme=scheme))
         return found
 
 
 def costs(model: nn.Module, *, filters: bool = True, input_shape: tuple[int, ...]) -> Costs:
     """What is asked once to count many choices: the layers, and if ``filters`` who follows whom.
 
-    Raises as :func:`layers` and :func:`feeds`; without ``filters`` none is said to leave, and the
-    extra is not needed.
+    Raises as :func:`layers` and :func:`structure`; without ``filters`` none is said to leave, and
+    the extra is not needed.
     """
-    found = layers(model, input_shape=input_shape)
-    if not filters:
-        return Costs(found, {}, {})
-    place = {"input_shape": input_shape}
-    return Costs(found, feeds(model, **place), depthwise(model, **place))
+    followers = structure(model, input_shape=input_shape) if filters else Structure()
+    return Costs(layers=layers(model, input_shape=input_shape), **vars(followers))
 
 
 def layers(model: nn.Module, *, input_shape: tuple[int, ...]) -> dict[str, Layer]:
@@ -153,48 +132,6 @@ def layers(model: nn.Module, *, input_shape: tuple[int, ...]) -> dict[str, Layer
     with torch.no_grad():
         copied(torch.zeros(1, *input_shape, dtype=like.dtype, device=like.device))
     return {name: found[name] for name in order if name in found}
-
-
-def predicted_macs(
-    model: nn.Module,
-    *,
-    filters: Mapping[str, int] | None = None,
-    ranks: Mapping[str, int | None] | None = None,
-    scheme: int = 1,
-    input_shape: tuple[int, ...],
-) -> dict[str, int]:
-    """Layer name → MACs of one image in the network that ``shrink`` would build.
-
-    Exact: their sum is ``budget.macs`` of the built network. A layer that costs as much in factors
-    as whole, or more, stays whole, and so does one of a single channel in and out.
-
-    Parameters
-    ----------
-    filters : layer name → how many filters stay. Layers of ``prunable``; those left out keep all.
-    ranks : layer name → its rank; those left out, and None, stay whole.
-    input_shape : (channels, height, width) of an image.
-
-    Three forward passes, one without ``filters``; the extra ``surgery`` is needed with them alone.
-    To ask about many choices, call ``costs`` once and ``Costs.built`` for each.
-
-    Raises ``ValueError`` that names the layer: unknown, not prunable, a number out of range.
-    """
-    filters, ranks = dict(filters or {}), dict(ranks or {})
-    check_scheme(scheme)
-    if filters:
-        check_names(model, filters)
-    found = costs(model, filters=bool(filters), input_shape=input_shape)
-    for name, number in filters.items():
-        (number,) = integers([number], f"the filters of {name!r}")
-        if not 1 <= number <= found.layers[name].filters:
-            raise ValueError(
-                f"{name!r} keeps {number} filters, which is not in 1..{found.layers[name].filters}"
-            )
-    for name, rank in ranks.items():
-        layer = named(found.layers, name)
-        if rank is not None:
-            ranks[name] = check_rank(layer, rank, scheme=scheme, **found.left(name, filters))
-    return found.built(filters, ranks, scheme=scheme)
 
 
 def latency(
@@ -229,23 +166,6 @@ def latency(
 def check_scheme(scheme: int) -> None:
     if scheme not in (1, 2):
         raise ValueError(f"scheme is {scheme!r}; choose 1 (k × k, 1 × 1) or 2 (k × 1, 1 × k)")
-
-
-def check_rank(cost: Layer, rank: int, *, scheme: int, **left: int | None) -> int:
-    """``rank`` as an int, if the layer's matrix can have it."""
-    if cost.groups != 1:
-        raise ValueError(f"{cost.name!r} is a convolution of {cost.groups} groups: leave it whole")
-    (rank,) = integers([rank], f"the rank of {cost.name!r}")
-    most = cost.most(scheme=scheme, **left)
-    if not 1 <= rank <= most:
-        raise ValueError(f"the rank of {cost.name!r} is {rank}, which is not in 1..{most}")
-    return rank
-
-
-def named(costs: Mapping[str, Layer], name: str) -> Layer:
-    if name not in costs:
-        raise ValueError(f"unknown layer {name!r}: choose one of {', '.join(costs)}")
-    return costs[name]
 
 
 def _layer(name: str, layer: nn.Module, read: Tensor, returned: Tensor) -> Layer:

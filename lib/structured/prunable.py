@@ -3,27 +3,36 @@
 A filter that a sum joins to those of other layers stays.
 """
 
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from torch import nn
 
-from lib.networks.resnet import BasicBlock, CifarResNet
-from lib.networks.vgg import VGG16
+#: Classes by their paths, which cost no import. Networks of blocks whose last convolution a sum
+#: joins to those of other blocks; and of each block the convolutions before it.
+RESIDUAL = {"lib.networks.resnet.CifarResNet", "torchvision.models.resnet.ResNet"}
+INSIDE = {
+    "lib.networks.resnet.BasicBlock": ("conv1",),
+    "torchvision.models.resnet.BasicBlock": ("conv1",),
+    "torchvision.models.resnet.Bottleneck": ("conv1", "conv2"),
+}
 
-#: Networks whose modules are called in the order they have, each with what the one before returns.
-#: File → their classes; and the classes of their blocks, each with the attribute that says whether
-#: what it reads is added to what it returns. torchvision's are there only if whoever made one
-#: imported them, which takes a second.
+#: Networks whose modules are called in the order they have, each with what the one before returns;
+#: and their blocks, each with the attribute that says whether what it reads is added to what it
+#: returns.
+VGG = "lib.networks.vgg.VGG16"
 CHAINS = {
-    "lib.networks.mobile": (
-        ("MobileNetV1", "ProxylessNAS"),
-        {"Unit": None, "Separable": None, "InvertedResidual": "same"},
-    ),
-    "torchvision.models.alexnet": (("AlexNet",), {}),
-    "torchvision.models.mobilenetv2": (("MobileNetV2",), {"InvertedResidual": "use_res_connect"}),
-    "torchvision.models.mnasnet": (("MNASNet",), {"_InvertedResidual": "apply_residual"}),
+    *("torch.nn.modules.container.Sequential", VGG),
+    *("lib.networks.mobile.MobileNetV1", "lib.networks.mobile.ProxylessNAS"),
+    *("torchvision.models.alexnet.AlexNet", "torchvision.models.mobilenetv2.MobileNetV2"),
+    "torchvision.models.mnasnet.MNASNet",
+}
+BLOCKS = {
+    "lib.networks.mobile.Unit": None,
+    "lib.networks.mobile.Separable": None,
+    "lib.networks.mobile.InvertedResidual": "same",
+    "torchvision.models.mobilenetv2.InvertedResidual": "use_res_connect",
+    "torchvision.models.mnasnet._InvertedResidual": "apply_residual",
 }
 
 
@@ -50,69 +59,46 @@ def prunable(model: nn.Module) -> list[str]:
     and leave with those. Nor are other grouped convolutions, and layers in factors: filters leave
     first. Raises ``ValueError`` for another network.
     """
-    residual, inside = _residual()
-    if isinstance(model, residual):
-        return [
+    kinds = {_path(kind) for kind in type(model).__mro__}
+    if kinds & RESIDUAL:
+        found = [
             f"{name}.{inner}"
             for name, block in model.named_modules()
-            for inner in inside.get(type(block), ())
-            if isinstance(getattr(block, inner), nn.Conv2d)
+            for inner in INSIDE.get(_path(type(block)), ())
         ]
-    if isinstance(model, VGG16):
-        return [
-            f"{stage}.{name}"
-            for stage, children in model.named_children()
-            for name, layer in children.named_children()
-            if isinstance(layer, nn.Conv2d)
-        ]
-    chains, blocks = _chains()
-    if not isinstance(model, (nn.Sequential, *chains)):
+    elif kinds & CHAINS:
+        parts, found = list(_parts(model)), []
+        for part, following in zip(parts, [*parts[1:], None], strict=True):
+            # what the last one returns is the network's output
+            joined = following is None or part.joined or following.joined
+            found += part.layers[:-1] if joined else part.layers
+    else:
         raise ValueError(
             f"which filters of a {type(model).__name__} may leave is not known: say so in "
             "prunable()"
         )
-    parts = list(_parts(model, blocks))
-    found = []
-    for part, following in zip(parts, [*parts[1:], None], strict=True):
-        # what the last one returns is the network's output
-        joined = following is None or part.joined or following.joined
-        found += part.layers[:-1] if joined else part.layers
-    return [name for name in found if _is_one(model.get_submodule(name))]
+    alone = nn.Conv2d if VGG in kinds else (nn.Conv2d, nn.Linear)
+    layers = {name: model.get_submodule(name) for name in found}
+    return [
+        name
+        for name, layer in layers.items()
+        if isinstance(layer, alone) and getattr(layer, "groups", 1) == 1
+    ]
 
 
-def _residual() -> tuple[tuple[type, ...], dict[type, tuple[str, ...]]]:
-    """Residual networks; and of a block all convolutions but the last, which a sum joins to others.
-
-    torchvision's are there only if whoever made one imported them, which takes a second.
-    """
-    networks, inside = (CifarResNet,), {BasicBlock: ("conv1",)}
-    if theirs := sys.modules.get("torchvision.models.resnet"):
-        networks += (theirs.ResNet,)
-        inside |= {theirs.BasicBlock: ("conv1",), theirs.Bottleneck: ("conv1", "conv2")}
-    return networks, inside
+def _path(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _chains() -> tuple[tuple[type, ...], dict[type, str | None]]:
-    """The classes in ``CHAINS`` that were imported: of networks, and of blocks."""
-    networks, blocks = [], {}
-    for file, (names, inside) in CHAINS.items():
-        if module := sys.modules.get(file):
-            networks += [getattr(module, name) for name in names]
-            blocks |= {getattr(module, name): attribute for name, attribute in inside.items()}
-    return tuple(networks), blocks
-
-
-def _parts(
-    module: nn.Module, blocks: Mapping[type, str | None], prefix: str = ""
-) -> Iterator[Part]:
+def _parts(module: nn.Module, prefix: str = "") -> Iterator[Part]:
     for name, child in module.named_children():
-        path = f"{prefix}{name}"
-        if type(child) in blocks:
-            inside = [n for part in _parts(child, blocks, f"{path}.") for n in part.layers]
-            attribute = blocks[type(child)]
+        path, kind = f"{prefix}{name}", _path(type(child))
+        if kind in BLOCKS:
+            inside = [n for part in _parts(child, f"{path}.") for n in part.layers]
+            attribute = BLOCKS[kind]
             yield Part(inside, attribute is not None and getattr(child, attribute))
         elif type(child).forward is nn.Sequential.forward and not _in_factors(child):
-            yield from _parts(child, blocks, f"{path}.")
+            yield from _parts(child, f"{path}.")
         elif any(isinstance(m, (nn.Conv2d, nn.Linear)) for m in child.modules()):
             yield Part([path], type(child) not in (nn.Conv2d, nn.Linear, nn.Sequential))
 
@@ -120,7 +106,3 @@ def _parts(
 def _in_factors(module: nn.Sequential) -> bool:
     """Whether it stands for a layer: two layers of one kind, with nothing between."""
     return [type(child) for child in module] in ([nn.Conv2d] * 2, [nn.Linear] * 2)
-
-
-def _is_one(module: nn.Module) -> bool:
-    return isinstance(module, (nn.Conv2d, nn.Linear)) and getattr(module, "groups", 1) == 1

@@ -4,9 +4,8 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.utils import skip_init
 
-from lib.structured.factors import empty_factors, factor
+from lib.structured.factors import blank, empty_factors, factor
 from lib.structured.filters import is_depthwise, remove_filters
 from lib.structured.prunable import prunable
 
@@ -101,15 +100,8 @@ def _resized(layer: nn.Conv2d | nn.Linear, shape: tuple[int, ...]) -> nn.Module:
         options = {name: getattr(layer, name) for name in names}
         if is_depthwise(layer):
             options["groups"] = shape[0]
-    return skip_init(
-        type(layer),
-        shape[1] * options.get("groups", 1),
-        shape[0],
-        bias=layer.bias is not None,
-        dtype=layer.weight.dtype,
-        device=layer.weight.device,
-        **options,
-    ).train(layer.training)
+    inputs = shape[1] * options.get("groups", 1)
+    return blank(layer, inputs, shape[0], bias=layer.bias is not None, **options)
 
 
 def _norm(norm: _BatchNorm, features: int) -> _BatchNorm:

@@ -5,6 +5,7 @@ followed as far as the MACs reach. They are those of the network that will be bu
 layer stays whole where factors would cost as much.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 
 import torch
@@ -40,38 +41,40 @@ def choose_filters(
         None: as many stay as fit.
     factored : ranks are chosen afterwards. With a ``threshold`` filters go beyond it only where
         even rank 1 everywhere is too much.
-    budget, scheme, input_shape : as in ``predicted_macs``.
+    budget : MACs of one image.
+    scheme : of the factors, 1 or 2 (:func:`lib.structured.factor`).
+    input_shape : (channels, height, width) of an image.
 
     Raises ``ValueError`` as ``least``.
     """
     scores = {name: score.detach().double().cpu() for name, score in scores.items()}
     found = costs(model, input_shape=input_shape)
     least(found, budget, filters=scores, factored=factored, scheme=scheme)
-    order = sorted(
-        ((name, i) for name, score in scores.items() for i in range(len(score))),
+    best = {name: int(score.argmax()) for name, score in scores.items()}
+    later = sorted(
+        ((name, i) for name, score in scores.items() for i in range(len(score)) if i != best[name]),
         key=lambda place: -float(scores[place[0]][place[1]]),
     )
-    best = {name: int(score.argmax()) for name, score in scores.items()}
-    later = [(name, i) for name, i in order if i != best[name]]
 
-    def spent(counts: dict[str, int], ranks: dict[str, int]) -> int:
-        return sum(found.built(counts, ranks, scheme=scheme).values())
+    def filled(steps: list[tuple[str, int]], ranks: dict[str, int]) -> list[tuple[str, int]]:
+        def spent(counts: Mapping[str, int]) -> int:
+            return sum(found.built(counts, ranks, scheme=scheme).values())
 
-    chosen = _fill(later, dict.fromkeys(scores, 1), lambda counts: spent(counts, {}), budget)
+        return _fill(steps, dict.fromkeys(scores, 1), spent, budget)
+
+    chosen = filled(later, {})
     if threshold is not None:
         wanted = [(name, i) for name, i in later if scores[name][i] > threshold]
         # more than are wanted only where they fit whole, fewer only where rank 1 is too much
         if factored and len(wanted) > len(chosen):
-            ones = dict.fromkeys(found.layers, 1)
-            rank_1 = _fill(wanted, dict.fromkeys(scores, 1), lambda c: spent(c, ones), budget)
-            chosen = rank_1 if len(rank_1) > len(chosen) else chosen
+            chosen = max(chosen, filled(wanted, dict.fromkeys(found.layers, 1)), key=len)
     keep = {name: torch.zeros(len(score), dtype=torch.bool) for name, score in scores.items()}
     for name, i in [*best.items(), *chosen]:
         keep[name][i] = True
     return keep
 
 
-def choose_ranks(
+def ranks_for_macs(
     model: nn.Module,
     score: Score,
     *,
@@ -96,17 +99,14 @@ def choose_ranks(
         ranks[name] = 1
     order.sort(key=lambda each: -each[0])  # stable: a layer's own keep their order
 
-    def spent(counts: dict[str, int]) -> int:
+    def spent(counts: Mapping[str, int]) -> int:
         return sum(found.built({}, counts, scheme=scheme).values())
 
-    for name, _ in _fill([each[1:] for each in order], dict(ranks), spent, budget):
+    for name, _ in _fill([each[1:] for each in order], ranks, spent, budget):
         ranks[name] += 1
-    return {
-        name: None
-        if found.layers[name].macs(rank=rank, scheme=scheme) >= found.layers[name].macs()
-        else rank
-        for name, rank in ranks.items()
-    }
+    built = found.built({}, ranks, scheme=scheme)
+    whole = {name for name, layer in found.layers.items() if built[name] == layer.macs()}
+    return {name: None if name in whole else rank for name, rank in ranks.items()}
 
 
 def least(
@@ -138,8 +138,8 @@ def least(
 
 def _fill(
     steps: list[tuple[str, int]],
-    counts: dict[str, int],
-    spent: Callable[[dict[str, int]], int],
+    counts: Mapping[str, int],
+    spent: Callable[[Mapping[str, int]], int],
     budget: int,
 ) -> list[tuple[str, int]]:
     """The steps taken, each adding one to its layer's count: a first part, then what still fits."""
@@ -163,8 +163,5 @@ def _fill(
     return taken
 
 
-def _added(counts: dict[str, int], steps: list[tuple[str, int]]) -> dict[str, int]:
-    added = dict(counts)
-    for name, _ in steps:
-        added[name] += 1
-    return added
+def _added(counts: Mapping[str, int], steps: list[tuple[str, int]]) -> Counter[str]:
+    return Counter(counts) + Counter(name for name, _ in steps)

@@ -129,7 +129,7 @@ class _Loop:
         self.weight = 1.0  # of this process's share of a step
         self.totals = torch.zeros(2, dtype=torch.float64, device=self.device)  # loss, correct
         alone = distributed.processes() == 1  # no step with others is recorded
-        recorded = self.device.type == "cuda" and method.recordable and alone
+        recorded = self.device.type == "cuda" and method.capturable and alone
         self.graph = CudaGraph(self.device) if recorded else None
         if stage:
             # What the method draws must not depend on where the run was interrupted; in its first
@@ -282,7 +282,7 @@ def _trace(model: nn.Module, dataset: Dataset, method: Method) -> dict[str, floa
     compressed = method.compressed()
     if compressed is None:
         return row
-    weights = compressible(model)
+    weights = {name: w for name, w in compressible(model).items() if name in compressed}
     before = {name: weight.clone() for name, weight in weights.items()}
     for name, weight in weights.items():
         weight.copy_(compressed[name])

@@ -1,9 +1,11 @@
 """What a compression method is to the training loop; by itself, plain SGD."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+
+from lib.layers import compressible
 
 
 def kept_by_layer(names: Sequence[str], weights: Sequence[Tensor]) -> dict[str, float]:
@@ -29,6 +31,28 @@ def per_layer(value: float | Sequence[float], layers: int, name: str) -> list[fl
     return list(value)
 
 
+def _held(value: object) -> object:
+    """``value``, its tensors without their gradients."""
+    if isinstance(value, Tensor):
+        return value.detach()
+    if isinstance(value, Mapping):
+        return {name: _held(one) for name, one in value.items()}
+    return type(value)(map(_held, value)) if isinstance(value, list | tuple) else value
+
+
+def _taken(mine: object, saved: object, device: torch.device) -> object:
+    """``saved``, written into the tensors of ``mine`` wherever it has the same ones."""
+    if isinstance(saved, Tensor):
+        same = isinstance(mine, Tensor) and mine.shape == saved.shape
+        return mine.copy_(saved) if same else saved.to(device)
+    if isinstance(saved, Mapping):
+        return {name: _taken(mine.get(name), one, device) for name, one in saved.items()}
+    if isinstance(saved, list | tuple):
+        mine = mine if mine and len(mine) == len(saved) else [None] * len(saved)
+        return type(saved)(_taken(m, s, device) for m, s in zip(mine, saved, strict=True))
+    return saved
+
+
 class Method:
     """Plain training, and the interface that every compression method fills in.
 
@@ -47,8 +71,24 @@ class Method:
 
     periods_per_epoch: int = 1
 
-    #: Whether a GPU can replay its steps; one that waits for the device cannot be recorded.
-    recordable: bool = True
+    #: What people call it, in tables and on progress bars; without one, its class's name.
+    label: str = "SGD"
+
+    def __init_subclass__(cls):
+        cls.label = vars(cls).get("label", cls.__name__)
+
+    #: What ``lib.compress`` calls an added method with: the option that a budget of ``bytes``,
+    #: ``bits``, ``macs`` or a ``share`` of the weights sets. Empty where it takes an object alone.
+    takes: Mapping[str, str] = {}
+
+    #: The method in the registry that trains on with what this one leaves; None where none can.
+    then: str | None = "held-zeros"
+
+    #: The attributes that a checkpoint holds: tensors, plain values, and lists or mappings of them.
+    STATE: tuple[str, ...] = ()
+
+    #: Whether a CUDA graph can capture its steps; one that waits for the device cannot.
+    capturable: bool = True
 
     #: Ends the stage before its last epoch; asked after each.
     done: bool = False
@@ -59,6 +99,9 @@ class Method:
         Returns what the loop computes the loss with, where that is not the model itself. Parameters
         that are frozen here are not trained.
         """
+        self.model = model
+        layers = compressible(model)
+        self.names, self.w = list(layers), [weight.detach() for weight in layers.values()]
 
     def penalty(self) -> Tensor | None:
         """A scalar that the loop adds to the loss, or nothing."""
@@ -87,7 +130,16 @@ class Method:
 
     def state_dict(self) -> dict:
         """Tensors and plain values that a checkpoint needs beside the model's own."""
-        return {}
+        return {name: _held(getattr(self, name)) for name in self.STATE}
 
+    @torch.no_grad()
     def load_state_dict(self, state: dict) -> None:
-        """Takes over what ``state_dict`` returned, after ``start``."""
+        """Takes over what ``state_dict`` returned, after ``start``.
+
+        Tensors are written in place, since a CUDA graph keeps their addresses. What an older
+        checkpoint lacks stays as ``start`` left it.
+        """
+        for name in self.STATE:
+            if name in state:
+                device = next(self.model.parameters()).device
+                setattr(self, name, _taken(getattr(self, name), state[name], device))

@@ -18,7 +18,7 @@ from torch import nn
 from lib import archive, networks, structured
 from lib.archive import positions
 from lib.archive.coder import Decoder, Encoder, Meter
-from lib.archive.file import DTYPES
+from lib.archive.header import DTYPES
 from lib.archive.positions import STRENGTHS, code_positions
 from lib.archive.symbols import code_symbols
 from lib.archive.values import MOST_LEVELS, code_values
@@ -184,7 +184,7 @@ def test_provenance_and_names_come_back(tmp_path):
 # Networks known by name
 
 
-@pytest.mark.parametrize("name", ["lenet5", "lenet300-tanh", "resnet20", "resnet20-b"])
+@pytest.mark.parametrize("name", ["lenet5", "lenet300-tanh", "resnet8", "resnet20"])
 def test_a_network_known_by_name_comes_back_as_a_model(name):
     torch.manual_seed(0)
     model = networks.build(name).eval()

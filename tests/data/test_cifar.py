@@ -145,17 +145,6 @@ def test_a_network_of_its_classes_is_compressed_to_a_share_of_its_macs(small, re
     assert verify(run) == []
 
 
-def test_usual_means_and_deviations(small):
-    name, _ = small
-    dataset = data.load(name)
-    if name == "cifar10":
-        assert dataset.mean == (0.4914, 0.4822, 0.4465)
-        assert dataset.std == (0.2470, 0.2435, 0.2616)
-    else:
-        assert dataset.mean == (0.5071, 0.4865, 0.4409)
-        assert dataset.std == (0.2673, 0.2564, 0.2762)
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_cifar_that_cannot_be_downloaded_is_reported(offline, name):
     with pytest.raises(
@@ -233,22 +222,24 @@ def test_a_missing_mirror_is_reported(offline):
 def test_a_partial_mirror_names_split_class_and_count(mirror):
     (mirror / "test" / "frog" / "0001.jpg").unlink()
     (mirror / "test" / "frog" / "0000.jpg").unlink()
-    with pytest.raises(DataUnavailable, match=r"test/frog does not hold 2 images \(2 missing\)"):
+    with pytest.raises(
+        DataUnavailable, match=r"test/frog holds 0 images, not 2: delete .* clone https"
+    ):
         data.load("cifar10-jpeg")
     shutil.rmtree(mirror / "train" / "ship")
-    with pytest.raises(DataUnavailable, match=r"train/ship .*\(3 missing\): delete .* clone https"):
+    with pytest.raises(DataUnavailable, match=r"train/ship holds 0 images, not 3"):
         data.load("cifar10-jpeg")
     shutil.rmtree(mirror / "train")
-    with pytest.raises(DataUnavailable, match=r"train/airplane .*\(3 missing\)"):
+    with pytest.raises(DataUnavailable, match=r"train/airplane holds 0 images, not 3"):
         data.load("cifar10-jpeg")
 
 
 def test_more_than_the_mirror_is_named(mirror):
     shutil.copytree(mirror / "train" / "cat", mirror / "train" / "lion")
-    with pytest.raises(DataUnavailable, match="train/lion is no class of CIFAR-10"):
+    with pytest.raises(DataUnavailable, match="train/lion holds 3 images, not 0"):
         data.load("cifar10-jpeg")
     shutil.copy(mirror / "train" / "cat" / "0000.jpg", mirror / "train" / "cat" / "copy.jpg")
-    with pytest.raises(DataUnavailable, match=r"train/cat .*\(1 too many\)"):
+    with pytest.raises(DataUnavailable, match=r"train/cat holds 4 images, not 3"):
         data.load("cifar10-jpeg")
 
 
@@ -270,10 +261,6 @@ def test_a_grey_mirror_is_refused(mirror):
 def test_the_mirror_is_whole_and_as_pillow_decodes_it():
     dataset = data.load("cifar10-jpeg")
     root = paths.ROOT / "data" / "CIFAR-10-images"
-    assert dataset.train.images.shape == (50_000, 3, 32, 32)
-    assert dataset.test.images.shape == (10_000, 3, 32, 32)
-    assert dataset.train.labels.bincount().tolist() == [5_000] * 10
-    assert dataset.test.labels.bincount().tolist() == [1_000] * 10
     for split, place, label, file in (
         (dataset.train, 0, 0, "train/airplane/0000.jpg"),
         (dataset.train, 12_343, 3, "train/cat/1234.jpg"),
@@ -282,12 +269,3 @@ def test_the_mirror_is_whole_and_as_pillow_decodes_it():
         pixels = np.asarray(Image.open(root / file)).transpose(2, 0, 1)
         assert np.array_equal(split.images[place].numpy(), pixels)
         assert split.labels[place] == label
-    # CIFAR-10's own statistics fit, JPEG or not
-    pixels = dataset.train.images.double() / 255
-    assert pixels.mean((0, 2, 3)).tolist() == pytest.approx(dataset.mean, abs=1e-3)
-    assert pixels.std((0, 2, 3)).tolist() == pytest.approx(dataset.std, abs=3e-3)
-
-    tuning = data.load("cifar10-jpeg", held_out=True)
-    assert (len(tuning.train), len(tuning.test)) == (45_000, 5_000)
-    assert tuning.test.labels.bincount().tolist() == [500] * 10
-    assert tuning.fingerprint == dataset.fingerprint

@@ -1,6 +1,5 @@
 """ADMM against Algorithm 1 written out, and its three modes against their constraints."""
 
-import copy
 import itertools
 
 import numpy as np
@@ -161,19 +160,6 @@ def test_biases_are_left_alone():
     assert all(torch.equal(a, b.bias) for a, b in zip(before, (model[0], model[2]), strict=True))
 
 
-def test_compressed_changes_nothing():
-    model = network()
-    method = ADMM(budget=20)
-    method.start(model)
-    before = weights(model)
-    compressed = method.compressed()
-    for a, b in zip(before, weights(model), strict=True):
-        np.testing.assert_array_equal(a, b)
-    method.finish()
-    for a, b in zip(compressed.values(), compressible(model).values(), strict=True):
-        assert torch.equal(a, b)
-
-
 def moved(method, seed, lr=0.1):
     """A step: something else than the method moves the weights, then the proximal term does."""
     generator = torch.Generator().manual_seed(seed)
@@ -255,27 +241,16 @@ def test_what_is_compressed_at_the_end_is_the_average_of_w():
     "end", [{"fading": True}, {"hold_after": 2}, {"average_after": 1}, {"hold_after": 1}]
 )
 @pytest.mark.parametrize("mode", ["joint", "quantize"])
-def test_every_end_is_within_the_budget_and_goes_on_from_its_state(mode, end):
+def test_every_end_is_within_the_budget(mode, end):
     budget = {"joint": 30, "quantize": 75}[mode]
     options = {"budget": budget, "mode": mode, "rho": 0.1, "growth": 1.2, "start_bits": 1}
     model = network()
     method = ADMM(**options | end)
     method.start(model)
     for seed in range(4):
-        if seed == 3:  # interrupted: another object, from the state alone
-            saved = copy.deepcopy((method.state_dict(), model.state_dict()))
-            other = network(seed=1)
-            resumed = ADMM(**options | end)
-            resumed.start(other)
-            other.load_state_dict(saved[1])
-            resumed.load_state_dict(saved[0])
-            moved(resumed, seed)
-            resumed.after_period()
-            resumed.finish()
         moved(method, seed)
         method.after_period()
     method.finish()
-    assert all(map(torch.equal, model.parameters(), other.parameters()))
     free = mode == "joint"
     paid = sum(
         b * int((w != 0).sum() if free else w.numel())
@@ -284,25 +259,6 @@ def test_every_end_is_within_the_budget_and_goes_on_from_its_state(mode, end):
     assert paid <= budget
     for bits, w in zip(method.bits.tolist(), method.w, strict=True):
         assert torch.unique(w[w != 0] if free else w).numel() <= 2**bits
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"hold_after": 0}, "hold_after = 0 must be 1 period or more"),
-        ({"average_after": -1}, "average_after = -1 must be 1 period or more"),
-        ({"mode": "prune", "fading": True}, "mode='prune' has neither"),
-        ({"mode": "prune", "hold_after": 2}, "mode='prune' has neither"),
-        ({"mode": "both"}, "unknown mode 'both': choose one of joint, prune, quantize"),
-        ({"rho": 0.0}, "must be positive"),
-        ({"rho": float("nan")}, "must be positive"),
-        ({"start_bits": 9}, "between 1 and 8"),
-        ({"periods_per_epoch": 0}, "must be 1 or more"),
-    ],
-)
-def test_bad_options_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        ADMM(**({"budget": 100} | options))
 
 
 def test_an_impossible_budget_names_the_least():
@@ -339,12 +295,6 @@ def test_a_rising_rho_brings_w_to_v():
             method.after_period()
         distances[growth] = method.metrics()["mse"]
     assert distances[2.0] < 0.1 * distances[1.0]
-
-
-@pytest.mark.parametrize("growth", [0, -1.0, float("nan")])
-def test_growth_must_be_positive(growth):
-    with pytest.raises(ValueError, match="growth"):
-        ADMM(budget=20, growth=growth)
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])

@@ -52,30 +52,6 @@ def test_admm_lands_below_what_was_asked(size):
     assert 0.9 * size <= size_of(model) <= size
 
 
-def test_admm_resumes_bit_for_bit():
-    options = {"file_bytes": 900, "input_shape": (1, 8, 8), "growth": 1.5}
-    whole, first = network(), network()
-    method = FileADMM(**options)
-    method.start(whole)
-    periods(method, whole, 3, seed=1)
-    periods(method, whole, 3, seed=2)
-
-    half = FileADMM(**options)
-    half.start(first)
-    periods(half, first, 3, seed=1)
-    saved = copy.deepcopy((half.state_dict(), first.state_dict()))
-    second = network()
-    resumed = FileADMM(**options)
-    resumed.start(second)
-    second.load_state_dict(saved[1])
-    resumed.load_state_dict(saved[0])
-    periods(resumed, second, 3, seed=2)
-    method.finish()
-    resumed.finish()
-    for name, value in whole.state_dict().items():
-        assert torch.equal(value, second.state_dict()[name])
-
-
 def test_the_least_is_zeros_without_a_sign():
     """Negative zeros would cost a bit each."""
     described = {"network": "lenet5", "classes": 10, "channels": 1}

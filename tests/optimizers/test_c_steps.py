@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.optimize import brentq, minimize_scalar
 
-from lib.optimizers import LearningCompression, c_steps
+from lib.optimizers import LC, c_steps
 from lib.optimizers.c_steps import COSTS
 
 SHAPES = ((3, 4), (2, 3))
@@ -309,6 +309,6 @@ def test_all_weights_may_be_corrected():
 )  # fmt: skip
 def test_amounts_out_of_range_are_refused_before_anything_is_trained(cost, amount, message):
     with pytest.raises(ValueError, match=message):
-        LearningCompression(cost=cost, amount=amount)
+        LC(cost=cost, amount=amount)
     with pytest.raises(ValueError, match=message):
         COSTS[cost].bound(layers(), amount)

@@ -1,7 +1,6 @@
 """Values made by k-means are the best ones; shared, they move by the mean of their gradients."""
 
 import copy
-import functools
 import io
 
 import kmeans1d
@@ -299,35 +298,6 @@ def test_deep_compression_is_two_stages(digits):
     assert not any(map(np.array_equal, weights(model), weights(shared)))
     assert history[-1]["kept_fraction"] == pytest.approx(0.1)
     assert history[-1]["test_accuracy"] > 0.9
-
-
-@pytest.mark.parametrize("reassign", [False, True])
-def test_a_run_on_digits_resumed_is_the_run_that_was_not(digits, monkeypatch, reassign):
-    """As after an interruption: the weights that ``start`` sees are not those of the checkpoint."""
-    monkeypatch.setattr("lib.training.loop.CHECKPOINT_SECONDS", 0.0)
-
-    def dense():
-        torch.manual_seed(0)
-        return networks.build("lenet300")
-
-    whole = dense()
-    MagnitudePruning(keep=0.1).start(whole)
-    states = []
-    save = lambda state: states.append(copy.deepcopy(state))  # noqa: E731
-    tuning = functools.partial(CodebookTuning, bits=[4, 3, 2], reassign=reassign)
-    trained(digits, whole, tuning(), stage=1, save=save)
-    kept = [np.count_nonzero(w) for w in weights(whole)]
-    assert sum(kept) <= 26_620
-    resumed = dense()
-    trained(digits, resumed, tuning(), stage=1, resume=states[0])
-    assert all(map(torch.equal, whole.parameters(), resumed.parameters()))
-
-
-@pytest.mark.parametrize("bits", [0, 9, 2.5, float("nan"), [2, 9], (0,), [2, None]])
-def test_bad_bits_are_refused(bits):
-    bad = next((b for b in bits if b not in (1, 2)), None) if np.ndim(bits) else bits
-    with pytest.raises(ValueError, match=f"bits = {bad} must be a whole number from 1 to 8"):
-        CodebookTuning(bits=bits)
 
 
 @pytest.mark.parametrize("bits", [[], [2], [2, 2, 2]])

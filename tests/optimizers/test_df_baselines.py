@@ -2,11 +2,9 @@
 
 import copy
 from dataclasses import replace
-from itertools import product
 
 import pytest
 import torch
-from torch import nn
 
 from lib import accounting, networks, structured
 from lib.layers import compressible
@@ -15,12 +13,11 @@ from lib.workbook import experiments
 from lib.workbook.experiments import catalogue
 from lib.workbook.experiments.spec import FULL
 from tests.structured.test_structured import (
-    NETWORKS,
     close,
     network,
     outputs,
     shape_of,
-    some_filters,
+    shrunk,
 )
 
 SHAPE = shape_of("resnet8")
@@ -51,8 +48,7 @@ def test_the_filters_of_the_highest_scores_stay():
         assert scores[name][mask].min() > scores[name][~mask].max()
     for name in scores:  # not one more fits
         more = kept | {name: kept[name] + 1}
-        predicted = structured.predicted_macs(model, filters=more, input_shape=shape)
-        assert sum(predicted.values()) > asked
+        assert sum(structured.costs(model, input_shape=shape).built(more, {}).values()) > asked
 
 
 def test_equal_scores_are_taken_in_order():
@@ -75,7 +71,7 @@ def test_ranks_grow_in_the_order_of_their_scores(scheme):
         norms[name] = torch.linalg.svdvals(matrix)
         return norms[name]
 
-    ranks = structured.choose_ranks(
+    ranks = structured.ranks_for_macs(
         model, score, budget=DENSE // 2, scheme=scheme, input_shape=SHAPE
     )
     built = structured.factor(model, ranks, scheme=scheme, input_shape=SHAPE)
@@ -86,10 +82,8 @@ def test_ranks_grow_in_the_order_of_their_scores(scheme):
             found = dict(ranks) | {name: ranks[name] + 1}
             most = structured.layers(model, input_shape=SHAPE)[name].most(scheme=scheme)
             if found[name] <= most:
-                more = structured.predicted_macs(
-                    model, ranks=found, scheme=scheme, input_shape=SHAPE
-                )
-                assert sum(more.values()) > DENSE // 2
+                costs = structured.costs(model, input_shape=SHAPE)
+                assert sum(costs.built({}, found, scheme=scheme).values()) > DENSE // 2
     # whatever is left out has a lower score than what is in, but for what did not fit
     lowest = min(norms[n][r - 1] for n, r in ranks.items() if r is not None and r > 1)
     left = [norms[n][r] for n, r in ranks.items() if r is not None and r < len(norms[n])]
@@ -101,7 +95,7 @@ def test_everything_fits():
     scores = {n: torch.rand(len(model.get_submodule(n).weight)) for n in structured.prunable(model)}
     keep = structured.choose_filters(model, scores, budget=DENSE, input_shape=SHAPE)
     assert all(mask.all() for mask in keep.values())
-    ranks = structured.choose_ranks(
+    ranks = structured.ranks_for_macs(
         model, lambda _, m: torch.linalg.svdvals(m), budget=DENSE, input_shape=SHAPE
     )
     assert set(ranks.values()) == {None}
@@ -134,13 +128,13 @@ def test_an_impossible_budget_is_an_error_that_says_the_least():
     with pytest.raises(ValueError, match=message):
         structured.choose_filters(model, {"stage1.0.conv1": torch.ones(16)}, **place)
     with pytest.raises(ValueError, match=message):
-        structured.choose_ranks(model, lambda _, m: torch.linalg.svdvals(m), **place)
+        structured.ranks_for_macs(model, lambda _, m: torch.linalg.svdvals(m), **place)
 
 
 # Baselines
 
 
-@pytest.mark.parametrize("name", ["lenet5", "resnet8", "resnet20-b", "vgg16"])
+@pytest.mark.parametrize("name", ["lenet5", "resnet8", "resnet20", "vgg16"])
 @pytest.mark.parametrize("score", ["l1", "group-magnitude"])
 def test_filter_pruning_uses_its_budget(name, score):
     model, shape = network(name).float(), shape_of(name)
@@ -195,57 +189,19 @@ def test_lc_with_learned_ranks_builds_its_theta():
     )
 
 
-@pytest.mark.parametrize(
-    ("kind", "options", "message"),
-    [
-        (FilterPruning, {"score": "l2"}, "unknown score 'l2'"),
-        (RankSelection, {"criterion": "entropy"}, "unknown criterion 'entropy'"),
-    ],
-)
-def test_unknown_options(kind, options, message):
-    with pytest.raises(ValueError, match=message):
-        kind(budget=1, input_shape=SHAPE, **options)
-
-
 # Rebuilt
-
-
-@pytest.mark.parametrize(("name", "scheme"), list(product(NETWORKS, (1, 2))))
-def test_a_network_is_rebuilt_from_its_weights(name, scheme):
-    model, shape = network(name), shape_of(name)
-    keep = some_filters(model)
-    pruned = structured.remove_filters(model, keep, input_shape=shape)
-    half = {
-        layer: max(1, cost.most(scheme=scheme) // 3)
-        for layer, cost in structured.layers(pruned, input_shape=shape).items()
-    }
-    built = structured.factor(pruned, half, scheme=scheme, input_shape=shape)
-    again = structured.rebuild(networks.build(name).double(), built.state_dict())
-    again.load_state_dict(built.state_dict())
-    close(outputs(again, shape), outputs(built, shape))
-    found = structured.ranks(networks.build(name), built.state_dict())
-    factored = {n for n, m in built.named_modules() if isinstance(m, nn.Sequential)}
-    assert found == {n: half[n] for n in half if n in factored}
 
 
 @pytest.mark.parametrize("scheme", [1, 2])
 def test_a_new_network_is_drawn_in_the_shapes_of_another(scheme):
     model = network("resnet8")
     half = {name: 8 for name in structured.prunable(model)}
-    small = structured.shrink(
-        model,
-        {"stage2.0.conv1": range(5, 20)},
-        half,
-        scheme=scheme,
-        input_shape=SHAPE,
-    )
+    small = shrunk(model, {"stage2.0.conv1": range(5, 20)}, half, SHAPE, scheme)
     torch.manual_seed(5)
     fresh = networks.build("resnet8").double()
     drawn = structured.shrink_like(fresh, small.state_dict(), input_shape=SHAPE)
     assert [p.shape for p in drawn.parameters()] == [p.shape for p in small.parameters()]
-    oracle = structured.shrink(
-        fresh, {"stage2.0.conv1": range(15)}, half, scheme=scheme, input_shape=SHAPE
-    )
+    oracle = shrunk(fresh, {"stage2.0.conv1": range(15)}, half, SHAPE, scheme)
     close(outputs(drawn, SHAPE), outputs(oracle, SHAPE))
     same = structured.shrink_like(fresh, model.state_dict(), input_shape=SHAPE)
     close(outputs(same, SHAPE), outputs(fresh, SHAPE))
@@ -272,9 +228,9 @@ def test_rows_of_one_curve_start_and_train_alike():
         assert row.budget_in == "macs"
 
 
-@pytest.mark.parametrize("dataset", experiments.df.DATASETS)
+@pytest.mark.parametrize("dataset", list(experiments.df.NETWORK))
 def test_every_row_is_an_experiment_of_its_own(dataset):
-    rows = experiments.df.entries(dataset)
+    rows = list(experiments.df.entries(dataset))
     names = {row.experiment.name for row in rows}
     assert len({row.experiment.slug for row in rows}) == len(names)
     assert all(row.experiment.dataset == dataset for row in rows)

@@ -1,19 +1,13 @@
 """LC against its algorithm written out, its costs against their bounds, and where μ leads."""
 
-import copy
-import io
-
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from lib import networks
-from lib.data import load
 from lib.layers import compressible
-from lib.optimizers import LearningCompression, MagnitudePruning
+from lib.optimizers import LC
 from lib.optimizers.lc import FIRST_PULL
-from lib.training import Schedule, train
 
 
 def network(seed=0):
@@ -31,7 +25,7 @@ def largest(w, keep):
 
 def test_three_turns_are_the_algorithm_written_out():
     model, mu = network(), 0.5
-    method = LearningCompression(cost="l0-constraint", amount=0.2, mu=mu, growth=2.0)
+    method = LC(cost="l0-constraint", amount=0.2, mu=mu, growth=2.0)
     method.start(model)
     w = vector(method.w)
     keep = int(0.2 * w.size)
@@ -60,7 +54,7 @@ def test_three_turns_are_the_algorithm_written_out():
 
 
 def test_without_multipliers_it_is_the_quadratic_penalty():
-    method = LearningCompression(cost="l0-constraint", amount=0.2, mu=0.5, augmented=False)
+    method = LC(cost="l0-constraint", amount=0.2, mu=0.5, augmented=False)
     method.start(network())
     method.after_period()
     assert all(not m.any() for m in method.multipliers)
@@ -68,7 +62,7 @@ def test_without_multipliers_it_is_the_quadratic_penalty():
 
 
 def test_the_first_mu_is_chosen_after_an_l_step_of_plain_training():
-    method = LearningCompression(cost="l0-constraint", amount=0.2, epochs_per_step=2)
+    method = LC(cost="l0-constraint", amount=0.2, epochs_per_step=2)
     method.start(network())
     assert method.compressed() is None
     for _ in range(2):
@@ -86,7 +80,7 @@ def test_the_first_mu_is_chosen_after_an_l_step_of_plain_training():
 def test_theta_keeps_its_bound(cost, scope):
     model = network()
     before = [w.detach().clone() for w in compressible(model).values()]
-    method = LearningCompression(cost=cost, amount=0.3, mu=1.0, growth=1.5, scope=scope)
+    method = LC(cost=cost, amount=0.3, mu=1.0, growth=1.5, scope=scope)
     method.start(model)
     for _ in range(4):
         with torch.no_grad():
@@ -113,7 +107,7 @@ def test_theta_keeps_its_bound(cost, scope):
 def test_a_penalty_is_weighed_against_mu(cost):
     model = network()
     w = vector(compressible(model).values())
-    method = LearningCompression(cost=cost, amount=0.01, mu=0.5)
+    method = LC(cost=cost, amount=0.01, mu=0.5)
     method.start(model)
     expected = {
         "l0": np.where(np.abs(w) > np.sqrt(2 * 0.01 / 0.5), w, 0),
@@ -125,7 +119,7 @@ def test_a_penalty_is_weighed_against_mu(cost):
 
 def test_each_layer_has_the_amount_that_a_list_says():
     def theta(amount, **options):
-        method = LearningCompression(cost="l0-constraint", amount=amount, mu=1.0, **options)
+        method = LC(cost="l0-constraint", amount=amount, mu=1.0, **options)
         method.start(network())
         return method.theta
 
@@ -137,7 +131,7 @@ def test_each_layer_has_the_amount_that_a_list_says():
 
 def test_a_pair_is_one_amount_and_a_list_of_pairs_one_for_each_layer():
     def theta(amount, **options):
-        method = LearningCompression(cost="codebook+l0", amount=amount, mu=1.0, **options)
+        method = LC(cost="codebook+l0", amount=amount, mu=1.0, **options)
         method.start(network())
         return method.theta
 
@@ -160,7 +154,7 @@ def test_a_pair_is_one_amount_and_a_list_of_pairs_one_for_each_layer():
 )
 def test_lists_that_do_not_fit_are_refused(cost, amount, scope, message):
     with pytest.raises(ValueError, match=message):
-        LearningCompression(cost=cost, amount=amount, scope=scope).start(network())
+        LC(cost=cost, amount=amount, scope=scope).start(network())
 
 
 @pytest.mark.parametrize("augmented", [False, True])
@@ -169,7 +163,7 @@ def test_lc_with_a_codebook_ends_with_its_values_and_the_zeros_of_its_start(augm
     model = network()
     with torch.no_grad():
         model[0].weight[:2] = 0
-    method = LearningCompression(
+    method = LC(
         cost="codebook", amount=[3, 2], scope="layer", mu=0.5, growth=1.5, augmented=augmented
     )
     method.start(model)
@@ -191,9 +185,7 @@ def test_w_and_theta_meet_and_multipliers_meet_sooner(augmented):
     """min ½‖w − c‖² with at most two nonzeros: the two largest of c stay as they are."""
     model = nn.Sequential(nn.Linear(6, 1, bias=False))
     centre = torch.tensor([[3.0, -2.0, 1.0, 0.5, 0.2, -0.1]])
-    method = LearningCompression(
-        cost="l0-constraint", amount=2 / 6, mu=0.1, growth=1.2, augmented=augmented
-    )
+    method = LC(cost="l0-constraint", amount=2 / 6, mu=0.1, growth=1.2, augmented=augmented)
     with torch.no_grad():
         model[0].weight.copy_(centre)
     method.start(model)
@@ -215,82 +207,8 @@ def test_w_and_theta_meet_and_multipliers_meet_sooner(augmented):
     torch.testing.assert_close(weight.detach(), expected, rtol=1e-3, atol=1e-3)
 
 
-def test_lc_that_shares_values_resumed_is_the_run_that_was_not(monkeypatch):
-    """What a codebook's bound is made of, the zeros of the start, is not in the checkpoint's w."""
-    monkeypatch.setattr("lib.training.loop.CHECKPOINT_SECONDS", 0.0)
-    data = load("digits")
-    schedule = Schedule(epochs=4, lr=0.05, batch=256)
-
-    def run(keep, **kwargs):
-        torch.manual_seed(0)
-        model = networks.build("lenet300")
-        MagnitudePruning(keep=keep).start(model)
-        method = LearningCompression(
-            cost="codebook", amount=(4, 4, 2), scope="layer", mu=0.1, growth=1.5
-        )
-        train(model, data, schedule, method, seed=0, stage=1, quiet=True, **kwargs)
-        return model
-
-    files = []
-
-    def save(state):
-        files.append(io.BytesIO())
-        torch.save(state, files[-1])
-
-    whole = run(0.1, save=save)
-    for w, values in zip(compressible(whole).values(), (4, 4, 2), strict=True):
-        assert torch.unique(w[w != 0]).numel() <= values
-    for file in files:
-        file.seek(0)
-        resumed = run(1.0, resume=torch.load(file, weights_only=True))
-        assert all(map(torch.equal, whole.parameters(), resumed.parameters()))
-    assert len(files) == 4
-    kept = sum(int(w.count_nonzero()) for w in compressible(whole).values())
-    assert kept == 26_620
-
-
-def test_a_run_on_digits_resumed_is_the_run_that_was_not():
-    data = load("digits", size=16)
-    schedule = Schedule(epochs=4, lr=0.05, batch=256)
-    options = {"cost": "l0-constraint", "amount": 0.1, "growth": 1.5}
-
-    def run(**kwargs):
-        torch.manual_seed(0)
-        model = networks.build("resnet8")
-        method = LearningCompression(**options)
-        train(model, data, schedule, method, seed=0, quiet=True, **kwargs)
-        return model, method
-
-    states = []
-    whole, _ = run(save=lambda state: states.append(copy.deepcopy(state)))
-    kept = sum(int(w.count_nonzero()) for w in compressible(whole).values())
-    assert kept == int(0.1 * sum(w.numel() for w in compressible(whole).values()))
-    resumed, _ = run(resume=states[0])
-    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
-        assert torch.equal(a, b)
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"cost": "l3-constraint"},
-        {"scope": "block"},
-        {"amount": -0.1},
-        {"amount": float("nan")},
-        {"amount": 1.5},
-        {"mu": 0.0},
-        {"growth": 0.9},
-        {"epochs_per_step": 0},
-    ],
-    ids=str,
-)
-def test_bad_options_are_refused(options):
-    with pytest.raises(ValueError, match=next(iter(options)).replace("mu", "μ₀")):
-        LearningCompression(**({"cost": "l0-constraint", "amount": 0.5} | options))
-
-
 def test_training_that_ends_within_an_l_step_leaves_theta_of_its_weights():
-    method = LearningCompression(cost="l0-constraint", amount=0.2, mu=0.5, epochs_per_step=2)
+    method = LC(cost="l0-constraint", amount=0.2, mu=0.5, epochs_per_step=2)
     method.start(network())
     with torch.no_grad():
         for parameter in method.parameters:
@@ -304,7 +222,7 @@ def test_training_that_ends_within_an_l_step_leaves_theta_of_its_weights():
 def test_training_that_ends_before_the_first_c_step_is_an_error():
     model = network()
     before = vector(compressible(model).values())
-    method = LearningCompression(cost="l0-constraint", amount=0.2, epochs_per_step=2)
+    method = LC(cost="l0-constraint", amount=0.2, epochs_per_step=2)
     method.start(model)
     method.after_period()
     with pytest.raises(ValueError, match="before the first C step: have at least 2"):

@@ -191,22 +191,6 @@ def test_random_pruning_keeps_no_weight_that_was_zero():
     assert sum(map(np.count_nonzero, layers(model))) == 27  # all that were left
 
 
-@pytest.mark.parametrize("epochs", [0, 3])
-def test_random_pruning_resumed_is_the_run_that_was_not(epochs, digits, dense, monkeypatch):
-    """Also in a later stage, and with a generator that stands elsewhere."""
-    monkeypatch.setattr("lib.training.loop.CHECKPOINT_SECONDS", 0.0)
-    states, method = [], MagnitudePruning(keep=0.1, epochs=epochs, order="random")
-    save = lambda state: states.append(copy.deepcopy(state))  # noqa: E731
-    torch.manual_seed(1)
-    whole, _ = trained(digits, dense, method, save=save)
-    for state in (None, *states):
-        torch.manual_seed(2)
-        again = MagnitudePruning(keep=0.1, epochs=epochs, order="random")
-        resumed, _ = trained(digits, dense, again, resume=state)
-        assert all(map(torch.equal, whole.parameters(), resumed.parameters()))
-        assert all(map(torch.equal, method.masks, again.masks))
-
-
 @pytest.fixture(scope="module")
 def digits():
     return load("digits")
@@ -258,40 +242,6 @@ def test_zeros_stay_zero_through_training_on_digits(epochs, scope, digits, dense
     assert [row["kept_fraction"] for row in history] == pytest.approx(shares, abs=1e-4)
     assert [history[-1][f"{name}.kept"] for name in ("fc1", "fc2", "fc3")] == kept
     assert history[-1]["test_accuracy"] > 0.9
-
-
-@pytest.mark.parametrize("after", [1, 3])
-def test_a_run_on_digits_resumed_is_the_run_that_was_not(after, digits, dense, monkeypatch):
-    monkeypatch.setattr("lib.training.loop.CHECKPOINT_SECONDS", 0.0)  # one after every epoch
-    states = []
-    first, second = (MagnitudePruning(keep=0.1, epochs=3) for _ in range(2))
-    save = lambda state: states.append(copy.deepcopy(state))  # noqa: E731
-    whole, history = trained(digits, dense, first, save=save)
-    state = states[after - 1]
-    assert len(state["history"]) == after
-    resumed, again = trained(digits, dense, second, resume=state)
-    assert all(map(torch.equal, whole.parameters(), resumed.parameters()))
-    assert all(map(torch.equal, first.masks, second.masks))
-    assert [row["train_loss"] for row in again] == [row["train_loss"] for row in history]
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"keep": -0.1}, r"keep = -0.1 must be from 0 to 1: the share"),
-        ({"keep": 1.5}, r"keep = 1.5 must be from 0 to 1"),
-        ({"keep": float("nan")}, r"keep = nan must be from 0 to 1"),
-        ({"scope": "block"}, r"unknown scope 'block': choose global or layer"),
-        ({"keep": [0.5, 1.5], "scope": "layer"}, r"keep = 1.5 must be from 0 to 1"),
-        ({"keep": [0.5, 0.5]}, r"keep lists a share for each layer: choose scope='layer'"),
-        ({"order": "largest"}, r"unknown order 'largest': choose magnitude or random"),
-        ({"epochs": -1}, r"epochs = -1 must be 0 or more; 0 prunes"),
-    ],
-    ids=str,
-)
-def test_bad_options_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        MagnitudePruning(**({"keep": 0.5} | options))
 
 
 @pytest.mark.parametrize("keep", [[], [0.5], (0.5, 0.5, 0.5)])

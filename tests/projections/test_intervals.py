@@ -168,7 +168,7 @@ tempfile.TemporaryFile = refuse  # which numba tries a folder with
 import torch
 from lib.projections.codebook import fit_codebooks
 print(fit_codebooks([torch.arange(16.0)], bitwidths=[2], free_zero=False).centres[0][0].tolist())
-from lib.projections import intervals_cpu
+from lib.projections.codebook import intervals_cpu
 print(type(intervals_cpu._programme._cache).__name__)
 """
     done = subprocess.run(

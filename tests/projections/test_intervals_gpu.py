@@ -16,7 +16,7 @@ pytest.importorskip("triton")
 
 INTERPRETED = """
 import pickle, sys, torch
-from lib.projections import intervals_gpu
+from lib.projections.codebook import intervals_gpu
 problems = pickle.load(sys.stdin.buffer)
 cpu = torch.device("cpu")
 found = [intervals_gpu.best_cuts(*given, signs=signs, device=cpu) for *given, signs in problems]

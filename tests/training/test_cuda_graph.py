@@ -277,7 +277,7 @@ def test_a_replayed_loop_is_the_eager_one_bit_for_bit(
 RECORDED = [
     (name, variant)
     for name, variant in methods.CASES
-    if REGISTRY[name].recordable
+    if REGISTRY[name].capturable
     and (REGISTRY[name].after_step, REGISTRY[name].penalty) != (Method.after_step, Method.penalty)
 ]
 

@@ -39,13 +39,16 @@ import json, os, sys
 from itertools import takewhile
 from pathlib import Path
 
+def folder(id):
+    return "older-name-a" if id == "a" and Path("renamed").exists() else id
+
 def result(id):
-    return Path("results/imagenet/runs", id, "result.json")
+    return Path("results/imagenet/runs", folder(id), "result.json")
 
 runs = json.loads(Path("runs.json").read_text())
 if sys.argv[1] == "list":
     print(json.dumps([
-        dict(id=id, parent=need, like=None, control=None, priority=1, gpu=False,
+        dict(id=id, folder=folder(id), parent=need, like=None, control=None, priority=1, gpu=False,
              status="done" if result(id).exists() else "missing",
              seconds=dict(cpu=3600 * hours, cuda=3600 * hours))
         for id, (hours, need) in runs.items()
@@ -70,16 +73,17 @@ def place(tmp_path):
     """A folder with the workflow, its profile, that library and the commands of a cluster."""
     for name in ("Snakefile", "profiles"):
         (tmp_path / name).symlink_to(paths.ROOT / name)
-    for name in ("bin", "jobs", "lib", "notebooks"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "lib/__init__.py").touch()
-    (tmp_path / "lib/workbook/cli.py").write_text(LIBRARY)
+    for name in ("bin", "jobs", "lib/workbook", "notebooks"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("lib", "lib/workbook"):
+        (tmp_path / name / "__init__.py").touch()
+    (tmp_path / "lib/__main__.py").write_text(LIBRARY)
     (tmp_path / "runs.json").write_text(json.dumps(RUNS))
     (tmp_path / "lib/paths.py").write_text(
         "from pathlib import Path\n\ndef results(dataset):\n    return Path('results', dataset)\n\n"
         "def checkpoints():\n    return Path('results/checkpoints')\n"
     )
-    for name in ("calibration.py", "atomic.py"):
+    for name in ("workbook/calibration.py", "atomic.py"):
         (tmp_path / "lib" / name).symlink_to(paths.ROOT / "lib" / name)
     for name in COMMANDS:
         command = tmp_path / "bin" / name
@@ -160,8 +164,9 @@ def test_a_job_that_finds_its_run_done_leaves_it_as_it_is(place):
     run = place / "results/imagenet/runs/b+0.5"
     run.mkdir(parents=True)
     (run / "result.json").write_text("made before")
-    (place / "results/imagenet/runs/a").mkdir()
-    (place / "results/imagenet/runs/a/result.json").touch()
+    (place / "renamed").touch()  # `a` since it was done: its folder has the older name
+    (place / "results/imagenet/runs/older-name-a").mkdir()
+    (place / "results/imagenet/runs/older-name-a/result.json").touch()
     job = "--target-jobs run:id=b+0.5 --allowed-rules run --force --mode remote --no-hooks --nolock"
     batch(place, f"{job} --cores 1 --rerun-triggers mtime --config dataset=imagenet gpus=1")
     assert (run / "result.json").read_text() == "made before"

@@ -1,11 +1,9 @@
 """What things cost: times, launches and bytes, and the coders of others."""
 
 from lib.workbook.benchmarks import (
-    alexnet,
     coders,
     every_method,
     measure,
-    nncodec,
     projection_costs,
     step_costs,
     tables,

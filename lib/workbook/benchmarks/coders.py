@@ -1,4 +1,4 @@
-"""How others code the same quantized weights: Deep Compression, zstd, and what nncodec is given.
+"""How others code the same quantized weights: Deep Compression and zstd, and the codes as numbers.
 
 All of it is lossless and of one task: positions, values and codebooks of the weights, without
 biases, names and shapes. Each coder gets the best of the choices that it leaves open.
@@ -173,15 +173,3 @@ def zstd(weights: Mapping[str, Tensor], *, level: int = 19) -> dict[str, int]:
         layouts["codes"] = b"".join(flat.astype(np.uint8).tobytes() for flat in dense) + books
     compressor = zstandard.ZstdCompressor(level=level)
     return {name: len(compressor.compress(content)) for name, content in layouts.items()}
-
-
-# ---------------------------------------------------------------------------------------- nncodec
-
-
-def export(weights: Mapping[str, Tensor], file) -> None:
-    """Writes every layer's codes and levels as NumPy's .npz, for
-    :mod:`lib.workbook.benchmarks.nncodec`."""
-    parts = {}
-    for name, weight in weights.items():
-        parts[f"{name}|codes"], parts[f"{name}|levels"] = codes(weight)
-    np.savez_compressed(file, **parts)

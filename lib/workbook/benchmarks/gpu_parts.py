@@ -173,7 +173,7 @@ def replayed(name: str, device: torch.device, sizes: Sizes) -> Iterator[Found]:
     same = all(torch.equal(one[key], other[key]) for key in other)
     most = PLAIN_REPLAY_DISTANCE if name == "sgd" else REPLAY_DISTANCE
     said = f"{'bit for bit' if same else 'near'}, loss {losses[-1]:.6f}, {others[-1]:.6f}"
-    if device.type == "cpu" or not every_method.make(name, "resnet8").recordable:
+    if device.type == "cpu" or not every_method.make(name, "resnet8").capturable:
         said += "; nothing was recorded"
     yield Found(far, "distance of the weights", most, said)
 
@@ -185,7 +185,7 @@ def _trained(
     torch.manual_seed(0)
     model = networks.build("resnet8").to(device)
     method = every_method.make(name, "resnet8")
-    method.recordable = recorded and method.recordable
+    method.capturable = recorded and method.capturable
     images = every_method.drawn("resnet8", sizes.replayed).to(device)
     schedule = training.Schedule(epochs=2, lr=0.02, batch=8, clip=1.0, crop=1, flip=True)
     fixed = torch.backends.cudnn.deterministic

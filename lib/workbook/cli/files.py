@@ -1,4 +1,4 @@
-"""Commands about files of compressed networks: ``inspect | extract | pack | evaluate | files``.
+"""Commands about files of compressed networks: ``inspect | extract | pack | evaluate``.
 
 What they write is there whole or not at all, and nothing is overwritten unless told to.
 """
@@ -12,10 +12,10 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from lib import accounting, archive, atomic, data, networks, paths
+from lib import accounting, archive, atomic, data, networks
 from lib.archive import Archive, convert, onnx
 from lib.training import predict
-from lib.workbook import experiments, runs
+from lib.workbook import runs
 
 FORMATS = " or ".join(convert.FORMATS)
 
@@ -45,9 +45,6 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     evaluating = command("evaluate", evaluate)
     evaluating.add_argument("file", type=Path, metavar="FILE")
     evaluating.add_argument("--dataset", required=True, help="its name, or a folder of images")
-
-    filling = command("files", fill)
-    filling.add_argument("--dataset", choices=experiments.DATASETS, default="mnist")
 
 
 def inspect(options: argparse.Namespace) -> int:
@@ -127,19 +124,6 @@ def evaluate(options: argparse.Namespace) -> int:
     }
     for name, said in lines.items():
         print(f"{name:14}{said}")
-    return 0
-
-
-def fill(options: argparse.Namespace) -> int:
-    """Writes file_bytes into the finished runs of a data set, measured anew from their weights."""
-    found = runs.finished(options.dataset)
-    if not found:
-        raise ValueError(f"no finished run of {options.dataset!r} in {paths.runs(options.dataset)}")
-    for run in found:
-        if not run.weights.exists():
-            print(f"passed over {run.id}: its weights are not at hand")
-            continue
-        print(f"{runs.fill_file_bytes(run):>11,} bytes  {run.id}")
     return 0
 
 

@@ -2,10 +2,8 @@
 
 from collections.abc import Iterator
 
-from lib.workbook.experiments.recipes import admm, dense, then_tuned
-from lib.workbook.experiments.spec import FULL, Entry, Experiment
-
-DATASETS = ("cifar10-jpeg", "cifar10", "digits")
+from lib.workbook.experiments.recipes import admm, admm_schedule, dense, growth, then_tuned
+from lib.workbook.experiments.spec import FULL, Entry, Experiment, wanted
 
 #: Our rows of Table 4, in the paper's order; on ``digits`` of a ResNet-8 at 16×16. In the rows that
 #: rise, ρ rises twentyfold over the run, so that W meets V: with a constant ρ, ResNet-20's last
@@ -35,7 +33,6 @@ SHORT = {"resnet20": 24, "resnet50": 60}
 #: and of the training of its codebooks after it, and of the dense network that trials start from.
 CPU = {"dense": 100, "compress": 40, "tune": 10, "trial": 40}
 
-
 #: A row of Table 4: network, mode, rate, and whether ρ rises.
 Key = tuple[str, str, float, bool]
 
@@ -56,73 +53,49 @@ def table_4(
     rows = TABLE_4_DIGITS if dataset == "digits" else TABLE_4
     if length == "short":
         rows = [row for row in rows if row["rate"] in (16, 35.4, 462, 836)]
-        return {_key(row): _short(dataset, **row) for row in rows}
     if length == "cpu":
         rows = [row for row in rows if row["network"] == "resnet20"]
-        return {_key(row): _for_cpu(dataset, **row) for row in rows}
-    return {_key(row): _row(dataset, epochs=epochs, **row) for row in rows}
+    return {
+        (row["network"], row.get("mode", "joint"), row["rate"], row.get("rises", False)): _row(
+            dataset, length, epochs, **row
+        )
+        for row in rows
+    }
 
 
-def _key(row: dict) -> Key:
-    return row["network"], row.get("mode", "joint"), row["rate"], row.get("rises", False)
+def _row(
+    dataset: str,
+    length: str,
+    epochs: int | None,
+    *,
+    network: str,
+    rises: bool = False,
+    **options,
+) -> Experiment:
+    dense_epochs = None
+    if length == "short":
+        epochs = dense_epochs = SHORT[network]
+    if length == "cpu":
+        epochs, dense_epochs = CPU["compress"], CPU["dense"]
+    if rises:
+        options["growth"] = growth(20, admm_schedule(dataset, network, epochs).epochs)
+    row = admm(dataset, network=network, epochs=epochs, dense_epochs=dense_epochs, **options)
+    return then_tuned(row, epochs=CPU["tune"]) if length == "cpu" else row
 
 
-def _for_cpu(dataset: str, **row) -> Experiment:
-    compressed = _row(dataset, epochs=CPU["compress"], dense_epochs=CPU["dense"], **row)
-    return then_tuned(compressed, epochs=CPU["tune"])
-
-
-def _short(dataset: str, *, network: str, **row) -> Experiment:
-    epochs = SHORT[network]
-    return _row(dataset, network=network, epochs=epochs, dense_epochs=epochs, **row)
-
-
-def _row(dataset: str, *, rises: bool = False, **row) -> Experiment:
-    experiment = admm(dataset, **row)
-    return admm(dataset, growth=growth(experiment.epochs), **row) if rises else experiment
-
-
-def growth(epochs: int) -> float:
-    """What multiplies ρ after each epoch for it to rise twentyfold: growth^epochs = 20."""
-    return round(20 ** (1 / epochs), 3)
-
-
-def entries(dataset: str) -> list[Entry]:
-    """What the catalogue holds of these networks on a data set."""
-    gpu = dataset == "cifar10"
-    return [
-        Entry(experiment=experiment, seeds=seeds, purpose=purpose, priority=priority, gpu=gpu)
-        for experiment, seeds, purpose, priority in _entries(dataset)
-    ]
-
-
-def _entries(dataset: str) -> Iterator[tuple[Experiment, int, str, int]]:
+def entries(dataset: str) -> Iterator[Entry]:
+    """What is wanted of these networks on a data set."""
     rows = list(table_4(dataset).values())
     if dataset == "digits":
-        yield from _with_starts(rows, 1, 2)
+        yield from wanted(rows, "ADMM Table 4", 2)
         return
-    if dataset == "cifar10":
-        yield from _with_starts(rows[:4], 3, FULL)
-        for network in ("resnet56", "vgg16"):
-            yield dense(dataset, network=network), 1, "dense baseline", FULL
-        yield from _with_starts(rows[4:], 1, FULL)
+    gpu = dataset == "cifar10"
+    yield from wanted(rows[:4], "ADMM Table 4", FULL if gpu else 1, 3)
+    plain = [dense(dataset, network=network) for network in ("resnet56", "vgg16")]
+    yield from wanted(plain, "dense baseline", FULL if gpu else 2)
+    if gpu:
+        yield from wanted(rows[4:], "ADMM Table 4", FULL)
         return
     short = list(table_4(dataset, length="short").values())
-    yield from _with_starts(rows[:4], 3, 1)
-    for network in ("resnet56", "vgg16"):
-        yield dense(dataset, network=network), 1, "dense baseline", 2
-    yield from _with_starts(short[4:], 1, 2)
-    yield from _with_starts(rows[4:], 1, 3)
-    yield from _with_starts(short[:4], 1, 3)
-
-
-def _with_starts(
-    rows: list[Experiment], seeds: int, priority: int
-) -> Iterator[tuple[Experiment, int, str, int]]:
-    """The rows, before them what they start from and the same trained on."""
-    for parent in dict.fromkeys(row.parent for row in rows):
-        yield parent, seeds, "the start of Table 4's rows", priority
-    for control in dict.fromkeys(row.control for row in rows):
-        yield control, seeds, "control of Table 4", priority
-    for row in rows:
-        yield row, seeds, "ADMM Table 4", priority
+    yield from wanted(short[4:], "ADMM Table 4", 2)
+    yield from wanted(rows[4:] + short[:4], "ADMM Table 4", 3)

@@ -1,14 +1,21 @@
 """Head to head: ADMM, LC and the baselines, from one start to one budget in as many epochs."""
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import replace
 
 from lib.accounting import shares
 from lib.training import Schedule
-from lib.workbook.experiments.recipes import PULL, admm_schedule, dense, layer_weights, weights
-from lib.workbook.experiments.spec import Entry, Experiment, Stage
-
-DATASETS = ("mnist", "digits")
+from lib.workbook.experiments.recipes import (
+    PULL,
+    admm_schedule,
+    bits_at,
+    dense,
+    growth,
+    layer_weights,
+    slower,
+    weights,
+)
+from lib.workbook.experiments.spec import Entry, Experiment, Stage, compressed, stage, wanted
 
 #: Nominal rates asked for, by data set and network.
 RATES = {
@@ -57,23 +64,26 @@ WIDER = {
         {"rho": 0.003, "rise": 60, "bits": 1},
     ),
     "lc": ({"mu": 1e-4, "bits": 3}, {"mu": 3e-4, "bits": 4}, {"mu": 1e-4, "bits": 4}),
-    "gradual": (
-        {"until": 0.9, "bits": 2},
-        {"until": 1.0, "bits": 2},
-        {"until": 0.9, "bits": 3},
-    ),
+    "gradual": ({"until": 0.9, "bits": 2}, {"until": 1.0, "bits": 2}, {"until": 0.9, "bits": 3}),
     "ye": ({"rho": 1e-3, "bits": 3}, {"rho": 3e-3, "bits": 4}, {"rho": 1e-3, "bits": 4}),
 }
+
+#: ADMM with the paper's constant ρ, a row of its own: the better of its two among ADMM's trials.
+PAPERS = {"admm-constant": {"rho": 0.05, "rise": 1, "bits": 2}}
 
 #: The best of the six.
 TUNED = {
     "admm": {"rho": 0.01, "rise": 20, "bits": 1},
+    **PAPERS,
     "lc": {"mu": 3e-4, "bits": 3},
     "deep-compression": {"by_hand": False, "bits": 2},
     "gradual": {"until": 0.75, "bits": 2},
     "ye": {"rho": 3e-3, "bits": 3},
     "fixed-bitwidth": {"bits": 3},
 }
+
+#: Methods in the order of the table.
+METHODS = (*TUNED, "black-box")
 
 #: A trial of the black-box search is trained for so many epochs.
 SEARCH = {
@@ -82,23 +92,8 @@ SEARCH = {
     ("lenet300", "digits"): {"trials": 10, "epochs": 2},
 }
 
-#: ADMM with the paper's constant ρ, a row of its own: the better of its two among ADMM's trials.
-PAPERS = {"admm-constant": {"rho": 0.05, "rise": 1, "bits": 2}}
-
-#: Methods in the order of the table.
-METHODS = (
-    "admm",
-    "admm-constant",
-    "lc",
-    "deep-compression",
-    "gradual",
-    "ye",
-    "fixed-bitwidth",
-    "black-box",
-)
-
-#: Methods on a network that takes longer.
-FEWER = ("admm", "lc", "deep-compression", "black-box")
+#: Methods on LeNet-5, which takes longer.
+LENET5_METHODS = ("admm", "lc", "deep-compression", "black-box")
 
 #: Quantization alone, no weight pruned: bits of every weight, at most 32 times smaller.
 WIDTHS = (1, 2, 4)
@@ -113,96 +108,79 @@ def head_to_head(dataset: str, network: str, method: str, rate: float, **knobs) 
     """One row: ``method``, one of ``METHODS``, from the dense network to a nominal rate.
 
     ``knobs`` take the place of the tuned ones, on images held out of the training split. Raises
-    ``ValueError`` for another method, and for knobs of the black-box search, which has none.
+    ``ValueError`` for another method, and for knobs that it has not.
     """
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
-    if knobs and method not in TRIALS:
-        raise ValueError(f"{method!r} has no knobs, so no trial of {knobs}")
-    budget = int(32 * weights(network) / rate)
+    usual = TRIALS.get(method, ({},))[0]
+    if knobs and knobs.keys() != usual.keys():
+        raise ValueError(f"{method!r} has {', '.join(usual) or 'no knobs'}: no trial of {knobs}")
     start = dense(dataset, network=network, held_out=bool(knobs))
-    first, second = schedules(dataset, network)
-    like, pull = None, PULL[dataset]
-    if method == "black-box":
-        like = searched(dataset, network, rate)
-        options = ({"keep": "like", "scope": "layer"}, {"bits": "like"})
-        stages = zip(("magnitude", "tune-codebooks"), options, (first, second), strict=True)
-    else:
-        knobs = knobs or (TUNED | PAPERS)[method]
-        stages = BUILDERS[method](network, budget, first, second, pull, **knobs)
-    trial = "".join(f"-{name}{value:g}" for name, value in knobs.items()) if start.held_out else ""
-    return Experiment(
-        slug=f"{network}-{dataset}-{method}-{rate:g}x-{first.epochs + second.epochs}ep{trial}",
-        dataset=dataset,
-        network=network,
-        stages=_stages(stages),
-        parent=start,
-        mode="joint" if BUILDERS.get(method) is _admm else method,
-        budget=budget,
-        held_out=start.held_out,
-        like=like,
+    budget = bits_at(rate, network, dataset)
+    stages = _stages(dataset, network, method, budget, knobs or TUNED.get(method, {}))
+    trial = "".join(f"-{name}{value:g}" for name, value in knobs.items())
+    return _row(
+        start,
+        f"{method}-{rate:g}x-{sum(s.epochs for s in stages)}ep{trial}",
+        stages,
+        "joint" if method in ("admm", "admm-constant") else method,
+        rate,
+        like=searched(dataset, network, rate) if method == "black-box" else None,
     )
+
+
+def _row(
+    start: Experiment, name: str, stages: tuple[Stage, ...], mode: str, rate: float, **others
+) -> Experiment:
+    budget = bits_at(rate, start.network, start.dataset)
+    slug = f"{start.network}-{start.dataset}-{name}"
+    return compressed(start, slug, *stages, mode=mode, budget=budget, **others)
 
 
 def schedules(dataset: str, network: str) -> tuple[Schedule, Schedule]:
     """Of the compression, and of the training of its values, at a tenth of the learning rate."""
     first, second = EPOCHS[network, dataset]
     schedule = admm_schedule(dataset, network, first)
-    return schedule, replace(schedule, epochs=second, warmup=0, lr=schedule.lr / 10)
+    return schedule, slower(schedule, second)
 
 
-def _admm(network, budget, first, second, pull, *, rho, rise, bits):
-    growth = round(rise ** (1 / first.epochs), 3)
-    options = {"budget": budget, "rho": pull * rho, "start_bits": bits, "growth": growth}
-    return ("admm", options, first), ("tune-codebooks", {}, second)
-
-
-def _lc(network, budget, first, second, pull, *, mu, bits):
-    # μ rises 500-fold
-    growth = round(500 ** (1 / first.epochs), 3)
-    keep = _keep(network, budget, bits)
-    options = {"cost": "l0-constraint", "amount": keep, "mu": pull * mu, "growth": growth}
-    return ("lc", options, first), ("tune-codebooks", {"bits": bits}, second)
-
-
-def _deep_compression(network, budget, first, second, pull, *, by_hand, bits):
-    options = {"keep": _keep(network, budget, bits)}
-    if by_hand:
-        options = {"keep": _by_hand(network, budget, bits), "scope": "layer"}
-    return ("magnitude", options, first), ("tune-codebooks", {"bits": bits}, second)
-
-
-def _gradual(network, budget, first, second, pull, *, until, bits):
-    options = {"keep": _keep(network, budget, bits), "epochs": int(until * first.epochs)}
-    return ("magnitude", options, first), ("tune-codebooks", {"bits": bits}, second)
-
-
-def _ye(network, budget, first, second, pull, *, rho, bits):
-    """ADMM with a constant ρ that prunes each layer to a share, then one that shares values."""
-    common = {"mu": pull * rho, "growth": 1.0, "scope": "layer"}
-    pruning = {"cost": "l0-constraint", "amount": _by_hand(network, budget, bits)}
-    sharing = {"cost": "codebook", "amount": 2**bits}
-    return ("lc", pruning | common, first), ("lc", sharing | common, second)
-
-
-def _fixed_bitwidth(network, budget, first, second, pull, *, bits):
-    options = {"keep": _keep(network, budget, bits), "scope": "layer"}
-    return ("magnitude", options, first), ("tune-codebooks", {"bits": bits}, second)
-
-
-BUILDERS = {
-    "admm": _admm,
-    "admm-constant": _admm,
-    "lc": _lc,
-    "deep-compression": _deep_compression,
-    "gradual": _gradual,
-    "ye": _ye,
-    "fixed-bitwidth": _fixed_bitwidth,
-}
-
-
-def _keep(network: str, budget: int, bits: int) -> float:
-    return min(1.0, budget / (bits * weights(network)))
+def _stages(
+    dataset: str, network: str, method: str, budget: int, knobs: dict
+) -> tuple[Stage, Stage]:
+    """What a method does with its knobs."""
+    first, second = schedules(dataset, network)
+    bits, pull = knobs.get("bits", 1), PULL[dataset]
+    keep = min(1.0, budget / (bits * weights(network)))
+    tune = stage("tune-codebooks", second, bits=bits)
+    each = {"scope": "layer"}
+    match method:
+        case "admm" | "admm-constant":
+            rises = {"rho": pull * knobs["rho"], "growth": growth(knobs["rise"], first.epochs)}
+            compressing = stage("admm", first, budget=budget, start_bits=bits, **rises)
+            return compressing, stage("tune-codebooks", second)
+        case "lc":  # μ rises 500-fold
+            rises = {"mu": pull * knobs["mu"], "growth": growth(500, first.epochs)}
+            return stage("lc", first, cost="l0-constraint", amount=keep, **rises), tune
+        case "ye":  # ADMM with a constant ρ that prunes each layer to a share, then shares values
+            each |= {"mu": pull * knobs["rho"], "growth": 1.0}
+            kept = _by_hand(network, budget, bits)
+            return (
+                stage("lc", first, cost="l0-constraint", amount=kept, **each),
+                stage("lc", second, cost="codebook", amount=2**bits, **each),
+            )
+        case "gradual":
+            epochs = int(knobs["until"] * first.epochs)
+            return stage("magnitude", first, keep=keep, epochs=epochs), tune
+        case "fixed-bitwidth":
+            return stage("magnitude", first, keep=keep, **each), tune
+        case "black-box":
+            tune = stage("tune-codebooks", second, bits="like")
+            return stage("magnitude", first, keep="like", **each), tune
+        case _:  # Deep Compression
+            if knobs["by_hand"]:
+                kept = _by_hand(network, budget, bits)
+                return stage("magnitude", first, keep=kept, **each), tune
+            return stage("magnitude", first, keep=keep), tune
 
 
 def _by_hand(network: str, budget: int, bits: int) -> tuple[float, ...]:
@@ -213,35 +191,28 @@ def _by_hand(network: str, budget: int, bits: int) -> tuple[float, ...]:
 
 def searched(dataset: str, network: str, rate: float) -> Experiment:
     """The search that the black-box row takes its rates from, on held-out images."""
-    budget = int(32 * weights(network) / rate)
-    found = SEARCH[network, dataset]
-    schedule = replace(admm_schedule(dataset, network, found["epochs"]), warmup=0, lr=0.02)
-    stage = ("black-box", {"budget": budget, "trials": found["trials"]}, schedule)
-    return Experiment(
-        slug=f"{network}-{dataset}-search-{rate:g}x-{found['trials']}x{found['epochs']}ep",
-        dataset=dataset,
-        network=network,
-        stages=_stages([stage]),
-        parent=dense(dataset, network=network, held_out=True),
-        mode="search",
-        budget=budget,
-        held_out=True,
+    trials, epochs = SEARCH[network, dataset].values()
+    schedule = replace(admm_schedule(dataset, network, epochs), warmup=0, lr=0.02)
+    budget = bits_at(rate, network, dataset)
+    return _row(
+        dense(dataset, network=network, held_out=True),
+        f"search-{rate:g}x-{trials}x{epochs}ep",
+        (stage("black-box", schedule, budget=budget, trials=trials),),
+        "search",
+        rate,
     )
 
 
 def fixed_width(dataset: str, bits: int) -> Experiment:
     """LeNet-300-100 with 2ᵇ values a layer by k-means, zero one of them at best, and trained."""
-    network = "lenet300"
-    first, second = schedules(dataset, network)
-    made = ("tune-codebooks", {"bits": bits, "free_zero": False}, first)
-    return Experiment(
-        slug=f"{network}-{dataset}-kmeans-{bits}bits-{first.epochs + second.epochs}ep",
-        dataset=dataset,
-        network=network,
-        stages=_stages([made, ("tune-codebooks", {}, second)]),
-        parent=dense(dataset, network=network),
-        mode="quantize",
-        budget=bits * weights(network),
+    first, second = schedules(dataset, "lenet300")
+    made = stage("tune-codebooks", first, bits=bits, free_zero=False)
+    return _row(
+        dense(dataset, network="lenet300"),
+        f"kmeans-{bits}bits-{first.epochs + second.epochs}ep",
+        (made, stage("tune-codebooks", second)),
+        "quantize",
+        32 / bits,
     )
 
 
@@ -253,37 +224,27 @@ def allocation(dataset: str, kind: str) -> Experiment:
     those of ``magnitude``, likewise. ``threshold`` has ADMM's bits and as many weights in all, the
     largest of all layers together, whichever layer they are of.
     """
-    network, rate = "lenet300", ALLOCATION_RATE[dataset]
-    start, (first, second) = dense(dataset, network=network), schedules(dataset, network)
-    pruning = {"keep": "like", "scope": "layer", "order": kind}
-    stages = [("magnitude", pruning, first)]
-    scratch = kind in ("scratch", "magnitude-scratch")
+    rate = ALLOCATION_RATE[dataset]
+    start, (first, second) = dense(dataset, network="lenet300"), schedules(dataset, "lenet300")
+    scratch = kind.endswith("scratch")
     if scratch:
-        whole = start.stages[0].schedule
-        stages = [("held-zeros", {}, whole), ("held-zeros", {}, first)]
-    elif kind != "random":
-        del pruning["order"]
-    if kind == "threshold":
-        pruning["scope"] = "global"
-    stages.append(("tune-codebooks", {"bits": "like"}, second))
-    return Experiment(
-        slug=f"{network}-{dataset}-allocation-{kind}-{rate:g}x",
-        dataset=dataset,
-        network=network,
-        stages=_stages(stages),
+        stages = [stage("held-zeros", start.stages[0].schedule), stage("held-zeros", first)]
+    else:
+        scope = "global" if kind == "threshold" else "layer"
+        order = {"order": kind} if kind == "random" else {}
+        stages = [stage("magnitude", first, keep="like", scope=scope, **order)]
+    if kind == "magnitude-scratch":
+        like = allocation(dataset, "magnitude")
+    else:
+        like = head_to_head(dataset, "lenet300", "admm", rate)
+    return _row(
+        start,
+        f"allocation-{kind}-{rate:g}x",
+        (*stages, stage("tune-codebooks", second, bits="like")),
+        f"allocation-{kind}",
+        rate,
+        like=like,
         parent=None if scratch else start,
-        mode=f"allocation-{kind}",
-        budget=int(32 * weights(network) / rate),
-        like=allocation(dataset, "magnitude")
-        if kind == "magnitude-scratch"
-        else head_to_head(dataset, network, "admm", rate),
-    )
-
-
-def _stages(parts: Iterable[tuple[str, dict, Schedule]]) -> tuple[Stage, ...]:
-    return tuple(
-        Stage(method=method, schedule=schedule, options=tuple(sorted(options.items())))
-        for method, options, schedule in parts
     )
 
 
@@ -291,7 +252,7 @@ def rows(dataset: str, network: str) -> dict[tuple[str, float], Experiment]:
     """The figure's rows on one network: (method, nominal rate) → experiment."""
     return {
         (method, rate): head_to_head(dataset, network, method, rate)
-        for method in (FEWER if network == "lenet5" else METHODS)
+        for method in (LENET5_METHODS if network == "lenet5" else METHODS)
         for rate in RATES[dataset][network]
     }
 
@@ -309,28 +270,15 @@ def trials() -> dict[str, list[Experiment]]:
     }
 
 
-def entries(dataset: str) -> list[Entry]:
-    """What the catalogue holds of the comparison on a data set."""
-    seeds = 3 if dataset == "mnist" else 2
-    found = []
+def entries(dataset: str) -> Iterator[Entry]:
+    """What is wanted of the comparison on a data set."""
+    mnist = dataset == "mnist"
+    seeds = 3 if mnist else 2
     for network in RATES[dataset]:
-        compressed = list(rows(dataset, network).values())
-        before = [r.parent for r in compressed] + [r.control for r in compressed]
-        before += [r.like.parent for r in compressed if r.like]
-        before += [r.like for r in compressed if r.like]
-        found += [(b, seeds, "head to head: what its rows need", 1) for b in dict.fromkeys(before)]
-        found += [(r, seeds, "head to head", 1) for r in compressed]
-    found += [
-        (fixed_width(dataset, b), 3 if dataset == "mnist" else 1, "k-means at a fixed width", 2)
-        for b in WIDTHS
-    ]
-    found += [
-        (allocation(dataset, kind), seeds, "what the allocation earns", 1) for kind in ALLOCATIONS
-    ]
-    if dataset == "mnist":
-        made = [trial for settings in trials().values() for trial in settings]
-        found += [(t, 1, "head to head: a trial on held-out images", 2) for t in made]
-    return [
-        Entry(experiment=e, seeds=count, purpose=purpose, priority=priority)
-        for e, count, purpose, priority in found
-    ]
+        yield from wanted(rows(dataset, network).values(), "head to head", 1, seeds)
+    widths = (fixed_width(dataset, bits) for bits in WIDTHS)
+    yield from wanted(widths, "k-means at a fixed width", 2, 3 if mnist else 1)
+    kinds = (allocation(dataset, kind) for kind in ALLOCATIONS)
+    yield from wanted(kinds, "what the allocation earns", 1, seeds)
+    for tried in trials().values() if mnist else ():
+        yield from wanted(tried, "head to head: a trial on held-out images", 2)

@@ -12,16 +12,23 @@ import torch
 
 from lib import networks, paths, structured
 from lib.data.imagenet import FORMS
-from lib.layers import compressible
 from lib.training import Schedule
 from lib.workbook.experiments import admm_table_4, spec
-from lib.workbook.experiments.recipes import RHO, admm_schedule, classes, dense, dense_schedule
-from lib.workbook.experiments.spec import Entry, Experiment, Stage
-
-DATASETS = ("cifar10-jpeg", "cifar10", "digits", "cifar100")
+from lib.workbook.experiments.recipes import (
+    RHO,
+    admm_schedule,
+    bits_at,
+    classes,
+    dense,
+    dense_schedule,
+    growth,
+    slower,
+    weights,
+)
+from lib.workbook.experiments.spec import Entry, Experiment, compressed, stage, wanted
 
 #: The network of each data set's rows; ResNet-20 in a short schedule for where there is no GPU.
-NETWORK = dict.fromkeys(DATASETS, "resnet56") | {"digits": "resnet8"}
+NETWORK = dict.fromkeys(("cifar10-jpeg", "cifar10", "cifar100"), "resnet56") | {"digits": "resnet8"}
 
 #: Shares of the MACs that go: the most wanted first.
 REDUCTIONS = {"digits": (0.5, 0.6, 0.75), "cifar10-jpeg": (0.5, 0.6, 0.75, 0.4, 0.7, 0.55, 0.76)}
@@ -45,6 +52,12 @@ DIGITS = {"choose": 6, "periods_per_epoch": 2, "tune": 4}
 IMAGENET = {"choose": 1, "periods_per_epoch": 16, "tune": 100}
 SAMPLE = {"choose": 2, "periods_per_epoch": 4, "tune": 2}
 
+#: Each schedule's; where a data set has one of its own, whichever is asked for.
+LENGTHS = {
+    **{"full": FULL, "short": SHORT, "cpu": CPU},
+    **{"digits": DIGITS, "imagenet": IMAGENET, "imagenet-sample": SAMPLE},
+}
+
 #: How the paper trains on ImageNet (Table 2); the weight decay is left open.
 IMAGENET_SCHEDULE = Schedule(
     epochs=IMAGENET["tune"], lr=0.001, batch=64, weight_decay=1e-4, precision="bfloat16"
@@ -63,12 +76,14 @@ DF_OPTIONS = {"penalty": 10.0, "statistics": "batch", "step": 0.02}
 #: of what it leaves open. What else differs is in :mod:`lib.optimizers.df`.
 PRINTED = {"penalty": 1.0, "statistics": "running", "step": 0.02, "multiplier": False}
 
-#: The methods that choose at once: by their name in a slug.
+#: What DF is measured against, by its name in a slug: the four that choose at once, and LC, which
+#: learns ranks in 16 C steps, at each of which μ rises by this, some 200-fold in all.
 BASELINES = {
     "l1": ("filter-pruning", {"score": "l1"}),
     "group-magnitude": ("filter-pruning", {"score": "group-magnitude"}),
     "svd-uniform": ("low-rank", {"criterion": "uniform"}),
     "svd-energy": ("low-rank", {"criterion": "energy"}),
+    "lc-ranks": ("lc-ranks", {"growth": 1.4}),
 }
 
 #: DF and its two halves.
@@ -79,16 +94,6 @@ CPU_BASELINES = 0.6
 
 #: The grid of β and C, tried on held-out images; β = 4 is the paper's, C is left open there.
 TRIED = {"beta": (4.0, 2.0, 8.0), "steepness": (5.0, 2.5, 10.0)}
-
-#: How LC learns ranks, in 16 C steps: μ rises by this at each, some 200-fold in all.
-LC_GROWTH = 1.4
-
-
-def short(dataset: str) -> dict[str, object]:
-    """What makes a row one of the short schedule, on the network of a CPU."""
-    if dataset == "digits":
-        return {}
-    return {"network": "resnet20", "length": "short"}
 
 
 def chosen(length: str, *, dataset: str, device: str) -> dict[str, object]:
@@ -103,7 +108,12 @@ def chosen(length: str, *, dataset: str, device: str) -> dict[str, object]:
         length = "cpu" if dataset == "cifar10" and device == "cpu" else "full"
     if length == "full" or dataset == "digits":
         return {}
-    return cpu() if length == "cpu" else short(dataset)
+    return {"network": "resnet20", "length": length}
+
+
+def short(dataset: str) -> dict[str, object]:
+    """What makes a row one of the short schedule, on the network of a CPU."""
+    return chosen("short", dataset=dataset, device="cpu")
 
 
 def cpu() -> dict[str, object]:
@@ -123,93 +133,44 @@ def df(
     weak: bool = False,
     **options,
 ) -> Experiment:
-    """DF to a share of MACs, then trained on; ``options`` are those of ``DF``.
+    """DF to a share of MACs, then what is left is trained.
 
-    ``weak``: from :func:`weak_start`, and trained on at as small a share of its rate.
+    Parameters
+    ----------
+    reduction : the share of the MACs that goes.
+    printed : nearer to the letter, with :data:`PRINTED`: the share is aimed at, and not held.
+    weak : from :func:`weak_start`, and trained further at as small a share of its rate.
+    options : those of :class:`lib.optimizers.df.DF`.
     """
-    epochs = _epochs(dataset, length)
-    network = network or NETWORK[dataset]
-    given = {"mode": mode} | (PRINTED if printed else DF_OPTIONS) | options
-    given["periods_per_epoch"] = epochs["periods_per_epoch"]
-    said = "".join(f"-{k}{v}" for k, v in sorted(options.items()))
-    return _compressed(
-        dataset,
-        network,
-        length,
-        method="df",
-        mode=mode,
-        reduction=reduction,
-        options=given,
-        name=f"df-{mode}{'-weak' if weak else ''}{'-printed' if printed else ''}{said}",
-        held_out=held_out,
-        exact=not printed,
-        weak=weak,
-    )
+    start = weak_start if weak else _start
+    name = f"df-{mode}{'-weak' * weak}{'-printed' * printed}"
+    name += "".join(f"-{k}{v}" for k, v in sorted(options.items()))
+    options = {"mode": mode, **(PRINTED if printed else DF_OPTIONS), **options}
+    place = start(dataset, network=network, length=length, held_out=held_out)
+    row = _row(place, length, reduction, name, "df", **options)
+    return replace(row, budget=None, budget_in="bits") if printed else row
 
 
-def baseline(
-    dataset: str, *, name: str, reduction: float, network: str | None = None, length: str = "full"
-) -> Experiment:
-    """One of ``BASELINES``, trained on for as many epochs."""
+def baseline(dataset: str, *, name: str, reduction: float, **place) -> Experiment:
+    """One of ``BASELINES``, in as many epochs as DF; ``place``: network and length."""
     method, options = BASELINES[name]
-    return _compressed(
-        dataset,
-        network or NETWORK[dataset],
-        length,
-        method=method,
-        mode=name,
-        reduction=reduction,
-        options=options,
-        name=name,
-    )
+    length = place.get("length", "full")
+    return _row(_start(dataset, **place), length, reduction, name, method, **options)
 
 
-def lc_ranks(
-    dataset: str, *, reduction: float, network: str | None = None, length: str = "full"
-) -> Experiment:
-    """LC with learned ranks: it learns them in the epochs in which DF does."""
-    periods = _epochs(dataset, length)["periods_per_epoch"]
-    return _compressed(
-        dataset,
-        network or NETWORK[dataset],
-        length,
-        method="lc-ranks",
-        mode="lc-ranks",
-        reduction=reduction,
-        options={"growth": LC_GROWTH, "periods_per_epoch": periods},
-        name="lc-ranks",
-    )
-
-
-def scratch(compressed: Experiment) -> Experiment:
+def scratch(row: Experiment) -> Experiment:
     """The network that was built, trained from new weights for as many epochs as all before it."""
-    dense_stage = compressed.parent.stages[0].schedule
-    schedule = replace(dense_stage, epochs=dense_stage.epochs + compressed.epochs)
-    return Experiment(
-        slug=f"{compressed.slug}-from-scratch",
-        dataset=compressed.dataset,
-        network=compressed.network,
-        stages=(Stage(method="sgd", schedule=schedule),),
-        like=compressed,
+    schedule = row.parent.stages[0].schedule
+    longer = replace(schedule, epochs=schedule.epochs + row.epochs)
+    return compressed(
+        row,
+        f"{row.slug}-from-scratch",
+        stage("sgd", longer),
+        parent=None,
+        like=row,
         mode="from-scratch",
-        budget=compressed.budget,
+        budget=row.budget,
         budget_in="macs",
-    )
-
-
-def both(compressed: Experiment, *, rate: float, epochs: int, **options) -> Experiment:
-    """ADMM on the network that was built: ``rate`` is of the dense network's bits."""
-    weights = dense_weights(compressed.dataset, compressed.network)
-    options = {"budget": int(32 * weights / rate), "rho": RHO, "start_bits": 2} | options
-    schedule = admm_schedule(compressed.dataset, compressed.network, epochs)
-    return Experiment(
-        slug=f"{compressed.slug}-admm-{rate:g}x-{schedule.epochs}ep",
-        dataset=compressed.dataset,
-        network=compressed.network,
-        stages=(Stage(method="admm", schedule=schedule, options=_sorted(options)),),
-        parent=compressed,
-        mode="joint",
-        budget=options["budget"],
     )
 
 
@@ -217,119 +178,79 @@ def both(compressed: Experiment, *, rate: float, epochs: int, **options) -> Expe
 def dense_macs(dataset: str, network: str) -> int:
     """MACs of one image of the data set in the whole network.
 
-    As ``budget.macs`` counts them, without the seconds that its counter takes to be imported.
+    As :func:`lib.accounting.macs` counts, without the seconds that its counter takes to import.
     """
-    whole = structured.layers(_whole(dataset, network), input_shape=input_shape(dataset, network))
-    return sum(layer.macs() for layer in whole.values())
+    shape = input_shape(dataset, network)
+    with torch.device("meta"):
+        whole = networks.build(network, classes=classes(dataset), channels=shape[0])
+    return sum(layer.macs() for layer in structured.layers(whole, input_shape=shape).values())
 
 
-@cache
 def dense_weights(dataset: str, network: str) -> int:
-    """The whole network's compressible weights, of the data set's channels."""
-    return sum(w.numel() for w in compressible(_whole(dataset, network)).values())
+    """The whole network's compressible weights, for the data set's classes."""
+    return weights(network, classes(dataset))
 
 
 def input_shape(dataset: str, network: str) -> tuple[int, int, int]:
     """(channels, height, width) of an image as the network reads it."""
-    channels = 1 if dataset == "digits" else 3
-    if dataset in FORMS:
-        return channels, FORMS[dataset].crop, FORMS[dataset].crop
-    return (channels, *networks.INPUT_SHAPES[network][1:])
+    size = (FORMS[dataset].crop,) * 2 if dataset in FORMS else networks.INPUT_SHAPES[network][1:]
+    return (1 if dataset == "digits" else 3, *size)
 
 
-def _whole(dataset: str, network: str) -> torch.nn.Module:
-    """Without values: counting takes no time."""
-    channels, *_ = input_shape(dataset, network)
-    with torch.device("meta"):
-        return networks.build(network, classes=classes(dataset), channels=channels)
+def _start(
+    dataset: str, *, network: str | None = None, length: str = "full", held_out: bool = False
+) -> Experiment:
+    epochs = {"short": SHORT_DENSE, "cpu": admm_table_4.CPU["trial" if held_out else "dense"]}
+    network = network or NETWORK[dataset]
+    return dense(dataset, network=network, epochs=epochs.get(length), held_out=held_out)
 
 
-def _epochs(dataset: str, length: str) -> dict[str, int]:
-    own = {"digits": DIGITS, "imagenet": IMAGENET, "imagenet-sample": SAMPLE}
-    return own.get(dataset) or {"full": FULL, "short": SHORT, "cpu": CPU}[length]
+def weak_start(dataset: str, **place) -> Experiment:
+    """The paper's baseline: the dense network as ours is trained, at ``WEAK_LR`` (Table 2)."""
+    start = _start(dataset, **place)
+    schedule = replace(start.stages[0].schedule, lr=WEAK_LR)
+    return replace(start, slug=f"{start.slug}-weak", stages=(stage("sgd", schedule),))
 
 
-def _schedule(start: Experiment, length: str) -> Schedule:
-    """How what is left is trained on: a cosine without a warm-up, at a tenth of its start's rate.
+def _schedule(start: Experiment, length: str, epochs: int) -> Schedule:
+    """How what is left is trained: a cosine without a warm-up, at a tenth of its start's rate.
 
     Half of it in a short schedule, whose dense network has not come to rest. On ImageNet it is the
     paper's.
     """
     if start.dataset == "imagenet":
         return IMAGENET_SCHEDULE
-    tune = _epochs(start.dataset, length)["tune"]
-    slower = 2 if start.dataset in paths.APART or length == "short" else 10
-    schedule = dense_schedule(start.dataset, start.network, tune)
-    return replace(schedule, warmup=0, lr=start.stages[0].schedule.lr / slower)
+    by = 2 if start.dataset in paths.APART or length == "short" else 10
+    usual = dense_schedule(start.dataset, start.network)
+    return slower(replace(usual, lr=start.stages[0].schedule.lr), epochs, by=by)
 
 
-def _start(dataset: str, network: str, length: str, held_out: bool = False) -> Experiment:
-    epochs = {"short": SHORT_DENSE, "cpu": admm_table_4.CPU["trial" if held_out else "dense"]}
-    return dense(dataset, network=network, epochs=epochs.get(length), held_out=held_out)
-
-
-def weak_start(dataset: str, *, network: str | None = None, length: str = "full") -> Experiment:
-    """The paper's baseline: the dense network as ours is trained, at ``WEAK_LR`` (Table 2)."""
-    start = _start(dataset, network or NETWORK[dataset], length)
-    (stage,) = start.stages
-    slower = replace(stage, schedule=replace(stage.schedule, lr=WEAK_LR))
-    return replace(start, slug=f"{start.slug}-weak", stages=(slower,))
-
-
-def _budget(dataset: str, network: str, reduction: float) -> dict[str, object]:
-    return {
-        "budget": int(dense_macs(dataset, network) * (1 - reduction)),
-        "input_shape": input_shape(dataset, network),
-    }
-
-
-def _compressed(
-    dataset: str,
-    network: str,
-    length: str,
-    *,
-    method: str,
-    mode: str,
-    reduction: float,
-    options: dict,
-    name: str,
-    held_out: bool = False,
-    exact: bool = True,
-    weak: bool = False,
+def _row(
+    start: Experiment, length: str, reduction: float, name: str, method: str, **options
 ) -> Experiment:
     """A method that chooses, in epochs of its own or at once, and the training of what is left."""
-    epochs = _epochs(dataset, length)
-    start = _start(dataset, network, length, held_out)
-    if weak:
-        start = weak_start(dataset, network=network, length=length)
-    tune = _schedule(start, length)
+    dataset, network = start.dataset, start.network
+    epochs = LENGTHS.get(dataset) or LENGTHS[length]
+    tune = _schedule(start, length, epochs["tune"])
     choose = replace(tune, epochs=epochs["choose"])
-    options = options | _budget(dataset, network, reduction)
+    budget = int(dense_macs(dataset, network) * (1 - reduction))
+    options |= {"budget": budget, "input_shape": input_shape(dataset, network)}
     if method in ("df", "lc-ranks"):
-        chosen = (Stage(method=method, schedule=choose, options=_sorted(options)),)
+        options["periods_per_epoch"] = epochs["periods_per_epoch"]
+        stages = [stage(method, choose, **options)]
     else:
-        at_once = replace(tune, epochs=0)
-        chosen = (
-            Stage(method=method, schedule=at_once, options=_sorted(options)),
-            Stage(method="sgd", schedule=choose),
-        )
-    details = f"{100 * reduction:g}pct-{epochs['choose']}+{tune.epochs}ep"
-    return Experiment(
-        slug=f"{network}-{dataset}-{name}-{details}{'-held-out' if held_out else ''}",
-        dataset=dataset,
-        network=network,
-        # on held-out images the choice alone is looked at
-        stages=chosen if held_out else (*chosen, Stage(method="sgd", schedule=tune)),
-        parent=start,
-        mode=mode,
-        budget=options["budget"] if exact else None,
-        budget_in="macs" if exact else "bits",
-        held_out=held_out,
+        stages = [stage(method, replace(tune, epochs=0), **options), stage("sgd", choose)]
+    if not start.held_out:  # on held-out images the choice alone is looked at
+        stages.append(stage("sgd", tune))
+    details = f"{100 * reduction:g}pct-{choose.epochs}+{tune.epochs}ep"
+    return compressed(
+        start,
+        f"{network}-{dataset}-{name}-{details}{'-held-out' * start.held_out}",
+        *stages,
+        mode=options.get("mode", name),
+        budget=budget,
+        budget_in="macs",
     )
-
-
-def _sorted(options: dict) -> tuple[tuple[str, object], ...]:
-    return tuple(sorted(options.items()))
 
 
 def curve(dataset: str, **length) -> dict[tuple[str, float], Experiment]:
@@ -338,52 +259,32 @@ def curve(dataset: str, **length) -> dict[tuple[str, float], Experiment]:
     Outside of the full schedule at the first three shares alone, and by the one for a CPU the
     baselines at ``CPU_BASELINES`` alone.
     """
-    asked = REDUCTIONS[dataset][: 3 if length else None]
-    return {
-        (name, reduction): row
-        for reduction in asked
-        for name, row in _rows(dataset, reduction, **length).items()
-        if length.get("length") != "cpu" or name in HALVES or reduction == CPU_BASELINES
-    }
-
-
-def _rows(dataset: str, reduction: float, **length) -> dict[str, Experiment]:
-    place = {"reduction": reduction, **length}
-    return {
-        **{mode: df(dataset, mode=mode, **place) for mode in HALVES},
-        **{name: baseline(dataset, name=name, **place) for name in BASELINES},
-        "lc-ranks": lc_ranks(dataset, **place),
-    }
+    rows = {}
+    for r in REDUCTIONS[dataset][: 3 if length else None]:
+        place = {"reduction": r, **length}
+        rows |= {(mode, r): df(dataset, mode=mode, **place) for mode in HALVES}
+        if length.get("length") != "cpu" or r == CPU_BASELINES:
+            rows |= {(name, r): baseline(dataset, name=name, **place) for name in BASELINES}
+    return rows
 
 
 def schedule_rows(dataset: str, **length) -> dict[tuple[bool, float], Experiment]:
     """(with the schedule, reduction) → Table 1's rows, filters alone."""
+    # Table 1's shares, or those that digits have anyway
+    reductions = REDUCTIONS[dataset] if dataset == "digits" else (0.5, 0.6, 0.7)
     return {
-        (scheduled, reduction): df(
-            dataset,
-            reduction=reduction,
-            mode="filters",
-            **({} if scheduled else {"beta": 0}),
-            **length,
-        )
-        for reduction in table_1_reductions(dataset)
-        for scheduled in (True, False)
+        (not constant, r): df(dataset, reduction=r, mode="filters", **constant, **length)
+        for r in reductions
+        for constant in ({}, {"beta": 0})
     }
-
-
-def table_1_reductions(dataset: str) -> tuple[float, ...]:
-    """Table 1's shares, or those that ``digits`` has anyway."""
-    return REDUCTIONS[dataset] if dataset == "digits" else (0.5, 0.6, 0.7)
 
 
 def schemes(dataset: str, **length) -> dict[tuple[int, float], Experiment]:
     """(scheme, reduction) → Figure 5's rows, the hybrid in both matricizations."""
     return {
-        (scheme, reduction): df(
-            dataset, reduction=reduction, **({} if scheme == 1 else {"scheme": 2}), **length
-        )
-        for reduction in REDUCTIONS[dataset][:3]
-        for scheme in (1, 2)
+        (other.get("scheme", 1), r): df(dataset, reduction=r, **other, **length)
+        for r in REDUCTIONS[dataset][:3]
+        for other in ({}, {"scheme": 2})
     }
 
 
@@ -403,10 +304,9 @@ def binary(dataset: str, **length) -> dict[float, Experiment]:
 
 def trials(dataset: str, **length) -> dict[tuple[float, float], Experiment]:
     """(β, C) → the paper's light grid, on held-out images at 60 %: filters and ranks chosen."""
+    place = {"reduction": 0.6, "held_out": True, **length}
     return {
-        (beta, steepness): df(
-            dataset, reduction=0.6, held_out=True, beta=beta, steepness=steepness, **length
-        )
+        (beta, steepness): df(dataset, beta=beta, steepness=steepness, **place)
         for beta in TRIED["beta"]
         for steepness in TRIED["steepness"]
     }
@@ -429,78 +329,58 @@ def table_5(dataset: str) -> dict[float, Experiment]:
 
 
 def twice(dataset: str, **length) -> dict[str, Experiment]:
-    """Both kinds of compression: DF for MACs, and ADMM on what it built for bits."""
+    """Both kinds of compression: DF for MACs, and ADMM on what it built for bits.
+
+    The rate is of the dense network's bits.
+    """
     hybrid = df(dataset, reduction=0.5, **length)
-    epochs = {"full": 120, "short": 8, "cpu": admm_table_4.CPU["compress"]}[
-        length.get("length", "full")
-    ]
-    rate = 35.4
+    epochs = {"short": 8, "cpu": admm_table_4.CPU["compress"]}.get(length.get("length"))
+    rate = 20 if dataset == "digits" else 35.4
+    schedule = admm_schedule(dataset, hybrid.network, epochs)
+    budget = bits_at(rate, hybrid.network, dataset)
+    knobs = {"rho": RHO, "start_bits": 2, "growth": growth(20, schedule.epochs)}
+    both = compressed(
+        hybrid,
+        f"{hybrid.slug}-admm-{rate:g}x-{schedule.epochs}ep",
+        stage("admm", schedule, budget=budget, **knobs),
+        mode="joint",
+        budget=budget,
+    )
+    return {"hybrid": hybrid, "both": both}
+
+
+def entries(dataset: str) -> Iterator[Entry]:
+    """What is wanted of DF and its baselines on a data set."""
     if dataset == "digits":
-        epochs, rate = 10, 20
-    growth = round(20 ** (1 / epochs), 3)
-    return {"hybrid": hybrid, "both": both(hybrid, rate=rate, epochs=epochs, growth=growth)}
-
-
-def entries(dataset: str) -> list[Entry]:
-    """What the catalogue holds of DF and its baselines on a data set."""
+        yield from _figures(dataset, 1, 1, 1, 1)
+        return
     gpu = dataset in ("cifar10", "cifar100")
-    return [
-        Entry(experiment=experiment, seeds=seeds, purpose=purpose, priority=priority, gpu=gpu)
-        for experiment, seeds, purpose, priority in _with_needs(_entries(dataset))
-    ]
-
-
-def _entries(dataset: str) -> Iterator[tuple[Experiment, int, str, int]]:
-    if dataset == "digits":
-        yield from _figures(dataset, (1, 1, 1, 1), {})
-        return
-    if dataset == "cifar100":
-        yield from ((row, 1, "DF Table 5", spec.FULL) for row in table_5(dataset).values())
-        return
-    if dataset == "cifar10":
-        yield from _figures(dataset, (spec.FULL,) * 4, {})
-        yield from ((row, 1, "DF Table 5", spec.FULL) for row in table_5(dataset).values())
-        return
-    yield from _figures(dataset, (1, 2, 2, 3), {})
-    yield from ((row, 1, "DF Table 5", 3) for row in table_5(dataset).values())
-    yield from _figures(dataset, (4, 4, 4, 4), short(dataset))
+    if dataset != "cifar100":
+        yield from _figures(dataset, *((spec.FULL,) * 4 if gpu else (1, 2, 2, 3)))
+    yield from wanted(table_5(dataset).values(), "DF Table 5", spec.FULL if gpu else 3)
+    if not gpu:
+        yield from _figures(dataset, 4, 4, 4, 4, **short(dataset))
 
 
 def _figures(
-    dataset: str, priorities: tuple[int, int, int, int], length: dict
-) -> Iterator[tuple[Experiment, int, str, int]]:
-    first, halves, others, last = priorities
-    wanted = REDUCTIONS[dataset][:3]
+    dataset: str, first: float, halves: float, others: float, last: float, **length
+) -> Iterator[Entry]:
+    """The rows of all figures, by how much they are wanted."""
+    urgent = dict.fromkeys(HALVES, halves) | {"hybrid": first}
     for (name, reduction), row in curve(dataset, **length).items():
         seeds = 3 if name == "hybrid" and reduction == 0.5 and dataset != "digits" else 1
-        urgent = {"hybrid": first, "filters": halves, "ranks": halves}.get(name, others)
-        # a CPU runs the first three alone
-        if length and reduction not in wanted:
-            continue
-        yield row, seeds, "DF Table 3, Figures 3a and 4", urgent if reduction in wanted else last
-    for row in schedule_rows(dataset, **length).values():
-        yield row, 1, "DF Table 1", last
-    for row in schemes(dataset, **length).values():
-        yield row, 1, "DF Figure 5", last
-    for row in as_printed(dataset, **length).values():
-        yield row, 1, "DF nearer to the letter", last
-    for row in binary(dataset, **length).values():
-        yield row, 1, "DF with binary masks", others
-    if not length:  # the short schedule has no dense network without the held-out images
-        for row in trials(dataset).values():
-            yield row, 1, "DF's β and C", last
-    for row in gain(dataset, **length).values():
-        yield row, 1, "where DF's gain comes from", last
-    for row in twice(dataset, **length).values():
-        yield row, 1, "both kinds of compression at once", others
-
-
-def _with_needs(
-    found: Iterator[tuple[Experiment, int, str, int]],
-) -> Iterator[tuple[Experiment, int, str, int]]:
-    """Each row with what it starts from and its control before it."""
-    for row, seeds, purpose, priority in found:
-        for need in (row.parent, row.control):
-            if need is not None and all(stage.method == "sgd" for stage in need.stages):
-                yield need, seeds, f"{purpose}: start or control", priority
-        yield row, seeds, purpose, priority
+        soon = reduction in REDUCTIONS[dataset][:3]
+        priority = urgent.get(name, others) if soon else last
+        yield Entry(row, "DF Table 3, Figures 3a and 4", priority, seeds)
+    for part, purpose, priority in (
+        (schedule_rows, "DF Table 1", last),
+        (schemes, "DF Figure 5", last),
+        (as_printed, "DF nearer to the letter", last),
+        (binary, "DF with binary masks", others),
+        (trials, "DF's β and C", last),
+        (gain, "where DF's gain comes from", last),
+        (twice, "both kinds of compression at once", others),
+    ):
+        # the short schedule has no dense network without the held-out images
+        if not (length and part is trials):
+            yield from wanted(part(dataset, **length).values(), purpose, priority)

@@ -1,6 +1,6 @@
 """ImageNet: ADMM's Table 2, and DF's Tables 4 and 6 with Figure 3b.
 
-The published networks are the start of all rows. A row's control is its start trained on for as
+The published networks are the start of all rows. A row's control is its start fine-tuned for as
 long, which doubles its price. When a run ends it reads the training images once more for its loss,
 and once where BatchNorm is measured anew: about a third of an epoch each.
 
@@ -9,22 +9,20 @@ they prove the path, not the result.
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
 
-from lib.data.imagenet import FORMS
 from lib.workbook.experiments import df
 from lib.workbook.experiments.recipes import (
-    ADMM_DEFAULTS,
     RHO,
     admm_schedule,
+    bits_at,
     classes,
     dense,
     layer_weights,
+    slower,
+    unusual,
     weights,
 )
-from lib.workbook.experiments.spec import Entry, Experiment, Stage
-
-DATASETS = tuple(FORMS)
+from lib.workbook.experiments.spec import Entry, Experiment, compressed, stage, wanted
 
 #: Epochs of compression, and of training the values that are left.
 EPOCHS = {"imagenet": (90, 60), "imagenet-sample": (2, 1)}
@@ -115,59 +113,51 @@ def admm(
     From the dense network, or from ``start``.
     """
     start = start or dense(dataset, network=network)
-    options = {
-        "budget": int(32 * weights(network, classes(dataset)) / rate),
-        "rho": RHOS.get(network, RHO),
-        "mode": mode,
-    }
-    options = {k: v for k, v in options.items() if ADMM_DEFAULTS.get(k) != v}
-    stages = [("admm", options), ("tune-codebooks", {})]
-    return _row(
-        f"admm-{mode}-{rate:.3g}x", start, stages[: 1 + tune], mode=mode, budget=options["budget"]
-    )
+    budget = bits_at(rate, network, dataset)
+    options = unusual({"budget": budget, "rho": RHOS.get(network, RHO), "mode": mode})
+    name = f"admm-{mode}-{rate:.3g}x"
+    return _row(start, name, mode, budget, ("admm", options), *[("tune-codebooks", {})] * tune)
 
 
 def uniform(dataset: str, *, network: str, bits: int) -> Experiment:
     """Every layer with 2ᵇ values by k-means, zero one of them at best, and trained."""
-    made = ("tune-codebooks", {"bits": bits, "free_zero": False})
     return _row(
-        f"kmeans-{bits}bits",
         dense(dataset, network=network),
-        [made, ("tune-codebooks", {})],
-        mode="quantize",
-        budget=bits * weights(network, classes(dataset)),
+        f"kmeans-{bits}bits",
+        "quantize",
+        bits * weights(network, classes(dataset)),
+        ("tune-codebooks", {"bits": bits, "free_zero": False}),
+        ("tune-codebooks", {}),
     )
 
 
 def fixed_bitwidth(dataset: str, *, network: str) -> Experiment:
     """Half of the weights by magnitude, over all layers, at four bits."""
     return _row(
-        "fixed-bitwidth-16x",
         dense(dataset, network=network),
-        [("magnitude", {"keep": 0.5}), ("tune-codebooks", {"bits": 4})],
-        mode="fixed-bitwidth",
-        budget=2 * weights(network, classes(dataset)),
+        "fixed-bitwidth-16x",
+        "fixed-bitwidth",
+        2 * weights(network, classes(dataset)),
+        ("magnitude", {"keep": 0.5}),
+        ("tune-codebooks", {"bits": 4}),
     )
 
 
 def deep_compression(dataset: str) -> Experiment:
     """AlexNet by Deep Compression, at Han et al.'s shares and bits."""
-    layers = layer_weights("alexnet", classes(dataset))
-    kept = [int(share * n) for share, n in zip(HAN_SHARES, layers, strict=True)]
+    layers = zip(HAN_BITS, HAN_SHARES, layer_weights("alexnet", classes(dataset)), strict=True)
     return _row(
-        "deep-compression",
         dense(dataset, network="alexnet"),
-        [
-            ("magnitude", {"keep": HAN_SHARES, "scope": "layer"}),
-            ("tune-codebooks", {"bits": HAN_BITS}),
-        ],
-        mode="deep-compression",
-        budget=sum(bits * n for bits, n in zip(HAN_BITS, kept, strict=True)),
+        "deep-compression",
+        "deep-compression",
+        sum(bits * int(share * n) for bits, share, n in layers),
+        ("magnitude", {"keep": HAN_SHARES, "scope": "layer"}),
+        ("tune-codebooks", {"bits": HAN_BITS}),
     )
 
 
 def _row(
-    name: str, start: Experiment, parts: list[tuple[str, dict]], *, mode: str, budget: int
+    start: Experiment, name: str, mode: str, budget: int, *parts: tuple[str, dict]
 ) -> Experiment:
     """What compresses, for the paper's epochs, and what trains its values, at a tenth of the rate.
 
@@ -176,20 +166,10 @@ def _row(
     dataset, network = start.dataset, start.network
     first, second = EPOCHS[dataset]
     schedule = admm_schedule(dataset, network, first)
-    slower = replace(schedule, epochs=second, lr=schedule.lr / 10)
-    stages = tuple(
-        Stage(method=method, schedule=one, options=tuple(sorted(options.items())))
-        for (method, options), one in zip(parts, (schedule, slower), strict=False)
-    )
-    return Experiment(
-        slug=f"{network}-{dataset}-{name}-{'+'.join(str(s.epochs) for s in stages)}ep",
-        dataset=dataset,
-        network=network,
-        stages=stages,
-        parent=start,
-        mode=mode,
-        budget=budget,
-    )
+    schedules = schedule, slower(schedule, second)
+    stages = [stage(m, s, **o) for (m, o), s in zip(parts, schedules, strict=False)]
+    slug = f"{network}-{dataset}-{name}-{'+'.join(str(s.epochs) for s in stages)}ep"
+    return compressed(start, slug, *stages, mode=mode, budget=budget)
 
 
 def table_2(dataset: str) -> list[Experiment]:
@@ -223,37 +203,16 @@ def figure_3b(dataset: str) -> dict[tuple[str, float], Experiment]:
 
 
 def _df(dataset: str, network: str, reduction: float, **options) -> Experiment:
-    options = {"network": network, "reduction": reduction, "beta": BETA} | options
     if dataset in STEP:
         options["step"] = STEP[dataset]
-    return df.df(dataset, **options)
+    return df.df(dataset, network=network, reduction=reduction, beta=BETA, **options)
 
 
-def entries(dataset: str) -> list[Entry]:
-    """What the catalogue holds on ImageNet, or on the sample; after all that is smaller."""
-    found = []
-    for row, purpose, priority in _entries(dataset):
-        for need in _needs(row):
-            found.append((need, f"{purpose}: start or control", priority))
-        found.append((row, purpose, priority))
-    return [
-        Entry(experiment=e, seeds=1, purpose=purpose, priority=priority, gpu=dataset == "imagenet")
-        for e, purpose, priority in found
-    ]
-
-
-def _entries(dataset: str) -> Iterator[tuple[Experiment, str, int]]:
-    yield from ((row, "ADMM Table 2", 11) for row in table_2(dataset))
+def entries(dataset: str) -> Iterator[Entry]:
+    """What is wanted on ImageNet, or on the sample; after all that is smaller."""
+    yield from wanted(table_2(dataset), "ADMM Table 2", 11)
     for network in REDUCTIONS[dataset]:
         table = "DF Table 4, Figure 3b" if network == "resnet50-imagenet" else "DF Table 6"
-        yield from ((row, table, 12) for row in hybrid(dataset, network).values())
+        yield from wanted(hybrid(dataset, network).values(), table, 12)
     if dataset == "imagenet":
-        yield from ((row, "DF Figure 3b", 13) for row in figure_3b(dataset).values())
-
-
-def _needs(row: Experiment) -> Iterator[Experiment]:
-    """What is trained before, the first first."""
-    for need in (row.parent, row.control):
-        if need is not None:
-            yield from _needs(need)
-            yield need
+        yield from wanted(figure_3b(dataset).values(), "DF Figure 3b", 13)

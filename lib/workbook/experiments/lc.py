@@ -1,9 +1,10 @@
 """LC's figure of results: error and loss against the weights kept, for each cost."""
 
-from lib.workbook.experiments.recipes import PULL, admm_schedule, dense
-from lib.workbook.experiments.spec import Entry, Experiment, Stage
+from collections.abc import Iterator
+from itertools import chain
 
-DATASETS = ("mnist", "digits")
+from lib.workbook.experiments.recipes import PULL, admm_schedule, dense, growth
+from lib.workbook.experiments.spec import Entry, Experiment, compressed, stage, wanted
 
 NETWORK = "lenet300-tanh"
 
@@ -52,10 +53,6 @@ TUNED = {
     "gradual": {"until": 0.25, "scope": "global"},
 }
 
-#: Settings that a slug does not say. Runs are found by their slugs: these stay as they are, also
-#: when others turn out the best.
-UNSAID = {"lc": {"mu": 1e-3, "rise": 300}, "gradual": 0.25}
-
 
 def lc(
     dataset: str,
@@ -66,79 +63,69 @@ def lc(
     mu: float | None = None,
     rise: float | None = None,
     augmented: bool = True,
-    epochs: int | None = None,
-    trace: bool = False,
-    held_out: bool = False,
+    **run,
 ) -> Experiment:
-    """LC under one cost; μ starts at ``PULL``·``mu`` and is ``rise`` times that in the end.
+    """LC under one cost.
 
-    Of ``None`` both are as tuned.
+    Parameters
+    ----------
+    mu, rise : μ starts at ``PULL``·``mu`` and is ``rise`` times that in the end; as tuned if None.
+    run : ``epochs`` where they are not the usual ones, ``trace``, ``held_out``.
     """
     fewest = cost == "l0-constraint" and amount <= TRIAL_KEPT["lc-fewest"]
     tuned = TUNED["lc-fewest" if fewest else "lc"]
     mu, rise = mu or tuned["mu"], rise or tuned["rise"]
-    options = {
-        "cost": cost,
-        "amount": amount,
-        "mu": PULL[dataset] * mu,
-        "growth": round(rise ** (1 / (epochs or EPOCHS[dataset])), 4),
-        # what equals its default is left out
-        **({} if scope == "global" else {"scope": scope}),
-        **({} if augmented else {"augmented": augmented}),
-    }
-    name = f"lc-{cost}-{amount:g}{'' if scope == 'global' else f'-per-{scope}'}"
-    unusual = {"mu": mu, "rise": rise} != UNSAID["lc"]
-    name += f"-mu{mu:g}-rise{rise:g}" if unusual else ""
-    name += "" if augmented else "-penalty-method"
-    return _experiment(
-        dataset, name, "lc", options, cost, epochs=epochs, trace=trace, held_out=held_out
-    )
+    factor = growth(rise, run.get("epochs") or EPOCHS[dataset], 4)
+    options = {"cost": cost, "amount": amount, "mu": PULL[dataset] * mu, "growth": factor}
+    said = "" if {"mu": mu, "rise": rise} == TUNED["lc"] else f"-mu{mu:g}-rise{rise:g}"
+    if not augmented:  # what equals its default is left out
+        options["augmented"] = augmented
+        said += "-penalty-method"
+    return _row(dataset, f"lc-{cost}-{amount:g}", said, "lc", cost, scope, options, **run)
 
 
 def pruned(
-    dataset: str,
-    keep: float,
-    *,
-    scope: str = "global",
-    until: float = 0.0,
-    epochs: int | None = None,
-    held_out: bool = False,
+    dataset: str, keep: float, *, scope: str = "global", until: float = 0.0, **run
 ) -> Experiment:
-    """Magnitude pruning, retrained; gradually, until that part of the run is over, or at once."""
-    kind = "gradual" if until else "magnitude"
-    options = {
-        "keep": keep,
-        **({} if scope == "global" else {"scope": scope}),
-        **({"epochs": int(until * (epochs or EPOCHS[dataset]))} if until else {}),
-    }
-    name = f"{kind}-{keep:g}{'' if scope == 'global' else f'-per-{scope}'}"
-    name += f"-until{until:g}" if until not in (0, UNSAID["gradual"]) else ""
-    return _experiment(dataset, name, "magnitude", options, kind, epochs=epochs, held_out=held_out)
+    """Magnitude pruning, retrained.
+
+    Parameters
+    ----------
+    until : the part of the run in which it is done gradually; 0 for at once.
+    run : as for :func:`lc`.
+    """
+    kind, options, said = "magnitude", {"keep": keep}, ""
+    if until:
+        kind = "gradual"
+        options["epochs"] = int(until * (run.get("epochs") or EPOCHS[dataset]))
+        said = "" if until == TUNED["gradual"]["until"] else f"-until{until:g}"
+    return _row(dataset, f"{kind}-{keep:g}", said, "magnitude", kind, scope, options, **run)
 
 
-def _experiment(
+def _row(
     dataset: str,
     name: str,
+    said: str,
     method: str,
-    options: dict,
     mode: str,
+    scope: str,
+    options: dict,
     *,
     epochs: int | None = None,
     trace: bool = False,
     held_out: bool = False,
 ) -> Experiment:
     schedule = admm_schedule(dataset, NETWORK, epochs or EPOCHS[dataset])
-    parts = [NETWORK, dataset, name, f"{schedule.epochs}ep"]
-    parts += ["traced"] * trace + ["held-out"] * held_out
-    return Experiment(
-        slug="-".join(parts),
-        dataset=dataset,
-        network=NETWORK,
-        stages=(Stage(method=method, schedule=schedule, options=tuple(sorted(options.items()))),),
-        parent=dense(dataset, network=NETWORK, held_out=held_out),
+    if scope != "global":
+        options["scope"] = scope
+        said = f"-per-{scope}{said}"
+    ending = f"{schedule.epochs}ep{'-traced' * trace}{'-held-out' * held_out}"
+    return compressed(
+        dense(dataset, network=NETWORK, held_out=held_out),
+        f"{NETWORK}-{dataset}-{name}{said}-{ending}",
+        stage(method, schedule, **options),
         mode=mode,
         trace=trace,
-        held_out=held_out,
     )
 
 
@@ -183,39 +170,23 @@ def meetings(dataset: str) -> dict[str, Experiment]:
 
 def trials() -> dict[str, list[Experiment]]:
     """Method → its six trials."""
-    return {
-        method: [
-            pruned("mnist", TRIAL_KEPT[method], held_out=True, **setting)
-            if method == "gradual"
-            else lc("mnist", "l0-constraint", TRIAL_KEPT[method], held_out=True, **setting)
-            for setting in settings
-        ]
-        for method, settings in TRIALS.items()
-    }
+
+    def trial(method: str, **setting) -> Experiment:
+        kept = TRIAL_KEPT[method]
+        if method == "gradual":
+            return pruned("mnist", kept, held_out=True, **setting)
+        return lc("mnist", "l0-constraint", kept, held_out=True, **setting)
+
+    return {m: [trial(m, **setting) for setting in settings] for m, settings in TRIALS.items()}
 
 
-def entries(dataset: str) -> list[Entry]:
-    """What the catalogue holds of LC's figure on a data set."""
+def entries(dataset: str) -> Iterator[Entry]:
+    """What is wanted of LC's figure on a data set."""
+    figure, all_of = "LC's figure of results", chain.from_iterable
     seeds = 3 if dataset == "mnist" else 1
-    drawn = [run for runs in curves(dataset).values() for run in runs]
-    layered = [run for runs in per_layer(dataset).values() for run in runs]
-    found = [
-        (drawn[0].parent, seeds, "the start of LC's figure", 1),
-        (drawn[0].control, seeds, "control of LC's figure", 1),
-        *((run, seeds, "LC's figure of results", 1) for run in drawn),
-        *((run, seeds, "LC's figure: each layer the same share", 2) for run in layered),
-        *((run, 1, "LC: w and θ meet", 2) for run in meetings(dataset).values()),
-    ]
+    yield from wanted(all_of(curves(dataset).values()), figure, 1, seeds)
+    yield from wanted(all_of(per_layer(dataset).values()), f"{figure}, layer by layer", 2, seeds)
+    yield from wanted(meetings(dataset).values(), "LC: w and θ meet", 2)
     if dataset == "mnist":
-        again = longer()
-        found.append((again["magnitude"].control, seeds, "control of LC's figure", 1))
-        found += [
-            (run, seeds, "LC's figure: the fewest weights, longer", 1) for run in again.values()
-        ]
-        tried = [run for runs in trials().values() for run in runs]
-        found.append((tried[0].parent, 1, "LC's figure: the start of trials", 2))
-        found += [(run, 1, "LC's figure: a trial on held-out images", 2) for run in tried]
-    return [
-        Entry(experiment=e, seeds=count, purpose=purpose, priority=priority)
-        for e, count, purpose, priority in found
-    ]
+        yield from wanted(longer().values(), f"{figure}: the fewest weights, longer", 1, seeds)
+        yield from wanted(all_of(trials().values()), f"{figure}: a trial on held-out images", 2)

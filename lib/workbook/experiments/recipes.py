@@ -1,7 +1,7 @@
 """How each network is trained on each data set, and how a compression of it is put together."""
 
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 
 import torch
 
@@ -10,9 +10,7 @@ from lib.data.imagenet import FORMS
 from lib.layers import compressible
 from lib.networks import pretrained
 from lib.training import Schedule
-from lib.workbook.experiments.spec import Experiment, Stage
-
-LENETS = ("lenet5", "lenet300", "lenet300-tanh")
+from lib.workbook.experiments.spec import Experiment, Stage, compressed, stage
 
 #: What ρ and μ of LeNet-300-100 are multiplied with. They were tuned on MNIST; a run on ``digits``
 #: takes a fifteenth of the steps, and needs a stronger pull.
@@ -38,6 +36,10 @@ ADMM_DEFAULTS = {
     "growth": 1.0,
 }
 
+#: What most schedules have in common: those on ``digits``, and the others.
+_small = partial(Schedule, batch=64, warmup=2, weight_decay=5e-4)
+_large = partial(Schedule, weight_decay=5e-4, precision="bfloat16")
+
 
 def dense_schedule(dataset: str, network: str = "lenet5", epochs: int | None = None) -> Schedule:
     """How the network is trained that every compression starts from.
@@ -48,38 +50,20 @@ def dense_schedule(dataset: str, network: str = "lenet5", epochs: int | None = N
 
     On ImageNet its usual schedule, for what has no published weights; on the sample a few steps.
     """
+    lenet = network.startswith("lenet")
     if dataset == "imagenet":
-        return Schedule(
-            epochs=epochs or 90, lr=0.1, warmup=5, weight_decay=1e-4, precision="bfloat16"
-        )
+        return _large(epochs=epochs or 90, lr=0.1, warmup=5, weight_decay=1e-4)
     if dataset == "imagenet-sample":
-        return Schedule(
-            epochs=epochs or 5,
-            lr=SAMPLE_LR.get(network, 0.05),
-            batch=SAMPLE_BATCH.get(network, 20),
-            warmup=1,
-            weight_decay=5e-4,
-            precision="bfloat16",
-        )
-    if network in LENETS and dataset == "digits":
-        return Schedule(epochs=epochs or 20, lr=0.02, batch=64, warmup=2, weight_decay=5e-4)
-    if network in LENETS:
-        return Schedule(
-            epochs=epochs or 30, lr=0.1, warmup=2, weight_decay=5e-4, precision="bfloat16"
-        )
+        lr, batch = SAMPLE_LR.get(network, 0.05), SAMPLE_BATCH.get(network, 20)
+        return _large(epochs=epochs or 5, lr=lr, batch=batch, warmup=1)
     if dataset == "digits":
-        return Schedule(epochs=epochs or 20, lr=0.1, batch=64, warmup=2, weight_decay=5e-4, crop=1)
+        shape = {"lr": 0.02} if lenet else {"lr": 0.1, "crop": 1}
+        return _small(epochs=epochs or 20, **shape)
+    if lenet:
+        return _large(epochs=epochs or 30, lr=0.1, warmup=2)
     epochs = epochs or 200
-    return Schedule(
-        epochs=epochs,
-        lr=0.1,
-        batch=128,
-        warmup=max(1, epochs // 40),
-        weight_decay=5e-4,
-        precision="bfloat16",
-        crop=4,
-        flip=True,
-    )
+    warmup = max(1, epochs // 40)
+    return _large(epochs=epochs, lr=0.1, batch=128, warmup=warmup, crop=4, flip=True)
 
 
 def admm_schedule(dataset: str, network: str = "lenet5", epochs: int | None = None) -> Schedule:
@@ -88,77 +72,66 @@ def admm_schedule(dataset: str, network: str = "lenet5", epochs: int | None = No
     LeNet-5: the authors' public recipe for 1,975× (our rows ask for 2,000×). Two things are ours,
     and the paper does not mention them. Forward and backward passes compute in bfloat16 where the
     device does, here and in every schedule but that of ``digits``. And the gradient's norm is
-    limited to 1: without it the control, the dense network trained on by this schedule, went to NaN
+    limited to 1: without it the control, the dense network fine-tuned by this schedule, went to NaN
     in epoch 13, 16 and 17 of 120 (three seeds). LeNet-300-100: as it was trained. Residual
     networks: the paper's 120 epochs, batch 128 and learning rate 0.1 (Section 4.1), otherwise as
     the dense network was trained. ImageNet: the
     paper's 90 epochs, learning rate 0.01 and batch, and the authors' public weight decay for
     AlexNet; what is left open for the other networks is AlexNet's.
     """
-    if dataset in FORMS:
-        sample = dataset == "imagenet-sample"
+    if dataset == "imagenet":
         batch = 256 if network == "alexnet" else 128
-        return Schedule(
-            epochs=epochs or (2 if sample else 90),
-            lr=0.01,
-            batch=SAMPLE_BATCH.get(network, 20) if sample else batch,
-            weight_decay=1e-4,
-            precision="bfloat16",
-        )
-    if network in LENETS and dataset == "digits":
+        return _large(epochs=epochs or 90, lr=0.01, batch=batch, weight_decay=1e-4)
+    if dataset == "imagenet-sample":
+        batch = SAMPLE_BATCH.get(network, 20)
+        return _large(epochs=epochs or 2, lr=0.01, batch=batch, weight_decay=1e-4)
+    if not network.startswith("lenet"):
+        return dense_schedule(dataset, network, epochs or (10 if dataset == "digits" else 120))
+    clip = 1.0 if network == "lenet5" else None
+    if dataset == "digits":
         epochs = epochs or 20
-        return Schedule(
-            epochs=epochs,
-            lr=0.03,
-            batch=64,
-            warmup=epochs // 8,
-            weight_decay=5e-4,
-            clip=1.0 if network == "lenet5" else None,
-        )
-    if network == "lenet5":
-        epochs = epochs or 120
-        return Schedule(
-            epochs=epochs,
-            lr=0.1,
-            warmup=epochs // 12,
-            momentum=0.93,
-            weight_decay=5e-4,
-            clip=1.0,
-            precision="bfloat16",
-        )
-    if network in LENETS:
-        schedule = dense_schedule(dataset, network, epochs or 60)
-        return replace(schedule, warmup=schedule.epochs // 12)
-    return dense_schedule(dataset, network, epochs or (10 if dataset == "digits" else 120))
+        return _small(epochs=epochs, lr=0.03, warmup=epochs // 8, clip=clip)
+    epochs = epochs or (120 if network == "lenet5" else 60)
+    momentum = 0.93 if network == "lenet5" else 0.9
+    return _large(epochs=epochs, lr=0.1, warmup=epochs // 12, momentum=momentum, clip=clip)
+
+
+def slower(schedule: Schedule, epochs: int, *, by: float = 10) -> Schedule:
+    """The schedule by which what is left is trained: a tenth of the rate, without a warm-up."""
+    return replace(schedule, epochs=epochs, warmup=0, lr=schedule.lr / by)
+
+
+def growth(rise: float, epochs: int, digits: int = 3) -> float:
+    """The factor per epoch by which ρ or μ rises ``rise``-fold: growth^epochs = rise."""
+    return round(rise ** (1 / epochs), digits)
 
 
 def dense(
     dataset: str, *, network: str = "lenet5", epochs: int | None = None, held_out: bool = False
 ) -> Experiment:
-    """The network that every compression starts from; ``epochs`` where they are not the usual.
+    """The network that every compression starts from.
 
     On ImageNet it has its published weights and is not trained, where it has any.
-    ``held_out``: trained without the images that knobs are chosen on, and measured on them.
+
+    Parameters
+    ----------
+    epochs : where they are not the usual ones.
+    held_out : train without the images that knobs are chosen on, and measure on them.
     """
+    common = {"dataset": dataset, "network": network, "held_out": held_out}
     if dataset == "imagenet" and network in pretrained.NAMES and epochs is None:
-        return Experiment(
-            slug=f"{network}-imagenet-published",
-            dataset=dataset,
-            network=network,
-            stages=(),
-            held_out=held_out,
-            published=True,
-        )
+        slug = f"{network}-imagenet-published"
+        return Experiment(slug=slug, stages=(), published=True, **common)
     schedule = dense_schedule(dataset, network, epochs)
     usual = schedule == dense_schedule(dataset, network)
-    details = f"{'' if usual else f'-{epochs}ep'}{'-held-out' if held_out else ''}"
-    return Experiment(
-        slug=f"{network}-{dataset}-dense{details}",
-        dataset=dataset,
-        network=network,
-        stages=(Stage(method="sgd", schedule=schedule),),
-        held_out=held_out,
-    )
+    details = f"{'' if usual else f'-{epochs}ep'}{'-held-out' * held_out}"
+    slug = f"{network}-{dataset}-dense{details}"
+    return Experiment(slug=slug, stages=(stage("sgd", schedule),), **common)
+
+
+def unusual(options: dict) -> dict:
+    """Options of ADMM but for what equals its default, so that said or unsaid it is one run."""
+    return {name: v for name, v in options.items() if ADMM_DEFAULTS.get(name) != v}
 
 
 def admm(
@@ -173,62 +146,52 @@ def admm(
     start: Experiment | None = None,
     **options,
 ) -> Experiment:
-    """ADMM from the dense network to a nominal rate; ``options`` are those of ``ADMM``.
+    """ADMM from the dense network to a nominal rate.
 
-    ``start`` is the dense network, where it is not the usual one: a trial's has seen no held-out
-    image.
+    Parameters
+    ----------
+    start : the dense network, where it is not the usual one: a trial's has seen no held-out image.
+    options : those of :class:`lib.optimizers.admm.ADMM`.
     """
     start = start or dense(dataset, network=network, epochs=dense_epochs)
-    budget = int(32 * weights(network) / rate)
-    options = {"budget": budget, "rho": RHO, "mode": mode} | options
-    # what equals its default is left out, so that it is the same experiment said or unsaid
-    options = {k: v for k, v in options.items() if ADMM_DEFAULTS.get(k) != v}
+    usual = {"budget": bits_at(rate, network, dataset), "rho": RHO, "mode": mode}
+    options = unusual(usual | options)
     schedule = admm_schedule(dataset, network, epochs)
-    usual = {"budget": budget, "rho": RHO, "mode": mode}
-    details = "".join(f"-{k}{v:g}" for k, v in sorted(options.items()) if usual.get(k) != v)
-    ending = f"{'-traced' if trace else ''}{'-held-out' if start.held_out else ''}"
-    details = f"{rate:g}x-{schedule.epochs}ep{details}{ending}"
-    stage = Stage(method="admm", schedule=schedule, options=tuple(sorted(options.items())))
-    return Experiment(
-        slug=f"{network}-{dataset}-admm-{mode}-{details}",
-        dataset=dataset,
-        network=network,
-        stages=(stage,),
-        parent=start,
+    said = "".join(f"-{k}{v:g}" for k, v in sorted(options.items()) if usual.get(k) != v)
+    ending = f"{'-traced' * trace}{'-held-out' * start.held_out}"
+    return compressed(
+        start,
+        f"{network}-{dataset}-admm-{mode}-{rate:g}x-{schedule.epochs}ep{said}{ending}",
+        stage("admm", schedule, **options),
         mode=mode,
-        budget=budget,
+        budget=usual["budget"],
         trace=trace,
-        held_out=start.held_out,
     )
 
 
-def tuned(compressed: Experiment, *, epochs: int) -> Experiment:
-    """The codebooks of a compressed network trained on, at a tenth of its learning rate."""
-    return replace(
-        compressed,
-        slug=f"{compressed.slug}-tuned-{epochs}ep",
-        stages=(_tuning(compressed, epochs),),
-        parent=compressed,
-    )
+def tuned(row: Experiment, *, epochs: int) -> Experiment:
+    """The codebooks of a compressed network trained further, at a tenth of its learning rate."""
+    slug = f"{row.slug}-tuned-{epochs}ep"
+    return replace(row, slug=slug, stages=(_tuning(row, epochs),), parent=row)
 
 
-def then_tuned(compressed: Experiment, *, epochs: int, **options) -> Experiment:
-    """The same in one run: the compression, then its codebooks trained on.
+def then_tuned(row: Experiment, *, epochs: int, **options) -> Experiment:
+    """The same in one run: the compression, then its codebooks trained further.
 
     ``options`` are those of ``CodebookTuning``.
     """
     said = "".join(f"-{name}" for name in sorted(options))
-    return replace(
-        compressed,
-        slug=f"{compressed.slug}-then-tuned-{epochs}ep{said}",
-        stages=(*compressed.stages, _tuning(compressed, epochs, **options)),
-    )
+    slug = f"{row.slug}-then-tuned-{epochs}ep{said}"
+    return replace(row, slug=slug, stages=(*row.stages, _tuning(row, epochs, **options)))
 
 
-def _tuning(compressed: Experiment, epochs: int, **options) -> Stage:
-    schedule = compressed.stages[-1].schedule
-    slower = replace(schedule, epochs=epochs, warmup=0, lr=schedule.lr / 10)
-    return Stage(method="tune-codebooks", schedule=slower, options=tuple(sorted(options.items())))
+def _tuning(row: Experiment, epochs: int, **options) -> Stage:
+    return stage("tune-codebooks", slower(row.stages[-1].schedule, epochs), **options)
+
+
+def bits_at(rate: float, network: str, dataset: str) -> int:
+    """The bits that a nominal rate leaves to the weights of a network."""
+    return int(32 * weights(network, classes(dataset)) / rate)
 
 
 def weights(network: str, classes: int = 10) -> int:

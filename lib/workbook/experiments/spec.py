@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property
 
+from lib import paths
 from lib.training import Schedule
 
 
@@ -20,6 +22,11 @@ class Stage:
     def epochs(self) -> int:
         """Passes over the training images, those of all trials of a search."""
         return self.schedule.epochs * dict(self.options).get("trials", 1)
+
+
+def stage(method: str, schedule: Schedule, **options) -> Stage:
+    """A training by ``method``, with its own ``options``."""
+    return Stage(method=method, schedule=schedule, options=tuple(sorted(options.items())))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +64,7 @@ class Experiment:
 
     @cached_property
     def name(self) -> str:
+        """The slug and the hash of all other fields."""
         spec = json.dumps(specification(self, without=("slug",)), sort_keys=True)
         return f"{self.slug}-{hashlib.sha256(spec.encode()).hexdigest()[:8]}"
 
@@ -66,65 +74,81 @@ class Experiment:
 
     @property
     def epochs(self) -> int:
-        return sum(stage.epochs for stage in self.stages)
+        """Passes over the training images, of all stages."""
+        return sum(one.epochs for one in self.stages)
 
-    @property
+    @cached_property
     def control(self) -> "Experiment | None":
-        """The dense network trained on by the same schedules without any compression.
+        """The fine-tuned dense control: the start, by the same schedules, without compression.
 
-        Where the parent is a compressed network itself, its own control is trained on. A traced
-        run is a figure's curve, one on held-out images a trial: they have none.
+        Where the parent is a compressed network itself, its own control is fine-tuned. A traced run
+        is a figure's curve, one on held-out images a trial: they have none.
         """
-        plain = all(stage.method == "sgd" for stage in self.stages)
+        plain = all(one.method == "sgd" for one in self.stages)
         if self.parent is None or plain or self.trace or self.held_out:
             return None
         start = self.parent.control or self.parent
-        return Experiment(
-            slug=f"{start.slug}-trained-on-{self.epochs}ep",
-            dataset=self.dataset,
-            network=self.network,
-            stages=tuple(
-                Stage(method="sgd", schedule=stage.schedule)
-                for stage in self.stages
-                if stage.schedule.epochs  # some choose at once
-            ),
-            parent=start,
-        )
+        # some stages choose at once, in no epochs
+        stages = (stage("sgd", s.schedule) for s in self.stages if s.schedule.epochs)
+        return compressed(start, f"{start.slug}-trained-on-{self.epochs}ep", *stages)
+
+    @property
+    def needs(self) -> "list[Experiment]":
+        """What is trained before: the parent, what is taken over, and the control."""
+        return [one for one in (self.parent, self.like, self.control) if one]
 
 
-#: Where ResNet-20's trials stand in the queue, right behind its first rows; MNIST's rows, behind
+def compressed(start: Experiment, slug: str, *stages: Stage, **others) -> Experiment:
+    """What ``stages`` make of a trained network, on the images that it was trained on.
+
+    Parameters
+    ----------
+    start : the parent; data set, network and whether images are held out are taken from it.
+    slug : the new name for people.
+    stages : the trainings, in their order.
+    others : what else differs from the defaults of an :class:`Experiment`.
+    """
+    same = {name: getattr(start, name) for name in ("dataset", "network", "held_out")}
+    return Experiment(**same | {"slug": slug, "stages": stages, "parent": start} | others)
+
+
+#: Where ResNet-20's trials are in the queue, right behind its first rows; MNIST's rows, behind
 #: ResNet-20's; and CIFAR's for a GPU, behind those that a CPU trains.
 TRIALS, MNIST, FULL = 1.5, 4, 7
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Entry:
-    """An experiment in the catalogue: how many seeds, what for, and how soon (1 is first).
+    """An experiment in the catalogue: what for, how soon (1 is first), and with how many seeds.
 
-    ``priority`` is seed 0's, and that of all seeds without ``later_priority``. ``gpu``: its
-    schedule is a GPU's, so that a CPU takes it only when it is named.
+    ``priority`` is seed 0's, and that of all seeds without ``later_priority``.
     """
 
     experiment: Experiment
-    seeds: int
     purpose: str
     priority: float
+    seeds: int = 1
     later_priority: float | None = None
-    gpu: bool = False
+
+    @property
+    def gpu(self) -> bool:
+        """Whether its schedule is a GPU's, so that a CPU takes it only when it is named."""
+        return self.priority >= FULL and self.experiment.dataset not in paths.APART
 
     @property
     def runs(self) -> list[tuple[Experiment, int]]:
+        """The experiment with each of its seeds."""
         return [(self.experiment, seed) for seed in range(self.seeds)]
 
     def place(self, seed: int) -> tuple[float, int]:
-        """Where a seed stands in the queue: its priority, then the seed; smaller is sooner."""
+        """Where a seed is in the queue: its priority, then the seed; smaller is sooner."""
         later = self.priority if self.later_priority is None else self.later_priority
         return (later if seed else self.priority, seed)
 
     def merged(self, other: "Entry") -> "Entry":
         """With all seeds that one of two entries of an experiment asks for, each as soon as asked.
 
-        For a GPU only where both are.
+        The purpose stays this one's.
         """
         asked = [entry for entry in (self, other) if entry.seeds > 1]
         return replace(
@@ -132,8 +156,14 @@ class Entry:
             seeds=max(self.seeds, other.seeds),
             priority=min(self.priority, other.priority),
             later_priority=min((entry.place(1)[0] for entry in asked), default=None),
-            gpu=self.gpu and other.gpu,
         )
+
+
+def wanted(
+    rows: Iterable[Experiment], purpose: str, priority: float, seeds: int = 1
+) -> Iterator[Entry]:
+    """An entry for each of some experiments."""
+    return (Entry(row, purpose, priority, seeds) for row in rows)
 
 
 #: Fields of an experiment that are experiments.

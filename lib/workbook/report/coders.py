@@ -1,17 +1,10 @@
 """Where a file's bytes go, and what other coders make of the same weights.
 
-    python -m lib.workbook.report.coders FOLDER
-
-measures the committed networks and one of AlexNet's size (trained first: half an hour on one
-core) into FOLDER/coders.csv, and writes their codes beside it for
-:mod:`lib.workbook.benchmarks.nncodec`, whose table is nncodec.csv. ``python -m lib publish
---measured FOLDER`` takes both over.
+``results/benchmarks/scripts/measure_coders.py`` makes the committed table.
 """
 
 import math
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import pandas as pd
 from torch import nn
@@ -21,7 +14,7 @@ from lib.layers import compressible
 from lib.workbook import benchmarks, experiments
 from lib.workbook.report import admm
 from lib.workbook.report.columns import columns, text
-from lib.workbook.report.rows import finished, mean, save
+from lib.workbook.report.rows import finished, mean
 from lib.workbook.runs import Run
 
 #: The parts of a coded layer, in bits, under the names that every table of layers uses.
@@ -36,9 +29,6 @@ CODERS = {
     "zstd": "zstd",
     "nncodec": "nncodec",
 }
-
-#: The network of AlexNet's size: how it is made.
-ALEXNET = {"dataset": "cifar10-jpeg", "steps": 1000, "tuning": 200, "keep": 0.05, "bits": 4}
 
 
 def layers(model: nn.Module) -> dict[str, pd.DataFrame]:
@@ -191,24 +181,3 @@ def file_parts_text(rows: Sequence[Sequence[Run]]) -> str:
     names = [f"{mean(runs, 'nominal_rate'):,.0f}×, {admm.label(runs[0])}" for runs in rows]
     shown.insert(0, "row", names)
     return shown.assign(largest=parts.idxmax(axis=1)).to_string(index=False)
-
-
-def main(folder: str) -> None:
-    """Measures all networks, and writes their codes."""
-    Path(folder).mkdir(parents=True, exist_ok=True)  # before half an hour's work
-    models = {
-        run.id: (label, run.model(), run.architecture, run.result["accuracy"])
-        for label, run in committed_runs().items()
-    }
-    model, accuracy = benchmarks.alexnet.build(**ALEXNET)
-    models["alexnet"] = ("AlexNet, 5 % at 4 bits", model, {}, accuracy)
-    rows = []
-    for network, (label, model, said, accuracy) in models.items():
-        benchmarks.coders.export(compressible(model), Path(folder) / f"{network}.npz")
-        start = {"network": network, "label": label, "accuracy": accuracy}
-        rows.append(start | coders(model, **said))
-    save(pd.DataFrame(rows), "coders", Path(folder))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

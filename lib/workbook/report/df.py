@@ -4,6 +4,7 @@ Gains are accuracy minus the other network's, in points, paired seed by seed: ab
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -132,7 +133,7 @@ def whole_macs(dense: nn.Module, built: nn.Module, *, input_shape: tuple[int, ..
     spent = 0
     for name, layer in before.items():
         first, last = (after.get(f"{name}.{i}", after.get(name)) for i in range(2))
-        spent += layer.macs(inputs=first.inputs, filters=last.filters)
+        spent += replace(layer, inputs=first.inputs, filters=last.filters).macs()
     return spent
 
 

@@ -6,6 +6,7 @@ import pandas as pd
 
 from lib import data
 from lib.networks import pretrained
+from lib.optimizers import METHODS
 from lib.workbook import experiments, runs
 from lib.workbook.experiments import Experiment
 from lib.workbook.report import admm
@@ -40,7 +41,8 @@ def table_2(rows: Sequence[Sequence[Run]], *, dataset: str) -> pd.DataFrame:
 def _row(found: Sequence[Run], dataset: str) -> dict[str, object]:
     run = found[0]
     mode = "quantize" if run.result["mode"] == "quantize" else "joint"
-    name = NAMES[run.experiment["stages"][0]["method"], run.result["mode"]]
+    method = run.experiment["stages"][0]["method"]
+    name = NAMES.get((method, run.result["mode"])) or f"{METHODS[method].label} (ours)"
     made = admm.row(found, dataset, method=name, mode=mode)
     made["automated"] = "yes" if run.result["method"] == "admm" else "no"
     if mode == "quantize":  # the paper states no share

@@ -1,6 +1,7 @@
 """DF's Tables 4 and 6 and Figure 3b in numbers, and where an ImageNet network's MACs can go."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pandas as pd
 import torch
@@ -149,16 +150,14 @@ def reach(
     }
 
 
-def break_even(
-    layer: structured.Layer, *, inputs: int | None = None, filters: int | None = None
-) -> float:
+def break_even(layer: structured.Layer, **left: int) -> float:
     """The rank at which two factors (scheme 1) cost what the layer does, over its full rank.
 
-    With so many inputs and filters left (None: all). From this share on factors save nothing.
+    With so many ``inputs`` and ``filters`` left, as given. From this share on factors save nothing.
     """
-    left = {"inputs": inputs, "filters": filters}
+    layer = replace(layer, **left)
     # A·r·(k²·c_in + c_out) = A·k²·c_in·c_out
-    return layer.macs(**left) / layer.macs(**left, rank=1) / layer.most(**left)
+    return layer.macs() / layer.macs(rank=1) / layer.most()
 
 
 def layers(run: Run) -> pd.DataFrame:

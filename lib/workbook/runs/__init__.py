@@ -3,21 +3,23 @@
 from lib.workbook.runs import (
     checkpoints,
     exchange,
+    lookup,
     packed_weights,
     parallel,
+    result,
     search,
     store,
     train,
 )
+from lib.workbook.runs.result import Result, code_hash, commit
 from lib.workbook.runs.store import (
     FILES,
     Damaged,
     Run,
-    fill_file_bytes,
     finished,
     folder_of,
     present,
     read,
     status,
 )
-from lib.workbook.runs.train import CPU_THREADS, code_hash, commit, dataset_of, get, needs, place
+from lib.workbook.runs.train import CPU_THREADS, dataset_of, get, needs, place

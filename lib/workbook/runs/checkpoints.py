@@ -8,19 +8,21 @@ import warnings
 import torch
 
 from lib import paths
+from lib.workbook.runs import lookup
 
 _DIGEST = hashlib.sha256().digest_size
 
 
 class Checkpoint:
-    """The checkpoint of the run ``id``: the newest state, and the one before it.
+    """The checkpoint of the run ``id``, whatever its slug: the newest state, and the one before it.
 
     A file is the SHA-256 of what follows, then what ``torch.save`` wrote; it is read with
     ``weights_only=True``, so nothing in it is executed.
     """
 
     def __init__(self, id: str):
-        self.file = paths.checkpoints() / f"{id}.pt"
+        folder = paths.checkpoints()
+        self.file = folder / f"{lookup.kept_as(folder, id)}.pt"
         self.previous = self.file.with_suffix(".previous.pt")
         self.lock = self.file.with_suffix(".lock")
 

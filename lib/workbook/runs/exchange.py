@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from lib import data, paths
-from lib.workbook.runs import store
+from lib.workbook.runs import packed_weights, store
 
 #: No part is larger than this, so that it passes through mail and copy limits.
 PART_BYTES = 15_000_000
@@ -28,7 +28,7 @@ def export(to: Path, *, dataset: str, since: datetime | None = None) -> list[Pat
     """
     parts, size = [[]], 0
     for run in _finished(dataset, since):
-        names = sorted(_NAMES - ({store.WEIGHTS} if run.result.get("weights_apart") else set()))
+        names = sorted(_NAMES - ({store.WEIGHTS} if run.result["weights_apart"] else set()))
         files = {f"{run.id}/{name}": (run.folder / name).read_bytes() for name in names}
         more = sum(len(content) + 200 for content in files.values())
         if more > PART_BYTES:
@@ -113,10 +113,10 @@ def _destination(part: Path, id: str, files: dict[str, bytes]) -> Path:
     del digests["result.json"]
     try:
         result = json.loads(files["result.json"])
-        apart = {store.WEIGHTS} if result.get("weights_apart") else set()
+        apart = {store.WEIGHTS} if result["weights_apart"] else set()
         inside = {name: d for name, d in result["files"].items() if name not in apart}
         claims = (result["id"], inside, result["dataset"] in data.NAMES)
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except packed_weights.MALFORMED:
         raise damaged from None
     if set(files) | apart != _NAMES:
         raise damaged

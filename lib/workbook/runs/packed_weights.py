@@ -23,8 +23,11 @@ MOST_BYTES = 2 * 2**30
 #: Weights that are looked at first.
 FIRST = 10_000
 
-#: What a header or tensors that are not as :func:`pack` wrote them may lead to.
-_MALFORMED = (SafetensorError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+#: What reading a file may raise that is not as it was written: weights, or a result.
+MALFORMED = (
+    *(SafetensorError, OSError),
+    *(AttributeError, LookupError, RuntimeError, TypeError, ValueError),
+)
 
 
 def pack(state: Mapping[str, Tensor]) -> bytes:
@@ -47,7 +50,7 @@ def unpack(file: Path) -> dict[str, Tensor]:
         raise ValueError(f"{file} has {size:,} bytes, more than the {MOST_BYTES:,} allowed")
     try:
         return parse(file.read_bytes())
-    except _MALFORMED as error:
+    except MALFORMED as error:
         raise ValueError(f"{file} is not a whole weights file: {error}") from error
 
 

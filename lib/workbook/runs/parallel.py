@@ -5,12 +5,20 @@ import multiprocessing
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 
+from lib.data import DataUnavailable
 from lib.training import Diverged, OutOfTime, distributed
 from lib.workbook.experiments import Experiment
 from lib.workbook.runs import train
 
 Task = tuple[Experiment, int]
+
+#: What a user is told in one line; anything else is a bug, and shows its traceback.
+EXPECTED = (
+    *(ValueError, OSError, DataUnavailable, Diverged),
+    *(distributed.Differs, BrokenProcessPool),
+)
 
 
 def run_all(

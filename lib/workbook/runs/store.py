@@ -18,10 +18,10 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from lib import archive, atomic, networks, paths
+from lib import archive, networks, paths
 from lib.structured import rebuild
 from lib.workbook.experiments import Experiment, specification
-from lib.workbook.runs import packed_weights
+from lib.workbook.runs import lookup, packed_weights
 from lib.workbook.runs.checkpoints import Checkpoint
 
 WEIGHTS = "weights.safetensors"
@@ -34,10 +34,6 @@ LOSSES = "losses.npy"
 
 #: Packed weights of more bytes than this are kept apart: run folders are for a repository.
 MOST_BYTES = 5_000_000
-
-
-#: What reading a torn or forged result.json raises.
-BROKEN = (OSError, LookupError, TypeError, AttributeError, UnicodeError, json.JSONDecodeError)
 
 
 class Damaged(ValueError):
@@ -90,7 +86,7 @@ class Run:
     def weights(self) -> Path:
         """The file of the final weights; those that are not committed may be missing."""
         apart = self.folder.parent.parent / "weights" / f"{self.id}.safetensors"
-        return apart if self.result.get("weights_apart") else self.folder / WEIGHTS
+        return apart if self.result["weights_apart"] else self.folder / WEIGHTS
 
     def state(self) -> dict[str, Tensor]:
         """The final network's tensors, on the CPU. ``Damaged`` where they are not at hand."""
@@ -109,30 +105,20 @@ class Run:
 
     @property
     def computed_in(self) -> str:
-        """``float32``, ``bfloat16``, or both where it was resumed on another kind of machine.
-
-        A run older than this record computed in what its schedules ask for.
-        """
-        if "trained_by" in self.result:
-            trained = [one["computed_in"] for one in self.result["trained_by"]]
-            kinds = [kind for one in trained for kind in one.split(" and ")]
-        else:
-            stages = self.experiment["stages"]
-            kinds = [stage["schedule"].get("precision", "float32") for stage in stages]
+        """``float32``, ``bfloat16``, or both where it was resumed on another kind of machine."""
+        kinds = [
+            kind for one in self.result["trained_by"] for kind in one["computed_in"].split(" and ")
+        ]
         return " and ".join(dict.fromkeys(kinds)) or "float32"
 
     @property
     def architecture(self) -> dict[str, str | int]:
         """``network``, ``classes`` and ``channels``."""
-        network = self.result["network"]
-        # runs older than these two keys are all of lenet5, with its usual ten classes
-        channels = self.result.get("channels", networks.INPUT_SHAPES[network][0])
-        classes = self.result.get("classes", 10)
-        return {"network": network, "classes": classes, "channels": channels}
+        return {key: self.result[key] for key in ("network", "classes", "channels")}
 
     def dense_model(self) -> nn.Module:
         """A freshly drawn network, whole, of the kind that was compressed."""
-        kind = dict(self.architecture)
+        kind = self.architecture
         return networks.build(kind.pop("network"), **kind)
 
     def file(self, state: Mapping[str, Tensor]) -> bytes:
@@ -156,20 +142,27 @@ def read(folder: Path) -> Run:
         run = Run(folder, result)
         listed = (LOSSES,) if LOSSES in result["files"] else ()
         files = {name: folder / name for name in FILES + listed}
-        if not result.get("weights_apart") or run.weights.exists():
+        if not result["weights_apart"] or run.weights.exists():
             files[WEIGHTS] = run.weights
         for name, file in files.items():
             if hashlib.sha256(file.read_bytes()).hexdigest() != result["files"][name]:
                 raise Damaged(f"{file} is not the file that was written")
         if result["id"] != folder.name:
             raise Damaged(f"{folder} holds the run {result['id']}")
-    except BROKEN as error:
+    except Damaged:
+        raise
+    except packed_weights.MALFORMED as error:
         raise Damaged(f"{folder} is not whole ({error!r}): delete it to run it again") from error
     return run
 
 
 def folder_of(experiment: Experiment, seed: int) -> Path:
-    return paths.runs(experiment.dataset) / experiment.id(seed)
+    """The folder that holds the run, whatever its slug; where none does, the one that would.
+
+    Raises ``ValueError`` that names both where two do.
+    """
+    folder = paths.runs(experiment.dataset)
+    return folder / lookup.kept_as(folder, experiment.id(seed))
 
 
 def present(folder: Path) -> bool:
@@ -187,18 +180,18 @@ def finished(dataset: str) -> list[Run]:
 def status(experiment: Experiment, seed: int) -> str:
     """``done``, ``damaged``, ``partial`` (a checkpoint is there), ``stale`` or ``missing``.
 
-    A stale run is there by another recipe, its own or that of one it starts from; all else is the
-    same. Another experiment's run is never taken for it, whatever its slug.
+    One that is there twice is damaged. A stale run is there by another recipe, its own or that of
+    one it starts from; all else is the same. Another experiment's run is never taken for it.
     """
-    folder = folder_of(experiment, seed)
-    if present(folder):
-        try:
+    try:
+        folder = folder_of(experiment, seed)
+        if present(folder):
             read(folder)
-        except Damaged:
-            return "damaged"
-        return "done"
-    if Checkpoint(experiment.id(seed)).exists():
-        return "partial"
+            return "done"
+        if Checkpoint(experiment.id(seed)).exists():
+            return "partial"
+    except ValueError:
+        return "damaged"
     others = folder.parent.glob(f"{experiment.slug}-{'[0-9a-f]' * 8}-s{seed}")
     mine = _without_recipes(specification(experiment))
     same = (_without_recipes(_specification_in(other)) == mine for other in others)
@@ -209,7 +202,7 @@ def _specification_in(folder: Path) -> object:
     """What a run folder says its experiment was; ``None`` where it says nothing."""
     try:
         return json.loads((folder / "experiment.json").read_text())
-    except BROKEN:
+    except packed_weights.MALFORMED:
         return None
 
 
@@ -234,19 +227,6 @@ def _same_bits(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
         return tensor.dtype, tensor.shape, whole.view(torch.uint8).numpy().tobytes()
 
     return [*one] == [*other] and all(bits(one[name]) == bits(other[name]) for name in one)
-
-
-def fill_file_bytes(run: Run) -> int:
-    """Measures ``file_bytes`` of a finished run and writes it into its result.json, alone.
-
-    For runs older than the archive, or than its format. Raises ``Damaged`` where the weights are
-    not at hand, and as :meth:`Run.file`.
-    """
-    size = len(run.file(run.state()))
-    if size != run.result["file_bytes"]:
-        result = run.result | {"file_bytes": size}
-        atomic.write(run.folder / "result.json", as_json(result).encode())
-    return size
 
 
 def install(folder: Path, contents: dict[str, bytes]) -> None:

@@ -1,52 +1,42 @@
 """Runs: missing ones are trained, finished ones are read. Only ``get`` trains."""
 
 import functools
-import hashlib
-import io
 import math
-import os
-import platform
-import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
-from importlib.metadata import version
-from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import torch
 from filelock import FileLock
 from torch import nn
 from tqdm.auto import tqdm
 
-from lib import accounting, atomic, data, networks, paths
+from lib import data, networks
 from lib.data import Dataset
 from lib.layers import compressible
 from lib.networks import pretrained
 from lib.optimizers import METHODS
 from lib.projections import svt
-from lib.structured import ranks, rebuild, shrink_like
-from lib.training import arithmetic, distributed, evaluate, image_losses, predict, train
-from lib.workbook.experiments import Experiment, Stage, specification
-from lib.workbook.runs import packed_weights, store
+from lib.structured import rebuild, shrink_like
+from lib.training import arithmetic, distributed, train
+from lib.workbook.experiments import Experiment, Stage
 from lib.workbook.runs.checkpoints import Checkpoint
+from lib.workbook.runs.result import commit, write
 from lib.workbook.runs.search import BlackBox, search
-from lib.workbook.runs.store import Run, as_json, folder_of, install, present, read
+from lib.workbook.runs.store import Run, folder_of, present, read
 
 #: Threads of a run on a CPU, unless another number is asked for; part of what makes it repeat.
 CPU_THREADS = 1
 
-#: Stands for what a checkpoint does not hold that was written before it was kept.
-NOT_RECORDED = "not recorded"
+
+#: What is trained before a run: what it starts from, whose allocation it takes over, its control.
+NEEDS = ("parent", "like", "control")
 
 
 def needs(experiment: Experiment) -> list[Experiment]:
-    """What is trained before: the parent, what is taken over, and the parent trained on as long."""
-    others = (experiment.parent, experiment.like, experiment.control)
+    """What is trained before."""
+    others = (getattr(experiment, kind) for kind in NEEDS)
     return [other for other in others if other is not None]
 
 
@@ -77,9 +67,8 @@ def get(
     Raises ``ValueError`` for a device that is not there, ``lib.training.OutOfTime`` at the
     ``deadline`` (of ``time.monotonic()``), ``Damaged``, ``Diverged`` and ``DataUnavailable``.
     """
-    folder = folder_of(experiment, seed)
-    if distributed.agree(lambda: _ready(folder, with_weights)):
-        return read(folder)
+    if distributed.agree(lambda: _ready(experiment, seed, with_weights)):
+        return read(folder_of(experiment, seed))
     where = place(device)
     options = {
         "device": device,
@@ -89,18 +78,20 @@ def get(
         "say": say,
     }
     before = {
-        other.name: get(other, seed, with_weights=other != experiment.control, **options)
-        for other in needs(experiment)
+        kind: get(getattr(experiment, kind), seed, with_weights=kind != "control", **options)
+        for kind in NEEDS
+        if getattr(experiment, kind) is not None
     }
     checkpoint = Checkpoint(experiment.id(seed))
     checkpoint.file.parent.mkdir(parents=True, exist_ok=True)
     with distributed.held(FileLock(checkpoint.lock)), _threads(threads):
-        if not distributed.agree(lambda: _ready(folder, with_weights)):
+        if not distributed.agree(lambda: _ready(experiment, seed, with_weights)):
             _train(experiment, seed, before, checkpoint, where, threads, deadline, quiet, say)
-    return read(folder)
+    return read(folder_of(experiment, seed))
 
 
-def _ready(folder: Path, with_weights: bool) -> bool:
+def _ready(experiment: Experiment, seed: int, with_weights: bool) -> bool:
+    folder = folder_of(experiment, seed)
     return present(folder) and (not with_weights or read(folder).weights.exists())
 
 
@@ -109,22 +100,15 @@ def _train(experiment, seed, before, checkpoint, device, threads, deadline, quie
     with distributed.in_turn():
         dataset = dataset_of(experiment.dataset, experiment.network, experiment.held_out, device)
     torch.manual_seed(seed)
-    model = _network(experiment, dataset).to(device)
-    parent = before.get(experiment.parent.name) if experiment.parent else None
-    if parent is not None:
-        model = parent.model().to(device)
-    like = before.get(experiment.like.name) if experiment.like else None
-    if like is not None and parent is None:
-        other = like.model().state_dict()
-        model = shrink_like(model, other, input_shape=dataset.shape)
-        _take_zeros(model, like)
-
-    saved = checkpoint.load(map_location=device) or {"stage": 0, "rows": [], "loop": None}
+    like = before.get("like")
+    model = _start(experiment, dataset, before.get("parent"), like, device)
+    saved = checkpoint.load(map_location=device)
+    saved = saved or {"stage": 0, "rows": [], "loop": None, "trained_by": []}
     if saved["loop"] and "model" in saved["loop"]:  # a search's has none
         rebuild(model, saved["loop"]["model"])  # stages before may have made it smaller
-    rows = saved["rows"]
-    here = _here(experiment, device)
-    trained_by = _and_then(_trained_by(experiment, saved), here)
+    rows, trained_by, here = saved["rows"], saved["trained_by"], _here(experiment, device)
+    if trained_by[-1:] != [here]:
+        trained_by = [*trained_by, here]
     if distributed.rank() == 0 and (say or not quiet):
         line = "{computed_in} on {processor}, {instructions}".format(**here)
         (say or functools.partial(tqdm.write, file=sys.stderr))(f"{experiment.id(seed)}: {line}")
@@ -150,16 +134,36 @@ def _train(experiment, seed, before, checkpoint, device, threads, deadline, quie
             quiet=quiet or distributed.rank() > 0,
         )
         rows = rows + [{"stage": number} | row for row in history]
-    _write(experiment, seed, before, model, dataset, rows, device, threads, trained_by)
+    on_gpu = device.type == "cuda"
+    trained = {
+        "train_seconds": sum(row["seconds"] for row in rows),
+        "device": torch.cuda.get_device_name(device) if on_gpu else device.type,
+        "threads": threads if device.type == "cpu" else None,
+        "commit": here["commit"],
+        "trained_by": trained_by,
+    }
+    write(experiment, seed, before, model, dataset, rows, **trained)
     if distributed.rank() == 0:
         checkpoint.delete()
 
 
-def _network(experiment: Experiment, dataset: Dataset) -> nn.Module:
-    """Freshly drawn, or with its published weights; not yet its parent's."""
+def _start(experiment, dataset, parent: Run | None, like: Run | None, device) -> nn.Module:
+    """Its parent's network; else one freshly drawn, or with its published weights.
+
+    Without a parent it has the shapes and the zeros of ``like``.
+    """
     if experiment.published:
-        return pretrained.load(experiment.network, classes=dataset.classes)
-    return networks.build(experiment.network, classes=dataset.classes, channels=dataset.shape[0])
+        model = pretrained.load(experiment.network, classes=dataset.classes)
+    else:  # drawn where there is a parent, too: what is drawn next depends on it
+        shape = {"classes": dataset.classes, "channels": dataset.shape[0]}
+        model = networks.build(experiment.network, **shape)
+    if parent is not None:
+        model = parent.model()
+    elif like is not None:
+        other = like.model()
+        model = shrink_like(model.to(device), other.state_dict(), input_shape=dataset.shape)
+        _take_zeros(model, other)
+    return model.to(device)
 
 
 def _options(stage: Stage, like: Run | None) -> dict:
@@ -181,10 +185,10 @@ def _options(stage: Stage, like: Run | None) -> dict:
 
 
 @torch.no_grad()
-def _take_zeros(model: nn.Module, like: Run) -> None:
-    other = compressible(like.model())
+def _take_zeros(model: nn.Module, other: nn.Module) -> None:
+    kept = compressible(other)
     for name, weight in compressible(model).items():
-        weight.mul_((other[name] != 0).to(weight))
+        weight.mul_((kept[name] != 0).to(weight))
 
 
 def _save(checkpoint: Checkpoint, stage: int, rows: list, trained_by: list, loop: dict) -> None:
@@ -209,132 +213,6 @@ def _here(experiment: Experiment, device: torch.device) -> dict[str, object]:
     }
 
 
-def _trained_by(experiment: Experiment, saved: dict) -> list[dict]:
-    """What has trained so far, by a checkpoint's own account.
-
-    One written before this was kept says nothing of the machine or the commit; what it computed in
-    is known, since the code of then computed in what the schedule asked for, on every device.
-    """
-    if "trained_by" in saved:
-        return saved["trained_by"]
-    if saved["loop"] is None:
-        return []
-    asked = " and ".join(dict.fromkeys(stage.schedule.precision for stage in experiment.stages))
-    keys = ("commit", "processor", "instructions")
-    return [{"computed_in": asked, **dict.fromkeys(keys, NOT_RECORDED)}]
-
-
-def _and_then(before: list[dict], here: dict) -> list[dict]:
-    return before if before[-1:] == [here] else [*before, here]
-
-
-def _write(experiment, seed, before, model, dataset, rows, device, threads, trained_by) -> None:
-    """The run folder, whole or not at all. All processes evaluate, process 0 writes."""
-    control = before.get(experiment.control.name) if experiment.control else None
-    parent = before.get(experiment.parent.name) if experiment.parent else None
-    correct = predict(model, dataset, dataset.test) == dataset.test.labels
-    accuracy = int(correct.sum()) / len(correct)
-    losses = [evaluate(model, dataset, split)[0] for split in (dataset.train, dataset.test)]
-    each = image_losses(model, dataset, dataset.test) if experiment.held_out else None
-    if distributed.rank():
-        return
-    layers = accounting.layer_costs(compressible(model))
-    dense = networks.build(experiment.network, classes=dataset.classes, channels=dataset.shape[0])
-    result = {
-        "experiment": experiment.name,
-        "id": experiment.id(seed),
-        "parent": parent and parent.id,
-        "control": control and control.id,
-        "recipe": experiment.recipe,
-        "network": experiment.network,
-        "dataset": experiment.dataset,
-        "classes": dataset.classes,
-        "channels": dataset.shape[0],
-        "method": _method(experiment),
-        "mode": experiment.mode,
-        "budget": experiment.budget,
-        "budget_in": experiment.budget and experiment.budget_in,
-        "seed": seed,
-        "dense_accuracy": parent and (parent.result["dense_accuracy"] or parent.result["accuracy"]),
-        "accuracy": None if experiment.held_out else accuracy,
-        "held_out_accuracy": accuracy if experiment.held_out else None,
-        "images": len(correct),
-        # nats an image, of the final network; on held-out images of a held-out run
-        "train_loss": losses[0],
-        "test_loss": losses[1],
-        "control_accuracy": control and control.result["accuracy"],
-        **accounting.summary(model, layers),
-        "file_bytes": None,  # below, once there are weights to write
-        "macs": accounting.macs(model, dataset.shape),
-        "dense_macs": accounting.macs(dense, dataset.shape),
-        "epochs": experiment.epochs,
-        "train_seconds": sum(row["seconds"] for row in rows),
-        "device": _device_name(device),
-        "threads": threads if device.type == "cpu" else None,
-        "processes": distributed.processes(),  # that trained it together
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "torchvision": version("torchvision"),
-            "numpy": np.__version__,
-        },
-        "commit": commit(),
-        "trained_by": trained_by,  # one after the other, where the run was resumed elsewhere
-        "code_hash": code_hash(),
-        "data_fingerprint": dataset.fingerprint,
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    found = ranks(dense, model.state_dict())
-    # the two factors of a layer are its name and ".0" and ".1"
-    layers["rank"] = layers["name"].map(lambda name: found.get(name.rpartition(".")[0]))
-    contents = {
-        "experiment.json": as_json(specification(experiment)).encode(),
-        # without training an empty table, which has columns all the same
-        "history.csv": pd.DataFrame(rows or {"epoch": []}).to_csv(index=False).encode(),
-        "layers.csv": layers.to_csv(index=False).encode(),
-        "correct.npy": _npy(np.packbits(correct.cpu().numpy())),
-        store.WEIGHTS: packed_weights.pack(model.state_dict()),
-    }
-    if experiment.held_out:
-        contents[store.LOSSES] = _npy(each.cpu().numpy())
-    result["files"] = {k: hashlib.sha256(v).hexdigest() for k, v in contents.items()}
-    result["weights_apart"] = len(contents[store.WEIGHTS]) > store.MOST_BYTES or _is_control(
-        experiment
-    )
-    run = Run(folder_of(experiment, seed), result)
-    # of the weights as they are kept: there a zero has no sign
-    result["file_bytes"] = len(run.file(packed_weights.parse(contents[store.WEIGHTS])))
-    if result["weights_apart"]:
-        run.weights.parent.mkdir(parents=True, exist_ok=True)
-        atomic.write(run.weights, contents.pop(store.WEIGHTS))
-    contents["result.json"] = as_json(result).encode()
-    older = run.folder.with_name(f".{run.id}.older")
-    if present(run.folder):  # trained again for its weights
-        os.rename(run.folder, older)
-    install(run.folder, contents)
-    shutil.rmtree(older, ignore_errors=True)
-
-
-def _is_control(experiment: Experiment) -> bool:
-    """Whether it is a dense network that no row starts from: their weights would be most bytes.
-
-    ResNet-20's on CIFAR-10 are small, and kept, so that a control can be verified too.
-    """
-    if (experiment.network, experiment.dataset) == ("resnet20", "cifar10"):
-        return False
-    plain = all(stage.method == "sgd" for stage in experiment.stages)
-    return plain and (experiment.parent is not None or experiment.held_out)
-
-
-def code_hash() -> str:
-    """SHA-256 over the sources of ``lib``, in the order of their paths."""
-    digest = hashlib.sha256()
-    root = paths.ROOT / "lib"
-    for file in sorted(root.rglob("*.py")):
-        digest.update(f"{file.relative_to(root)}\n".encode() + file.read_bytes())
-    return digest.hexdigest()
-
-
 def place(name: str) -> torch.device:
     """The device that ``auto``, or a device's name, means here; ``ValueError`` where it is not."""
     if name == "auto":
@@ -348,10 +226,6 @@ def place(name: str) -> torch.device:
     if device.type == "cuda" and distributed.processes() > 1:
         return torch.device("cuda", torch.cuda.current_device())  # each has its own
     return device
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 @functools.lru_cache(maxsize=2)
@@ -377,26 +251,3 @@ def _threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _method(experiment: Experiment) -> str:
-    """``dense`` for plain training or none, else what compressed the network."""
-    method = experiment.stages[0].method if experiment.stages else "sgd"
-    if method == "tune-codebooks":
-        return _method(experiment.parent)
-    return "dense" if method == "sgd" else method
-
-
-def commit() -> str | None:
-    """The commit that is checked out, where there is a git repository."""
-    try:
-        asked = ["git", "-C", str(paths.ROOT), "rev-parse", "HEAD"]
-        return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def _npy(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    return buffer.getvalue()

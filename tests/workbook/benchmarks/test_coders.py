@@ -1,11 +1,11 @@
 """Other coders: textbook Huffman and entropy as oracles, and everything is decoded again."""
 
 import heapq
-import io
 import math
 import sys
+from importlib import import_module
 from itertools import count
-from types import ModuleType
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from lib import paths
+from lib.layers import compressible
 from lib.workbook import benchmarks
 
 
@@ -143,19 +145,17 @@ def test_zstd_reads_back_and_takes_every_layout():
     assert set(sizes) - set(benchmarks.coders.zstd(wide, level=3)) == {"codes"}
 
 
-def test_export_holds_codes_and_levels():
-    file = io.BytesIO()
-    benchmarks.coders.export({"conv1": layer()}, file)
-    file.seek(0)
-    with np.load(file, allow_pickle=False) as parts:
-        numbers, levels = benchmarks.coders.codes(layer())
-        assert np.array_equal(parts["conv1|codes"], numbers)
-        assert np.array_equal(parts["conv1|levels"], levels)
+# ------------------------------------------------------- the scripts that made the committed table
 
 
 @pytest.fixture
-def nncodec(monkeypatch):
-    """A stand-in: streams are looked up by their bytes, and get shorter with each."""
+def script(monkeypatch):
+    monkeypatch.syspath_prepend(paths.ROOT / "results" / "benchmarks" / "scripts")
+    return import_module
+
+
+def test_nncodecs_table_is_of_streams_that_gave_the_codes_back(script, monkeypatch, tmp_path):
+    """By a stand-in whose streams are looked up by their bytes, and get shorter with each."""
     made, lengths = {}, count(100, -1)
 
     def compress(codes, **options):
@@ -164,43 +164,34 @@ def nncodec(monkeypatch):
         made[stream] = codes
         return stream
 
-    package, module = ModuleType("nncodec"), ModuleType("nncodec.nnc")
-    module.compress, module.decompress = compress, made.__getitem__
-    package.nnc = module
-    monkeypatch.setitem(sys.modules, "nncodec", package)
-    monkeypatch.setitem(sys.modules, "nncodec.nnc", module)
-    monkeypatch.setattr(benchmarks.nncodec, "version", lambda name: "0")
-    return module
-
-
-def test_nncodecs_table(nncodec, tmp_path):
-    file = tmp_path / "net.npz"
-    benchmarks.coders.export({"conv": layer(shape=(4, 3, 3, 3), keep=1, levels=2)}, file)
-    benchmarks.nncodec.main(str(file), str(tmp_path / "sizes.csv"))
-    said = (tmp_path / "sizes.csv").read_text()
-    assert said == "network,stream_bytes,codebook_bytes,nncodec\nnet,99,8,0\n"
-
-
-def test_nncodec_must_return_what_it_was_given(nncodec, monkeypatch):
-    monkeypatch.setattr(nncodec, "decompress", lambda stream: {"a": np.zeros((2, 2), np.int32)})
+    nnc = SimpleNamespace(compress=compress, decompress=made.__getitem__)
+    monkeypatch.setitem(sys.modules, "nncodec", SimpleNamespace(nnc=nnc))
+    coding = script("code_with_nncodec")
+    monkeypatch.setattr(coding, "version", lambda name: "0")
+    file, table = tmp_path / "net.npz", tmp_path / "sizes.csv"
+    weight = layer(shape=(4, 3, 3, 3), keep=1, levels=2)
+    script("measure_coders").export({"conv": weight}, file)
+    coding.main(str(file), str(table))
+    assert table.read_text() == "network,stream_bytes,codebook_bytes,nncodec\nnet,99,8,0\n"
+    numbers, levels = benchmarks.coders.codes(weight)
+    assert np.array_equal(made[bytes(99)]["conv"], numbers.reshape(4, -1))
+    assert len(levels) == 2
+    nnc.decompress = lambda stream: {"conv": np.zeros((4, 27), np.int32)}
     with pytest.raises(ValueError, match="did not return the codes it was given"):
-        benchmarks.nncodec.stream_bytes({"a": np.ones((2, 2), np.int32)})
+        coding.main(str(file), str(table))
 
 
-def test_alexnet_is_pruned_and_quantized_as_asked(monkeypatch):
+def test_alexnet_is_pruned_and_quantized_as_asked(script, monkeypatch):
     def small(*, num_classes, dropout):
         return nn.Sequential(
             nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 6 * 6, num_classes)
         )
 
-    monkeypatch.setattr(benchmarks.alexnet, "alexnet", small)
-    monkeypatch.setattr(benchmarks.alexnet, "SIDE", 8)
-    options = {"steps": 2, "tuning": 2, "keep": 0.25, "bits": 2}
-    model, accuracy = benchmarks.alexnet.build("digits", **options)
+    alexnet = script("alexnet")
+    monkeypatch.setattr(alexnet, "alexnet", small)
+    monkeypatch.setattr(alexnet, "SIDE", 8)
+    model, accuracy = alexnet.build("digits", steps=2, tuning=2, keep=0.25, bits=2)
     assert 0 <= accuracy <= 1
-    for weight in benchmarks.alexnet.compressible(model).values():
+    for weight in compressible(model).values():
         assert int((weight != 0).sum()) == round(0.25 * weight.numel())
         assert len(weight[weight != 0].unique()) == 4
-    again, _ = benchmarks.alexnet.build("digits", **options)
-    same = zip(model.parameters(), again.parameters(), strict=True)
-    assert all(torch.equal(a, b) for a, b in same)

@@ -1,13 +1,10 @@
 """Commands about files: what they print, what they write, how they refuse."""
 
-import json
-
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from lib import archive, networks
-from lib.workbook import runs
 from lib.workbook.cli import main
 
 
@@ -149,7 +146,6 @@ def test_nothing_is_overwritten_unless_told_to(packed, trained, capsys, tmp_path
         (["pack", "good.pt", "--to", "out.cnet", "--classes", "3"], "name it with --network"),
         (["pack", "good.pt", "--to", "out.cnet", "--network", "lenet300"], "is not a lenet300"),
         (["pack", "empty", "--to", "out.cnet"], "is not whole"),
-        (["files", "--dataset", "digits"], "no finished run of 'digits'"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_writes_nothing(
@@ -164,15 +160,3 @@ def test_what_cannot_be_done_is_one_line_and_writes_nothing(
     before = sorted(tmp_path.rglob("*"))
     assert message in refused(capsys, arguments)
     assert sorted(tmp_path.rglob("*")) == before
-
-
-def test_files_fills_in_what_is_missing(trained, tiny, capsys):
-    file = trained.folder / "result.json"
-    file.write_text(json.dumps(trained.result | {"file_bytes": None}))
-    absent = runs.read(runs.folder_of(tiny.control, 0))
-    absent.weights.unlink()
-    assert main(["files", "--dataset", "digits"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert f"{trained.result['file_bytes']:>11,} bytes  {trained.id}" in lines
-    assert f"passed over {absent.id}: its weights are not at hand" in lines
-    assert json.loads(file.read_text()) == trained.result

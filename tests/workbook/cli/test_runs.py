@@ -14,6 +14,12 @@ from lib.workbook import experiments, runs
 from lib.workbook.cli import main
 from lib.workbook.experiments import Entry
 
+#: What a program reads of a run.
+KEYS = {
+    *("id", "folder", "parent", "like", "control"),
+    *("status", "priority", "seconds", "purpose", "gpu"),
+}
+
 ON_CPU = ["--device", "cpu", "--threads", "1"]
 
 
@@ -57,18 +63,8 @@ def test_list_for_programs(results, capsys):
     rows = json.loads(capsys.readouterr().out)
     ids = {row["id"] for row in rows}
     for row in rows:
-        keys = {
-            "id",
-            "parent",
-            "like",
-            "control",
-            "status",
-            "priority",
-            "seconds",
-            "purpose",
-            "gpu",
-        }
-        assert set(row) == keys | {"purpose"}
+        assert set(row) == KEYS
+        assert row["folder"] == row["id"]
         assert row["status"] == "missing"
         assert set(row["seconds"]) == {"cpu", "cuda"}
         for kind in ("parent", "like"):

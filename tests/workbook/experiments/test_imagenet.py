@@ -94,7 +94,7 @@ def test_schedules_are_the_papers():
 
 
 def test_streamed_images_are_cut_and_mirrored_as_they_are_read_and_not_once_more():
-    for dataset in experiments.imagenet.DATASETS:
+    for dataset in experiments.imagenet.EPOCHS:
         for entry in catalogue(dataset):
             for stage in entry.experiment.stages:
                 assert stage.schedule.crop == 0
@@ -147,7 +147,7 @@ def test_df_s_reductions_are_the_tables():
 
 
 def test_figure_3b_has_the_hybrid_and_its_halves():
-    for dataset in experiments.imagenet.DATASETS:
+    for dataset in experiments.imagenet.EPOCHS:
         rows = experiments.imagenet.figure_3b(dataset)
         (network,) = {row.network for row in rows.values()}
         assert [row for (mode, _), row in rows.items() if mode == "hybrid"] == list(
@@ -163,10 +163,10 @@ def test_imagenet_comes_last_with_one_seed_and_a_control_for_every_row():
     last = max(
         e.priority
         for d in experiments.DATASETS
-        if d not in experiments.imagenet.DATASETS
+        if d not in experiments.imagenet.EPOCHS
         for e in catalogue(d)
     )
-    for dataset in experiments.imagenet.DATASETS:
+    for dataset in experiments.imagenet.EPOCHS:
         for entry in catalogue(dataset):
             assert entry.seeds == 1
             assert entry.priority > last
@@ -186,7 +186,7 @@ def test_the_sample_is_tiny_and_kept_apart(monkeypatch, tmp_path):
 
 
 def test_the_names_of_both_are_found():
-    for dataset in experiments.imagenet.DATASETS:
+    for dataset in experiments.imagenet.EPOCHS:
         for entry in catalogue(dataset):
             assert find(entry.experiment.name) == entry.runs
 

@@ -22,11 +22,11 @@ START = "resnet20-cifar10-dense-100ep-trained-on-50ep"
 #: two controls have one slug, as both train on for 50 epochs.
 FIRST = [
     DENSE,
+    START,
     f"{ADMM}-quantize-16x-40ep-growth",
     f"{ADMM}-joint-35.4x-40ep-growth",
+    START,
     f"{DF}-hybrid-50pct-5+45ep",
-    START,
-    START,
 ]
 CONSTANT = [f"{ADMM}-quantize-16x-40ep-then", f"{ADMM}-joint-35.4x-40ep-start_bits2-then"]
 THIRD = [
@@ -48,17 +48,14 @@ def test_the_first_three_priorities_are_resnet_20_on_cifar_10(queue):
     before = queue[: queue.index(first[-1])]
     assert not any("-mnist-" in row["id"] for row in before)
     expected = [
-        *((slug, 0) for slug in [*FIRST, *CONSTANT]),
-        *((slug, seed) for seed in (1, 2) for slug in FIRST),
-        *((slug, 0) for slug in THIRD),
+        *((slug, 0, 1) for slug in [*FIRST, *CONSTANT]),
+        *((slug, seed, 2) for seed in (1, 2) for slug in FIRST),
+        *((slug, 0, 3) for slug in THIRD),
     ]
-    assert len(first) == len(expected)
-    for row, (slug, seed) in zip(first, expected, strict=True):
+    for row, (slug, seed, priority) in zip(first, expected, strict=True):
         assert row["id"].startswith(slug)
         assert row["id"].endswith(f"-s{seed}")
-        assert not row["gpu"]
-    priorities = [row["priority"] for row in first]
-    assert priorities == [1] * 8 + [2] * 12 + [3] * 8
+        assert (row["priority"], row["gpu"]) == (priority, False)
     assert len({row["id"] for row in first}) == len(first)
 
 
@@ -143,73 +140,50 @@ def test_missing_on_a_cpu_leaves_a_gpus_runs_out(results, monkeypatch, capsys):
 def test_the_schedule_for_a_cpu():
     rows = [entry.experiment for entry in experiments.cpu.entries("cifar10")]
     dense = experiments.dense("cifar10", network="resnet20", epochs=100)
-    assert rows[0] == dense
-    compressed = [row for row in rows if row.mode and row.network == "resnet20"]
-    both, weak = experiments.df.twice("cifar10", **experiments.df.cpu())["both"], dense_weak()
-    compressed = [row for row in compressed if row != both and row.parent != weak]
-    assert {row.epochs for row in compressed} == {50, 150}  # 150: from scratch
-    assert {row.parent for row in compressed} == {dense, None}
-    assert both.epochs == experiments.admm_table_4.CPU["compress"]
-    assert {both, both.control, weak} < set(rows)
-    for row in compressed:
-        if row.parent and row.mode in ("quantize", "joint"):
-            first, tuning = row.stages
-            assert (first.method, first.schedule.epochs) == (
-                "admm",
-                experiments.admm_table_4.CPU["compress"],
-            )
-            assert (tuning.method, tuning.schedule.epochs) == (
-                "tune-codebooks",
-                experiments.admm_table_4.CPU["tune"],
-            )
+    starts = {row.parent for row in rows if row.network == "resnet20"}
+    assert starts - {None, dense} == {
+        experiments.df.weak_start("cifar10", **experiments.df.cpu()),
+        experiments.df.twice("cifar10", **experiments.df.cpu())["hybrid"],
+    }
+    usual = [row for row in rows if row.parent == dense]
+    assert {row.epochs for row in usual} == {50}
+    assert [row.epochs for row in rows if row.parent is None] == [150]  # from scratch
+    assert len({row.control for row in usual}) == 2
+    admm, df = experiments.admm_table_4.CPU, experiments.df.CPU
+    for row in usual:
+        *_, first, tuning = row.stages
+        if row.mode in ("quantize", "joint"):
+            assert (first.method, tuning.method) == ("admm", "tune-codebooks")
+            assert (first.epochs, tuning.epochs) == (admm["compress"], admm["tune"])
             assert tuning.schedule.lr == pytest.approx(first.schedule.lr / 10)
-        elif row.parent:
-            *_, tuning = row.stages
-            assert tuning.schedule.epochs == experiments.df.CPU["tune"]
+        else:
+            assert tuning.epochs == df["tune"]
             assert tuning.schedule.lr == pytest.approx(0.01)  # a tenth of the dense network's
-    controls = {row.control for row in compressed if row.parent}
-    assert len(controls) == 2
-    assert controls < set(rows)
 
 
 def test_a_cpu_has_every_row_that_a_notebook_asks_for_by_its_schedule():
     """So that the batch trains it before, and no notebook a row for a GPU."""
     place = experiments.df.chosen("auto", dataset="cifar10", device="cpu")
     assert place == experiments.df.cpu()
-    parts = (
-        experiments.df.curve,
-        experiments.df.schedule_rows,
-        experiments.df.schemes,
-        experiments.df.as_printed,
-        experiments.df.binary,
-        experiments.df.trials,
-        experiments.df.gain,
-        experiments.df.twice,
-    )
+    names = ("curve", "schedule_rows", "schemes", "as_printed", "binary", "trials", "gain", "twice")
+    parts = [getattr(experiments.df, name) for name in names]
     asked = [row for part in parts for row in part("cifar10", **place).values()]
-    asked += experiments.admm_table_4.table_4("cifar10", length="cpu").values()
+    asked += experiments.table_4("cifar10", length="cpu").values()
     there = {entry.experiment for entry in catalogue("cifar10") if not entry.gpu}
     for row in asked:
-        assert row in there
-        assert set(runs.needs(row)) <= there
+        assert {row, *row.needs} <= there
     assert experiments.df.chosen("auto", dataset="cifar10", device="cuda") == {}
     assert experiments.df.chosen("auto", dataset="digits", device="cpu") == {}
     with pytest.raises(ValueError, match="length = 'long': choose auto, full, cpu or short"):
         experiments.df.chosen("long", dataset="cifar10", device="cpu")
 
 
-def dense_weak():
-    return experiments.df.weak_start("cifar10", **experiments.df.cpu())
-
-
 def test_entries_of_one_experiment_are_merged_seed_by_seed():
     experiment = experiments.dense("digits")
-    common = {"experiment": experiment, "purpose": "a test"}
-    soon = Entry(seeds=1, priority=1, gpu=True, **common)
-    thrice = Entry(seeds=3, priority=4, **common)
+    soon, thrice = Entry(experiment, "a test", 1), Entry(experiment, "a test", 4, seeds=3)
     for merged in (soon.merged(thrice), thrice.merged(soon)):
         assert [merged.place(seed) for seed in range(3)] == [(1, 0), (4, 1), (4, 2)]
-        assert (merged.seeds, merged.gpu) == (3, False)
+        assert merged.seeds == 3
     early = replace(thrice, priority=3, later_priority=2)
     assert [early.merged(thrice).place(seed) for seed in range(2)] == [(3, 0), (2, 1)]
     assert soon.merged(soon) == soon
@@ -226,8 +200,6 @@ def test_after_the_time_limit_nothing_is_begun(results, tiny, monkeypatch, jobs)
 
 
 def test_resnet_20s_controls_keep_their_weights():
-    row = experiments.admm_table_4.table_4("cifar10", length="cpu")[
-        "resnet20", "quantize", 16, True
-    ]
+    row = experiments.table_4("cifar10", length="cpu")["resnet20", "quantize", 16, True]
     assert not runs.train._is_control(row.control)
     assert runs.train._is_control(experiments.table_3("mnist")[0].control)

@@ -1,9 +1,6 @@
-"""Tables from made-up run folders whose numbers are known."""
+"""ADMM's tables, from made-up runs whose numbers are known and from real ones."""
 
-import hashlib
-import json
 import math
-import shutil
 import statistics
 from dataclasses import replace
 
@@ -32,20 +29,10 @@ LAYERS = pd.DataFrame(
         "bits": [3, 1],
     }
 )
-EXPERIMENT = {
-    "stages": [
-        {
-            "method": "admm",
-            "options": [["rho", 0.05], ["start_bits", 1]],
-            "schedule": {"epochs": 12},
-        }
-    ],
-    "parent": {"stages": [{"method": "sgd", "schedule": {"epochs": 20}}]},
-}
-RESULT = {
-    "parent": None,
+KNOWN = {
     "network": "lenet5",
-    "mode": "joint",
+    "method": "admm",
+    "options": {"rho": 0.05, "start_bits": 1},
     "kept_fraction": 900 / 5_000,
     "nominal_bits": 1_100,
     "nominal_rate": 32 * 5_000 / 1_100,
@@ -54,46 +41,27 @@ RESULT = {
 }
 
 
-@pytest.fixture
-def make(results):
-    """Makes the folder of a run that got the first so many images right, and reads it."""
-
-    def make(id, right, *, layers=None, **result):
-        correct = np.arange(IMAGES) < right if isinstance(right, int) else right
-        contents = dict.fromkeys([*runs.FILES, runs.store.WEIGHTS], b"")
-        contents["correct.npy"] = runs.train._npy(np.packbits(correct))
-        contents["experiment.json"] = json.dumps(EXPERIMENT).encode()
-        contents["layers.csv"] = (LAYERS if layers is None else layers).to_csv(index=False).encode()
-        digests = {name: hashlib.sha256(c).hexdigest() for name, c in contents.items()}
-        result = (
-            RESULT
-            | result
-            | {"id": id, "files": digests, "images": IMAGES, "accuracy": float(correct.mean())}
-        )
-        contents["result.json"] = json.dumps(result).encode()
-        folder = results / "runs" / id
-        shutil.rmtree(folder, ignore_errors=True)
-        runs.store.install(folder, contents)
-        return runs.read(folder)
-
-    return make
+def one(right, **known):
+    """A run that gets these images right, or so many of the first."""
+    correct = np.arange(IMAGES) < right if isinstance(right, int) else right
+    known = KNOWN | {"layers": LAYERS, "correct": correct, "images": IMAGES} | known
+    return run(float(correct.mean()), **known)
 
 
 @pytest.fixture
-def compressed(make):
-    """Makes a compressed run a seed, its parent and control, from how many each gets right."""
+def compressed(monkeypatch):
+    """Makes a compressed run a seed, its parent and control, from what each gets right."""
+    there = {}
+    monkeypatch.setattr(report.rows, "_neighbour", lambda run, kind: there[run.result[kind]])
 
-    def compressed(*rights, **result):
+    def compressed(*rights, **known):
         found = []
         for seed, (dense, control, right) in enumerate(rights):
-            result |= {
-                "parent": make(f"dense-s{seed}", dense).id,
-                "control": make(f"control-s{seed}", control).id,
-                "dense_accuracy": dense / IMAGES,
-                "control_accuracy": control / IMAGES,
-                "seed": seed,
-            }
-            found.append(make(f"compressed-s{seed}", right, **result))
+            there[f"dense-s{seed}"], there[f"control-s{seed}"] = one(dense), one(control)
+            accuracies = {"dense": dense / IMAGES, "control": control / IMAGES}
+            made = one(right, parent=f"dense-s{seed}", seed=seed, **accuracies, **known)
+            made.result["control"] = f"control-s{seed}"
+            found.append(made)
         return found
 
     return compressed
@@ -160,11 +128,8 @@ def test_an_interval_of_one_pair_is_over_images(compressed):
     assert (interval.over, interval.n) == ("images", 1)
 
 
-def test_images_won_and_lost_cancel(make):
-    right = np.arange(IMAGES) >= 100
-    make("dense-s0", 900)
-    made = make("compressed-s0", right, parent="dense-s0")
-    interval = report.interval([made])
+def test_images_won_and_lost_cancel(compressed):
+    interval = report.interval(compressed((900, 900, np.arange(IMAGES) >= 100)))
     assert interval.mean == 0
     assert interval.low == pytest.approx(-interval.high)
     assert interval.low < 0
@@ -237,7 +202,7 @@ def test_table_4_has_the_papers_rows_and_ours(compressed):
     (row,) = ours.to_dict("records")
     assert (row["network"], row["mode"], row["data"]) == ("resnet20", "joint", "digits")
     assert row["method"] == "ADMM (ours, from 1 bit)"
-    assert (row["dense_epochs"], row["epochs"]) == (20, 12)
+    assert (row["dense_epochs"], row["epochs"]) == (20, 4)
     assert row["rate"] == row["paper_rate"] == pytest.approx(160_000 / 1_100)
     assert row["mean_bits"] == pytest.approx(1_100 / 900)
     assert row["drop_points"] == pytest.approx(0.15)
@@ -247,7 +212,7 @@ def test_table_4_has_the_papers_rows_and_ours(compressed):
     shown = report.shown(table, report.admm.TABLE_4)
     assert len(shown) == len(table)
     assert shown["rate as in the paper"].iloc[-1] == "145.5×"
-    assert shown["epochs, dense + then"].tolist() == ["–"] * len(paper) + ["20 + 12"]
+    assert shown["epochs, dense + then"].tolist() == ["–"] * len(paper) + ["20 + 4"]
 
 
 def test_when_only_quantizing_zeros_pay_and_zero_is_a_value(compressed):
@@ -290,15 +255,11 @@ def test_table_4_as_the_paper_prints_it():
     ).all()
 
 
-def test_committed_table_4_keeps_other_pixels_apart(make):
+def test_committed_table_4_keeps_other_pixels_apart(finished, compressed):
     """And what is there on CIFAR-10 retires the mirror's."""
     first, second, *_ = experiments.table_4("cifar10-jpeg", length="short").values()
-    make("dense-s0", 900)
-    make("control-s0", 900)
-    result = {"parent": "dense-s0", "control": "control-s0", "seed": 0, "network": "resnet20"}
-    result |= {"dense_accuracy": 0.9, "control_accuracy": 0.9}
     for experiment in (first, second):
-        make(experiment.id(0), 890, **result)
+        finished[experiment.name] = compressed((900, 900, 890), network="resnet20")
     exact, mirrored = report.committed("table-4").split("\n\n")
     assert exact.startswith("CIFAR-10\n")
     assert mirrored.startswith("JPEG mirror of CIFAR-10, not its pixels\n")
@@ -308,7 +269,7 @@ def test_committed_table_4_keeps_other_pixels_apart(make):
     assert mirrored.count("(ours") == 2
 
     row = experiments.table_4("cifar10", length="cpu")["resnet20", "quantize", 16, False]
-    make(row.id(0), 880, **result)
+    finished[row.name] = compressed((900, 900, 880), network="resnet20")
     exact, mirrored = report.committed("table-4").split("\n\n")
     assert exact.count("(ours") == mirrored.count("(ours") == 1
     assert "88.00" in exact

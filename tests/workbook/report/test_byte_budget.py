@@ -57,7 +57,7 @@ def test_beside_a_published_file_stands_our_largest_that_is_no_larger():
 
 
 def test_every_size_of_the_catalogue_is_a_budget_in_bytes():
-    for dataset in experiments.byte_budget.DATASETS:
+    for dataset in experiments.byte_budget.SIZES:
         for size, row in experiments.byte_budget.curve(dataset).items():
             assert (row.budget, row.budget_in) == (size, "bytes")
             limits = [dict(stage.options).get("file_bytes") for stage in row.stages]

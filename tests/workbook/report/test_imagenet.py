@@ -43,7 +43,7 @@ def test_a_row_pays_for_its_nonzeros_or_for_every_weight_as_its_mode_says():
 
 
 def test_every_row_of_ours_has_a_name():
-    for dataset in experiments.imagenet.DATASETS:
+    for dataset in experiments.imagenet.EPOCHS:
         for row in experiments.imagenet.table_2(dataset):
             assert (row.stages[0].method, row.mode) in report.imagenet.NAMES
 

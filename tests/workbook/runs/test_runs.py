@@ -4,9 +4,10 @@ import hashlib
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,15 +26,6 @@ from lib.workbook.experiments import Experiment, Stage
 from lib.workbook.runs import FILES, Damaged
 from lib.workbook.runs.checkpoints import Checkpoint
 from lib.workbook.runs.verify import verify
-
-#: What measurements are compared through.
-KEYS = {
-    *("experiment", "id", "parent", "recipe", "network", "dataset", "method", "mode", "budget"),
-    *("seed", "dense_accuracy", "accuracy", "control_accuracy", "kept_fraction", "mean_bits"),
-    *("nominal_rate", "entropy_rate", "file_bytes", "estimated_bytes", "parameters", "macs"),
-    *("dense_macs", "epochs", "train_seconds", "device", "threads", "versions", "commit"),
-    *("code_hash", "data_fingerprint"),
-}
 
 OPTIONS = {"device": "cpu", "threads": 1, "quiet": True}
 
@@ -214,7 +206,8 @@ def test_parent_and_control_are_trained_first_and_recorded(trained, tiny):
 
 def test_a_result_holds_every_key(trained, tiny):
     for experiment in (tiny, tiny.parent, tiny.control):
-        assert set(runs.read(runs.folder_of(experiment, 0)).result) >= KEYS
+        result = runs.read(runs.folder_of(experiment, 0)).result
+        assert list(result) == [field.name for field in fields(runs.Result)]
     result = trained.result
     assert (result["method"], result["mode"], result["budget"]) == ("admm", "joint", 68_880)
     assert (result["network"], result["dataset"], result["seed"]) == ("lenet5", "digits", 0)
@@ -290,19 +283,6 @@ def test_a_file_that_is_read_back_otherwise_is_refused(trained, monkeypatch):
     monkeypatch.setattr(archive, "decode", lambda content: archive.Archive(wrong))
     with pytest.raises(ValueError, match=f"the archive of {trained.id} does not hold its weights"):
         trained.file(state)
-
-
-def test_file_bytes_are_filled_in_and_nothing_else_changes(trained):
-    file = trained.folder / "result.json"
-    as_written = file.read_text()
-    older = as_written.replace(
-        f'"file_bytes": {trained.result["file_bytes"]}', '"file_bytes": null'
-    )
-    assert older != as_written
-    file.write_text(older)
-    assert runs.fill_file_bytes(runs.read(trained.folder)) == trained.result["file_bytes"]
-    assert file.read_text() == as_written
-    assert {f.name for f in trained.folder.iterdir()} == {*FILES, runs.store.WEIGHTS, "result.json"}
 
 
 @pytest.mark.parametrize("name", [*FILES, runs.store.WEIGHTS, "result.json"])
@@ -389,6 +369,35 @@ def test_status(trained, tiny):
     assert runs.status(raised, 0) == "partial"
 
 
+# ------------------------------------------------------------------- found by hash and seed
+
+
+def test_a_run_is_found_by_its_hash_whatever_its_slug(trained, tiny, monkeypatch):
+    monkeypatch.setattr(runs.train, "_train", None)
+    renamed = replace(tiny, slug="renamed-0.5x")
+    assert runs.status(renamed, 0) == "done"
+    assert runs.get(renamed, 0, **OPTIONS) == trained
+    assert runs.folder_of(renamed, 1).name == renamed.id(1)  # another seed is another run
+    assert runs.status(renamed, 1) == "missing"
+    runs.store.install(runs.folder_of(tiny, 1), {"result.json": b"{}"})  # seen at once
+    assert runs.folder_of(renamed, 1).name == tiny.id(1)
+
+
+def test_a_run_that_is_there_twice_is_refused_by_both_names(trained, tiny):
+    twin = trained.folder.with_name(f"twin-{trained.id.removeprefix(tiny.slug + '-')}")
+    shutil.copytree(trained.folder, twin)
+    with pytest.raises(ValueError, match=f"{trained.folder} and {twin} are one run"):
+        runs.get(tiny, 0, **OPTIONS)
+    assert runs.status(tiny, 0) == "damaged"
+
+
+def test_every_committed_result_has_every_key_and_a_hash_of_its_own():
+    keys = [field.name for field in fields(runs.Result)]
+    files = list((paths.ROOT / "results" / "runs").glob("[!.]*/result.json"))
+    assert all(list(json.loads(file.read_text())) == keys for file in files)
+    assert len({tuple(file.parent.name.rsplit("-", 2)[1:]) for file in files}) == len(files)
+
+
 # ---------------------------------------------------------------------------- interrupted runs
 
 
@@ -411,6 +420,16 @@ def test_two_processes_that_want_the_same_run_train_it_once(tmp_path):
 def test_stopped_twice_by_the_time_limit(interrupted, slow, uninterrupted):
     run = runs.get(slow, 0, **OPTIONS)
     assert same(run.folder, uninterrupted)
+    assert not interrupted.exists()
+
+
+def test_a_checkpoint_under_an_older_slug_is_gone_on_with(interrupted, slow, uninterrupted):
+    renamed = replace(slow, slug="renamed")
+    assert runs.status(renamed, 0) == "partial"
+    run = runs.get(renamed, 0, **OPTIONS)
+    assert (run.folder.name, run.history["epoch"].tolist()) == (renamed.id(0), [1, 2, 3])
+    weights = (folder / runs.store.WEIGHTS for folder in (run.folder, uninterrupted))
+    assert len({file.read_bytes() for file in weights}) == 1
     assert not interrupted.exists()
 
 
@@ -460,8 +479,8 @@ def elsewhere(monkeypatch):
     return move
 
 
-def moved(tmp_path, monkeypatch, clock, elsewhere, old=None):
-    """A run of three epochs in bfloat16, stopped after one, ended where there is none."""
+def test_a_run_names_what_trained_it_and_says_so(tmp_path, monkeypatch, clock, elsewhere):
+    """Of three epochs in bfloat16, stopped after one, ended where there is none."""
     monkeypatch.setenv("WORKBOOK_RESULTS", str(tmp_path))
     schedule = Schedule(epochs=3, lr=0.05, batch=256, precision="bfloat16")
     stage = Stage(method="sgd", schedule=schedule)
@@ -470,16 +489,10 @@ def moved(tmp_path, monkeypatch, clock, elsewhere, old=None):
     clock()
     with pytest.raises(OutOfTime):
         runs.get(experiment, 0, deadline=10, **OPTIONS)
-    if old:
-        old(Checkpoint(experiment.id(0)))
     elsewhere("second", False)
     clock()
     lines = []
-    return runs.get(experiment, 0, say=lines.append, **OPTIONS), lines
-
-
-def test_a_run_names_what_trained_it_and_says_so(tmp_path, monkeypatch, clock, elsewhere):
-    run, lines = moved(tmp_path, monkeypatch, clock, elsewhere)
+    run = runs.get(experiment, 0, say=lines.append, **OPTIONS)
     first, second = run.result["trained_by"]
     assert first == {
         "commit": "commit of first",
@@ -494,26 +507,6 @@ def test_a_run_names_what_trained_it_and_says_so(tmp_path, monkeypatch, clock, e
     assert line == f"{run.id}: float32 on second, some"
 
 
-def test_a_checkpoint_that_does_not_say_goes_on_and_is_not_recorded(
-    tmp_path, monkeypatch, clock, elsewhere
-):
-    def older(checkpoint):
-        state = checkpoint.load()
-        del state["trained_by"]
-        checkpoint.save(state)
-
-    run, _ = moved(tmp_path, monkeypatch, clock, elsewhere, older)
-    first, second = run.result["trained_by"]
-    assert first == {
-        "commit": "not recorded",
-        "computed_in": "bfloat16",  # on every machine, then
-        "processor": "not recorded",
-        "instructions": "not recorded",
-    }
-    assert second["processor"] == "second"
-    assert run.history["epoch"].tolist() == [1, 2, 3]
-
-
 @pytest.mark.parametrize(("kind", "method"), [("cuda", "df"), ("cuda", "admm"), ("cpu", "df")])
 def test_df_on_a_gpu_records_where_eigenproblems_are_solved(tiny, monkeypatch, kind, method):
     monkeypatch.setattr(runs.train.arithmetic, "has_bfloat16", lambda kind: True)
@@ -522,11 +515,6 @@ def test_df_on_a_gpu_records_where_eigenproblems_are_solved(tiny, monkeypatch, k
     here = runs.train._here(replace(tiny, stages=stages), torch.device(kind))
     asked = (kind, method) == ("cuda", "df")
     assert here.get("eigenproblems") == (svt.SOLVED_ON if asked else None)
-
-
-def test_what_a_run_older_than_the_record_computed_in_is_known(trained):
-    result = {key: value for key, value in trained.result.items() if key != "trained_by"}
-    assert replace(trained, result=result).computed_in == "float32"
 
 
 def test_two_stages_are_recorded_one_after_the_other(results, tiny):
@@ -683,7 +671,7 @@ def test_a_run_holds_the_network_that_was_built(few):
     assert [p.shape for p in other.parameters()] == [p.shape for p in model.parameters()]
     assert not torch.equal(other.fc1[0].weight, model.fc1[0].weight)
     run.result["budget"] = 1
-    assert any("MACs exceed the budget of 1" in problem for problem in verify(run))
+    assert any("macs exceed the budget of 1" in problem for problem in verify(run))
 
 
 def of_layers(kept, weights, bits=None):
@@ -768,7 +756,7 @@ def test_a_search_is_recorded_trial_by_trial(few):
 
 def test_large_weights_lie_apart(results, tiny, monkeypatch):
     monkeypatch.setattr(runs.store, "MOST_BYTES", 0)
-    run = runs.get(tiny.parent, 0, device="cpu", threads=1, quiet=True)
+    run = runs.get(tiny.parent, 0, **OPTIONS)
     assert not (run.folder / runs.store.WEIGHTS).exists()
     assert run.weights == results / "digits" / "weights" / f"{run.id}.safetensors"
     assert run.result["weights_apart"]
@@ -784,31 +772,30 @@ def test_the_weights_of_a_control_lie_apart(few):
     assert not verify(control)
     assert not run.result["weights_apart"]
     assert not start.result["weights_apart"]
-    assert runs.train._is_control(replace(DENSE, held_out=True))
+    assert runs.result._is_control(replace(DENSE, held_out=True))
 
 
 def test_a_run_is_read_without_its_large_weights_and_trained_again_for_a_child(
     results, tiny, monkeypatch
 ):
     monkeypatch.setattr(runs.store, "MOST_BYTES", 0)
-    options = {"device": "cpu", "threads": 1, "quiet": True}
-    first = runs.get(tiny.parent, 0, **options)
+    first = runs.get(tiny.parent, 0, **OPTIONS)
     content = first.weights.read_bytes()
     first.weights.unlink()
 
-    again = runs.get(tiny.parent, 0, **options)
+    again = runs.get(tiny.parent, 0, **OPTIONS)
     assert again.result == first.result  # read, not trained
     assert runs.status(tiny.parent, 0) == "done"
     with pytest.raises(runs.Damaged, match="not committed"):
         again.model()
 
-    runs.get(tiny, 0, **options)
+    runs.get(tiny, 0, **OPTIONS)
     assert first.weights.read_bytes() == content
 
 
 def test_large_weights_that_were_spoilt_are_refused(results, tiny, monkeypatch):
     monkeypatch.setattr(runs.store, "MOST_BYTES", 0)
-    run = runs.get(tiny.parent, 0, device="cpu", threads=1, quiet=True)
+    run = runs.get(tiny.parent, 0, **OPTIONS)
     run.weights.write_bytes(run.weights.read_bytes()[:-1])
     with pytest.raises(runs.Damaged, match="not the file that was written"):
         runs.read(run.folder)

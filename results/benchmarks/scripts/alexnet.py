@@ -32,9 +32,8 @@ def build(dataset: str, *, steps: int, tuning: int, keep: float, bits: int, seed
     loaded = data.load(dataset)
     model = alexnet(num_classes=loaded.classes, dropout=0.0).to(memory_format=torch.channels_last)
     weights = compressible(model)
-    for (
-        weight
-    ) in weights.values():  # He's start: PyTorch's own leaves signals too faint to learn by
+    for weight in weights.values():
+        # He's start: PyTorch's own leaves signals too faint to learn by
         nn.init.kaiming_normal_(weight, nonlinearity="relu")
     _train(model, loaded, steps, masks={})
     with torch.no_grad():

@@ -1,11 +1,10 @@
 """What nncodec, the coder of ISO/IEC 15938-17, makes of exported codes: a table of sizes.
 
-    python yardsticks_nncodec.py CODES.npz [CODES.npz …] SIZES.csv
+    python results/benchmarks/scripts/code_with_nncodec.py CODES.npz [CODES.npz …] SIZES.csv
 
 Runs in an environment of its own, ``pip install "numpy<2" nncodec``, and needs nothing of this
-package. The codes (:func:`lib.workbook.benchmarks.coders.export`) are given as int32 tensors, which
-nncodec codes without loss by DeepCABAC: no quantizer, no dependent quantization, context parameters
-optimized. A layer is a matrix of its first dimension by the others, in rows (blocks and the layer's
+package. The codes that ``measure_coders.py`` wrote are given as int32 tensors, which nncodec codes
+without loss by DeepCABAC: no quantizer, no dependent quantization, context parameters optimized. A layer is a matrix of its first dimension by the others, in rows (blocks and the layer's
 own shape gave more bytes wherever they were tried); the smaller of the streams with and without the
 skipping of zero rows counts. Each is decoded again and compared.
 """
