@@ -155,11 +155,6 @@ def test_table_3_has_the_papers_rows_and_ours(compressed):
     assert (row["entropy_rate"], row["file_bytes"]) == (500, 4_000)
 
 
-def test_table_3_without_runs_is_the_papers_alone():
-    table = report.table_3([[], []], dataset="mnist")
-    assert set(table["source"]) == {"reported"}
-
-
 def test_the_paper_states_the_accuracy_of_its_own_networks_alone():
     table = report.table_3([], dataset="mnist").set_index("method")
     stated = table[["dense_accuracy", "accuracy"]].dropna()
@@ -281,15 +276,6 @@ def test_finished_reads_what_is_there_and_trains_nothing(trained, tiny, monkeypa
     assert [run.id for run in report.finished(tiny)] == [tiny.id(0)]
     trained.folder.rename(trained.folder.with_name("elsewhere"))
     assert report.finished(tiny) == []
-
-
-def test_a_real_run_makes_a_row(trained):
-    table = report.table_3([[trained]], dataset="digits")
-    (row,) = table[table["source"] == "ours"].to_dict("records")
-    result = trained.result
-    lost = result["dense_accuracy"] - result["accuracy"]
-    assert row["drop_points"] == pytest.approx(100 * lost)
-    assert row["mean_bits"] == pytest.approx(result["mean_bits"])
 
 
 @pytest.mark.parametrize("mode", ["joint", "prune", "quantize"])

@@ -2,7 +2,6 @@
 
 import math
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +9,7 @@ import torch
 
 from lib import accounting, archive, networks, paths
 from lib.layers import compressible
-from lib.workbook import benchmarks, plots, report
+from lib.workbook import benchmarks, report
 
 
 @pytest.fixture
@@ -84,16 +83,3 @@ def test_what_was_not_measured_is_said(monkeypatch, tmp_path):
         {"network": table["network"], "stream_bytes": 1_000, "codebook_bytes": 234}
     ).to_csv(tmp_path / "benchmarks" / "nncodec.csv", index=False)
     assert "1,234" in report.committed("coders")
-
-
-def test_figures(model):
-    drawn = [
-        plots.coders.layers(report.coders.layers(model), title=""),
-        plots.coders.mask(np.eye(4, 6, dtype=bool), title=""),
-        plots.coders.coders(report.coders.measured(), title=""),
-    ]
-    bars = drawn[0].axes[0].patches
-    assert len(bars) == 4 * 3 * 3  # counts and coders, parts, layers
-    for figure in drawn:
-        figure.canvas.draw()
-        plt.close(figure)

@@ -3,13 +3,12 @@
 from functools import partial
 from types import SimpleNamespace
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
-from lib.workbook import experiments, plots, report
+from lib.workbook import experiments, report
 from tests.workbook.report import made
 
 ADMM = report.comparison.NAMES["admm"]
@@ -135,21 +134,3 @@ def test_overlap_is_with_as_many_of_the_largest(tmp_path, monkeypatch):
     monkeypatch.setattr(report.comparison, "compressible", lambda model: {"fc": model.weight})
     (row,) = report.comparison.overlap(compressed).to_dict("records")
     assert row == {"among the largest, %": 50, "by chance, %": 50}
-
-
-def test_figures_draw_every_method_and_point(finished):
-    for method in experiments.comparison.METHODS:
-        finished[f"lenet300-digits-{method}-"] = [run(0.97), run(0.96)]
-    table = report.comparison.head_to_head("digits", "lenet300")
-    figure = plots.comparison.head_to_head(table, title="")
-    assert len(figure.legends[0].get_texts()) == len(experiments.comparison.METHODS)
-    for axis in figure.axes[2:]:  # at one rate: a point a method
-        assert len(axis.containers) == len(experiments.comparison.METHODS)
-    drawn = report.lc.results_curve({"a": [[run(0.97)]], "b": [[run(0.9)], [run(0.8)]]})
-    left, right = plots.comparison.results_curve(drawn, title="").axes
-    assert [len(c.lines[0].get_xdata()) for c in left.containers] == [1, 2]
-    assert right.get_ylabel() == "loss (nats an image)"
-    finished["lenet300-digits-allocation-random"] = [run(0.9), run(0.8)]
-    (axis,) = plots.comparison.earned(report.comparison.weight_choices("digits"), title="").axes
-    assert len(axis.get_yticks()) == 4  # ADMM, random, and the two of the head to head
-    plt.close("all")

@@ -291,24 +291,6 @@ def test_what_is_there_on_cifar_10_retires_the_mirrors(finished):
     assert said.index("resnet20 on CIFAR-10, cpu") < said.index("resnet20 on JPEG mirror")
 
 
-def test_figures_draw_every_method_point_and_reported_row():
-    found = {(m, r): [run(0.9 + r / 20, macs=1000 - 1000 * r)] for m in NAMES for r in (0.5, 0.75)}
-    ours, paper = report.df.curve(found), report.df.reported("df_table3", network="resnet56")
-    figure = plots.df.curve({"both": (ours, paper), "paper": (None, paper)}, title="")
-    both, alone = figure.axes
-    assert len(both.containers) == len(NAMES)
-    assert all(len(c.lines[0].get_xdata()) == 2 for c in both.containers)
-    assert sum(len(line.get_xdata()) for line in alone.lines[:-1]) == len(paper)
-    labels = {text.get_text() for text in figure.legends[0].get_texts()}
-    assert labels >= {*NAMES.values(), "reported: DF", "dense, trained on"}
-
-    table1 = report.reported("df_table1").rename(columns={"reduction_percent": "reduction"})
-    rows = {(value, 0.5): [run(0.9)] for value in (True, False)}
-    drawn = plots.df.accuracies(report.df.schedule(rows), by="sigmoid", paper=table1, title="").axes
-    assert [len(axis.containers) for axis in drawn] == [2, 2]
-    assert list(drawn[1].containers[0].lines[0].get_ydata()) == [94.13, 93.20, 92.76]
-
-
 def test_bars_stack_filters_and_ranks():
     table = pd.DataFrame({"asked": [50, 60], "filters": [30.0, 0.0], "ranks": [20.0, 60.0]})
     (axis,) = plots.df.parts(table, title="").axes
