@@ -10,10 +10,9 @@ know. What it does is a short run: for a result to publish, use an experiment of
 
 import copy
 import math
-import re
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from pathlib import Path
 
@@ -25,9 +24,19 @@ from torch.nn.utils.parametrize import ParametrizationList
 from tqdm.auto import tqdm
 
 from lib import accounting, archive
+from lib.budgets import dense_bytes, parse
 from lib.layers import compressible, ignore
 from lib.optimizers import ADMM, DF, LC, METHODS, FilterPruning, MagnitudePruning
-from lib.optimizers.byte_budget import STEPS, FileADMM, FitFile, impossible, least_bytes, refill
+from lib.optimizers.byte_budget import (
+    STEPS,
+    FileADMM,
+    FitFile,
+    fitting,
+    impossible,
+    least_bytes,
+    put,
+    refill,
+)
 from lib.projections import checks
 from lib.projections.precision import each, round_to
 from lib.training import Schedule, recalibrate
@@ -52,9 +61,6 @@ REFILLED = (8, 12, 16, 24)
 #: From so many significant bits on, rounding alone makes a file that is small enough for a budget
 #: in bytes; a float32 has 24.
 ROUNDED, EXACT = 4, 24
-
-_UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
-_MACS = {"MACs": 1, "kMACs": 10**3, "MMACs": 10**6, "GMACs": 10**9}
 
 
 @dataclass(frozen=True)
@@ -206,45 +212,6 @@ def compress(
     return job.result(str(budget), first.label, before)
 
 
-def parse(budget: str | float, model: nn.Module) -> tuple[str, float | int]:
-    """(kind, amount) of a budget for ``model``: ``bytes``, ``bits``, ``macs`` or a ``share``.
-
-    Raises ``ValueError`` for what is none.
-    """
-    wrong = ValueError(
-        f"budget {budget!r} is none: give '100 kB', '30x', '80000 bits', '20 MMACs', '5 %' or 0.05"
-    )
-    if isinstance(budget, (int, float)) and not isinstance(budget, bool):
-        if not 0 < budget < 1:
-            raise ValueError(
-                f"a share of {budget} weights must be between 0 and 1; bytes need a unit"
-            )
-        return "share", float(budget)
-    found = re.fullmatch(r"\s*([0-9][0-9_,]*\.?[0-9]*|\.[0-9]+)\s*(\S+)\s*", str(budget))
-    if not found:
-        raise wrong
-    number, unit = float(found[1].replace(",", "").replace("_", "")), found[2]
-    if not number > 0:
-        raise wrong
-    if unit in _UNITS:
-        return "bytes", int(number * _UNITS[unit])
-    if unit in _MACS:
-        return "macs", int(number * _MACS[unit])
-    if unit in ("x", "×"):
-        return "bytes", int(_dense_bytes(model) / number)
-    if unit == "bits":
-        return "bits", int(number)
-    if unit == "%" and number < 100:
-        return "share", number / 100
-    raise wrong
-
-
-def _dense_bytes(model: nn.Module) -> int:
-    """All values that inference reads, as float32; shared ones once."""
-    tensors = {value.data_ptr(): value for value in model.state_dict().values()}
-    return 4 * sum(value.numel() for value in tensors.values() if value.is_floating_point())
-
-
 def _chosen(method: str, kind: str) -> Callable[["_Job", float, Schedule], Method]:
     """What makes the method of this name for a budget of this kind."""
     added = {
@@ -289,17 +256,10 @@ def _lc(job: "_Job", share: float, schedule: Schedule) -> Method:
     return LC(cost="l0-constraint", amount=share, growth=LC_RISE ** (1 / schedule.epochs))
 
 
-def _structured(made: Callable[..., Method], **options) -> Callable:
-    """Of a method that needs the images' shape."""
-
-    def make(job: "_Job", macs: float, schedule: Schedule) -> Method:
-        if job.image_shape is None:
-            raise ValueError(
-                "a budget of MACs needs images: one floating input of (batch, c, h, w)"
-            )
-        return made(budget=int(macs), input_shape=job.image_shape, **options)
-
-    return make
+def _structured(made: type[Method], job: "_Job", macs: float, _: Schedule, **options) -> Method:
+    if job.image_shape is None:
+        raise ValueError("a budget of MACs needs images: one floating input of (batch, c, h, w)")
+    return made(budget=int(macs), input_shape=job.image_shape, **options)
 
 
 #: The methods of each kind of budget by their names, the usual one first.
@@ -308,9 +268,9 @@ CHOICES = {
     "bits": {"admm": _admm},
     "share": {"magnitude": _gradual, "lc": _lc},
     "macs": {
-        "df": _structured(DF, penalty=10.0, statistics="batch", step=0.02),
-        "group-magnitude": _structured(FilterPruning, score="group-magnitude"),
-        "l1": _structured(FilterPruning, score="l1"),
+        "df": partial(_structured, DF, penalty=10.0, statistics="batch", step=0.02),
+        "group-magnitude": partial(_structured, FilterPruning, score="group-magnitude"),
+        "l1": partial(_structured, FilterPruning, score="l1"),
     },
 }
 
@@ -421,7 +381,7 @@ class _Job:
         return {
             "loss": losses / seen,
             "accuracy": right / seen if classes else None,
-            "bytes": _dense_bytes(model),
+            "bytes": dense_bytes(model),
             "kept": sum(int(torch.count_nonzero(w)) for w in weights),
             "macs": accounting.macs(model.float(), self.image_shape) if self.image_shape else None,
         }
@@ -438,19 +398,16 @@ class _Job:
             mixed = self.as_before(_mixed(state, bits, more))
             return len(archive.encode(mixed, **self.described))
 
-        choices = range(ROUNDED, EXACT + 1)
-        place = bisect_right(choices, size, key=size_at)
-        if not place:
+        bits = fitting(range(ROUNDED, EXACT + 1), size_at, size)
+        if bits is None:
             least = least_bytes(self.model, as_written=self.as_before, **self.described)
             if size < least:
                 raise ValueError(impossible(size, min(least, size_at(ROUNDED))))
             return False
-        bits = choices[place - 1]
         values = sum(value.numel() for value in state.values())
         steps = range(0, values + 1, max(1, values // STEPS))
-        place = bisect_right(steps, size, key=lambda more: size_at(bits, more))
-        for name, value in _mixed(state, bits, steps[max(0, place - 1)]).items():
-            state[name].copy_(value)
+        more = fitting(steps, lambda more: size_at(bits, more), size)
+        put(state, _mixed(state, bits, more or 0))
         self.restore_dtypes()
         return True
 

@@ -1,6 +1,8 @@
 """A file is whole or as it was."""
 
+import io
 import os
+from pathlib import Path
 
 import pytest
 
@@ -15,15 +17,28 @@ def test_it_is_written_and_replaced(tmp_path):
     assert list(tmp_path.iterdir()) == [file]
 
 
-@pytest.mark.parametrize("step", ["fsync", "replace"])
-def test_what_fails_leaves_what_was_there(tmp_path, monkeypatch, step):
+@pytest.mark.parametrize("failure", [OSError(28, "No space left"), KeyboardInterrupt()], ids=repr)
+@pytest.mark.parametrize("step", ["open", "write", "fsync", "replace"])
+def test_what_fails_leaves_what_was_there(tmp_path, monkeypatch, step, failure):
     def full(*args):
-        raise OSError(28, "No space left on device")
+        raise failure
+
+    class Full(io.FileIO):
+        """A file on a full disk: half is written."""
+
+        def write(self, content):
+            super().write(content[: len(content) // 2])
+            raise failure
 
     file = tmp_path / "a"
     file.write_bytes(b"old")
-    monkeypatch.setattr(os, step, full)
-    with pytest.raises(OSError, match="No space left"):
+    if step in ("open", "write"):
+        monkeypatch.setattr(Path, "open", full if step == "open" else lambda *args: Full(*args))
+    else:
+        monkeypatch.setattr(os, step, full)
+    with pytest.raises(type(failure)) as raised:
         atomic.write(file, b"new")
+    monkeypatch.undo()
+    assert raised.value is failure
     assert list(tmp_path.iterdir()) == [file]
     assert file.read_bytes() == b"old"

@@ -15,6 +15,8 @@ import lib
 from lib import archive, networks
 from lib.compression import FILLED, curve, parse
 from lib.layers import compressible
+from lib.optimizers import LC
+from lib.optimizers.c_steps import L0, Codebook
 
 EPOCHS = 2
 
@@ -375,6 +377,15 @@ def test_a_list_of_budgets_is_a_curve():
     assert list(table["bytes"])[1:] == [len(one.content) for one in found]
     torch.manual_seed(0)
     assert smaller(model, data, "2 kB").before == found[1].before
+
+
+def test_a_method_that_is_given_with_a_cost_for_each_layer():
+    model, data = made("lenet")
+    method = LC({"0": Codebook(4), ("3", "6"): L0(0.2)}, growth=2)
+    found = smaller(model, data, "1.5 kB", method=method)
+    assert len(found.content) <= 1500
+    assert len(found.model[0].weight.unique()) <= 4
+    assert found.method == "LC"
 
 
 # --------------------------------------------------------------------------------------- errors

@@ -162,13 +162,10 @@ C_STEPS = {
 
 #: What checks its arguments, draws from them, or computes on the host whatever lies there.
 HELPERS = {"integers", "strided_sample", "on_host", "check_finite", "check_floating"}
-HELPERS |= {"choose_bitwidths", "items_of"}
+HELPERS |= {"choose_bitwidths", "items_of", "exponent", "fetched", "sent"}
 
 #: What another function of the list calls, and nobody else.
-HELPERS |= {"project", "share"}
-
-#: What does so to every tensor of a state.
-HELPERS |= {"rounded", "each"}
+HELPERS |= {"project", "rounded", "each"}
 
 
 def no_more(tally, most):
@@ -402,7 +399,7 @@ def test_a_network_on_the_gpu_is_compressed(method, size):
 def test_its_steps_neither_wait_nor_copy():
     """The loss of each period, and the rates of all steps, before the first."""
     with pretend.gpu() as device:
-        job = compression._Job(small().to(device), batches(device), loss, None, {}, True)
+        job = compression._Job(small().to(device), batches(device), loss, None, [], {}, True)
         with pretend.counted() as tally:
             job.train(Method(), Schedule(epochs=3, lr=0.1, clip=1.0), "")
     assert (tally.waits, tally.uploads) == (3, 1)

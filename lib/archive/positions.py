@@ -189,12 +189,12 @@ def _read(coder, rows: int, layout: _Layout, strength: int) -> np.ndarray:
         row_so_far = np.zeros(columns + 1, np.int8)  # the last one is the neighbour that is none
         for part in blocks:
             layer = ones / seen
-            row = _row(in_row, part.start, layer, strength)
-            column = _column(in_columns[part], i, layer, strength)
+            row = _odds_of(in_row, part.start, layer, strength)
+            column = _odds_of(in_columns[part], i, layer, strength)
             near = _odds(layer)
             if layout.neighbours is not None:
                 count = row_so_far[layout.neighbours[:, part]].sum(axis=0)
-                near = _near(*beside, layer)[count]
+                near = _odds_of(*beside, layer, NEIGHBOURS)[count]
             bits = coder.bits(_p(row, column, near, _odds(layer)))
             found[i, part] = row_so_far[part] = bits
             new = int(np.count_nonzero(bits))
@@ -222,9 +222,9 @@ def _write(coder, layout: _Layout, strength: int | np.ndarray, mask: np.ndarray)
         i = np.arange(first, first + len(rows))[:, None]
         new = np.add.reduceat(rows, starts, axis=1, dtype=np.int64)  # (rows, blocks)
         layer = (ones + _before(new)) / (seen + i * columns + starts)
-        row = _row(new.cumsum(axis=1) - new, starts, layer, strength)
+        row = _odds_of(new.cumsum(axis=1) - new, starts, layer, strength)
         above = in_columns + rows.cumsum(axis=0, dtype=np.int32) - rows
-        column = _column(above, i, layer[:, block], strength)
+        column = _odds_of(above, i, layer[:, block], strength)
         density = _odds(layer)
         near = density[:, block]
         if layout.neighbours is not None:
@@ -234,7 +234,7 @@ def _write(coder, layout: _Layout, strength: int | np.ndarray, mask: np.ndarray)
             both = np.array([[rows & one for one in alike], alike])  # (2, 3, rows, columns)
             both = np.add.reduceat(both, starts, axis=-1, dtype=np.int64)  # (2, 3, rows, blocks)
             so_far = beside[..., None, None] + _before(both)
-            table = np.moveaxis(_near(*so_far, layer), 0, -1).reshape(len(rows), -1)
+            table = np.moveaxis(_odds_of(*so_far, layer, NEIGHBOURS), 0, -1).reshape(len(rows), -1)
             near = np.take_along_axis(table, 3 * block + count, axis=1)
             beside += both.sum(axis=(-2, -1))
         p = _p(row[..., block], column, near, density[:, block])
@@ -249,19 +249,9 @@ def _before(counts: np.ndarray) -> np.ndarray:
     return (flat.cumsum(axis=-1) - flat).reshape(counts.shape)
 
 
-def _row(ones, seen, layer, strength):
-    """The odds that a row gives: ``ones`` of the ``seen`` entries of it so far are nonzeros."""
+def _odds_of(ones, seen, layer, strength):
+    """The odds that a row, a column or as many neighbours give: ``ones`` of ``seen`` so far."""
     return _odds(np.minimum((ones + strength * layer) / (seen + strength), MOST_DENSITY))
-
-
-def _column(ones, seen, layer, strength):
-    """The same of a column."""
-    return _odds((ones + strength * layer) / (seen + strength))
-
-
-def _near(ones, seen, layer):
-    """The same of the entries with as many nonzero neighbours."""
-    return _odds(np.minimum((ones + NEIGHBOURS * layer) / (seen + NEIGHBOURS), MOST_DENSITY))
 
 
 def _p(row, column, near, layer):

@@ -19,11 +19,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from lib import networks, paths
+from lib import paths
 from lib.data import imagenet
 from lib.data.pictures import DataUnavailable, one_line
 from lib.layers import compressible
 from lib.networks.authors import WITH_BACKGROUND, tensor_names
+from lib.networks.catalogue import build
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def load(name: str, *, file: Path | str | None = None, classes: int = 1000) -> n
     given = Path(downloaded(name) if file is None else file)
     state = _read(given)
     with torch.device("meta"):
-        model = networks.build(name, classes=classes)
+        model = build(name, classes=classes)
     model.load_state_dict(_fitted(name, model, state, given), assign=True)
     return model.eval()
 

@@ -33,8 +33,8 @@ class ADMM(Method):
     ρ lets W learn, a large one at the end makes it meet V. ``start_bits`` is every layer's first
     bitwidth, which the mean hardly leaves (3 → 2.53 and 1 → 1.00 on LeNet-5, Table 3);
     ``periods_per_epoch`` how often an epoch the projections and the dual step are done
-    (the paper's τ' is one epoch); ``exact`` solves the multiple-choice knapsack exactly instead of
-    greedily.
+    (the paper's τ' is one epoch); ``exact`` is False, and only there because experiments' ids
+    spell it out.
 
     The proximal step follows the optimizer's and has no momentum. SGD's momentum m amplifies the
     gradient, so W rests where ∇ℓ = (1 − m)·ρ·(V − Y/ρ − W): against the loss, ρ pulls like
@@ -84,7 +84,8 @@ class ADMM(Method):
         for name, periods in (("hold_after", hold_after), ("average_after", average_after)):
             if periods is not None:
                 checks.within(name, periods, 1, remedy="periods, or None for never")
-        self.budget, self.mode, self.exact = budget, mode, exact
+        checks.one_of("exact", exact, [False])
+        self.budget, self.mode = budget, mode
         self.fading, self.hold_after, self.average_after = fading, hold_after, average_after
         self.first_rho, self.growth = rho, growth
         self.start_bits, self.periods_per_epoch = start_bits, periods_per_epoch
@@ -198,7 +199,7 @@ class ADMM(Method):
         free_zero = self.mode == "joint"
         counts = self._paying()
         books = fit_codebooks(target, widest=self._affordable(counts), free_zero=free_zero)
-        choice = choose_bitwidths(books.errors, counts, budget=self.budget, exact=self.exact)
+        choice = choose_bitwidths(books.errors, counts, budget=self.budget)
         self.bits = choice.bitwidths
         for v, t, centres, b in zip(self.v, target, books.centres, self.bits.tolist(), strict=True):
             v.copy_(assign(t, centres[b - 1], free_zero=free_zero))

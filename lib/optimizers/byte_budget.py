@@ -157,7 +157,7 @@ class FileADMM(ADMM):
     def _file(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """The network's state with ``weights`` as it would be written."""
         state = each(self.model.state_dict(), Tensor.clone)
-        _put(state, weights)
+        put(state, {key(name): weight for name, weight in weights.items()})
         silence(state, self.graph)
         return self.as_written(rounded(state, matrices=CODEBOOK, others=MEANWHILE))
 
@@ -176,11 +176,9 @@ class FileADMM(ADMM):
         while size(self._whole()) < aim and int(self.bits.min()) < max(BITWIDTHS):
             self.bits = (self.bits + 1).clamp(max=max(BITWIDTHS))
         budgets = range(0, self._whole() + 1, max(1, self._whole() // STEPS))
-        # the first that is too much
-        place = bisect_right(budgets, aim, key=size)
-        size(budgets[max(0, place - 1)])
+        size(fitting(budgets, size, aim) or 0)
         state = self.model.state_dict()
-        _put(state, self.compressed())
+        put(state, {key(name): w for name, w in self.compressed().items()})
         silence(state, self.graph)
         return True
 
@@ -215,11 +213,8 @@ class FitFile(Method):
             return rounded(state, matrices=CODEBOOK, others=significant)
 
         choices = range(least, most + 1)
-        place = bisect_right(choices, self.file_bytes, key=lambda b: self._size(with_others(b)))
-        fits = place > 0
-        fitting = with_others(choices[place - 1]) if fits else self._pruned(with_others(least))
-        for name, value in fitting.items():
-            state[name].copy_(value)
+        bits = fitting(choices, lambda b: self._size(with_others(b)), self.file_bytes)
+        put(state, with_others(bits) if bits else self._pruned(with_others(least)))
 
     def _pruned(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """The network without its smallest weights: the fewest whose loss makes it fit."""
@@ -231,12 +226,11 @@ class FitFile(Method):
                 state, lambda v: v.where(places[id(v)] < count, 0) if id(v) in places else v
             )
 
-        # so many of the largest stay
         choices = range(sum(int(w.count_nonzero()) for w in weights) + 1)
-        place = bisect_right(choices, self.file_bytes, key=lambda n: self._size(left(n)))
-        if not place:
+        largest = fitting(choices, lambda n: self._size(left(n)), self.file_bytes)
+        if largest is None:
             raise ValueError(impossible(self.file_bytes, self._size(left(0))))
-        return left(choices[place - 1])
+        return left(largest)
 
     def _size(self, state: dict[str, Tensor]) -> int:
         return len(archive.encode(state, **self.described))
@@ -292,11 +286,8 @@ def refill(
         return each(state, fill)
 
     choices = range(sum(int(values.count_nonzero()) for values in gone) + 1)
-    place = bisect_right(
-        choices, file_bytes, key=lambda n: len(archive.encode(filled(n), **described))
-    )
-    for name, value in filled(choices[max(0, place - 1)]).items():
-        state[name].copy_(value)
+    size = lambda n: len(archive.encode(filled(n), **described))  # noqa: E731
+    put(state, filled(fitting(choices, size, file_bytes) or 0))
 
 
 def _places(weights: list[Tensor]) -> list[Tensor]:
@@ -315,9 +306,16 @@ def key(name: str) -> str:
     return f"{name}.weight" if name else "weight"
 
 
-def _put(state: dict[str, Tensor], weights: dict[str, Tensor]) -> None:
-    for name, weight in weights.items():
-        state[key(name)].copy_(weight)
+def put(state: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    """Writes ``values`` into the tensors of ``state``."""
+    for name, value in values.items():
+        state[name].copy_(value)
+
+
+def fitting(choices: range, size: Callable[[int], int], limit: float) -> int | None:
+    """The largest choice whose size, which grows with it, is within the limit; None where none."""
+    place = bisect_right(choices, limit, key=size)
+    return choices[place - 1] if place else None
 
 
 class Unit(NamedTuple):
@@ -385,5 +383,5 @@ def _choose(errors: Tensor, counts: list[int], positions: list[float], units: in
         ]
         groups.append(undominated(options))
     least = sum(group[0].cost for group in groups)
-    choice, _, _ = greedy(groups, max(units, least))
+    choice, _ = greedy(groups, max(units, least))
     return torch.tensor([option.place for option in choice])

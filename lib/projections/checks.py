@@ -8,37 +8,83 @@ import torch
 from torch import Tensor
 
 
-def integers(values: Sequence[int] | Tensor, name: str) -> list[int]:
+def integers(
+    values: Sequence[int] | Tensor,
+    name: str,
+    *,
+    layers: int | None = None,
+    low: float = -math.inf,
+    high: float = math.inf,
+    remedy: str = "",
+) -> list[int]:
+    """The values as Python's integers, each from ``low`` to ``high``, and one per layer if asked.
+
+    Raises
+    ------
+    ValueError
+        For fractions, numbers out of range, and another number of values than ``layers``.
+    """
     values = values.tolist() if isinstance(values, Tensor) else list(values)
+    if layers is not None:
+        one_each(name, values, layers)
     try:
-        return [operator.index(v) for v in values]
+        values = [operator.index(v) for v in values]
     except TypeError:
         raise ValueError(f"{name} must be integers, got {values}; round them first") from None
+    for i, value in enumerate(values):
+        within(f"{name}[{i}]", value, low, high, remedy=remedy)
+    return values
 
 
-def checked_budget(budget: int) -> int:
-    (budget,) = integers([budget], "the budget in bits")
-    if budget < 0:
-        raise ValueError(f"the budget is {budget} bits; it must be 0 or more")
-    return budget
+def integer(
+    value: int, name: str, low: int = 0, high: float = math.inf, *, remedy: str = ""
+) -> int:
+    """The value as Python's integer, from ``low`` to ``high``; ``ValueError`` for others."""
+    (value,) = integers([value], name)
+    within(name, value, low, high, remedy=remedy)
+    return value
+
+
+def one_each(name: str, values: Sequence, layers: int) -> None:
+    """Refuses more or fewer values than layers."""
+    if len(values) != layers:
+        raise ValueError(f"{name} has {len(values)} entries for {layers} layers; give one for each")
+
+
+def shaped(
+    name: str, tensor: Tensor, shape: Sequence[int], dtype: torch.dtype, *, remedy: str
+) -> None:
+    """Refuses a tensor of another shape or dtype."""
+    if (tensor.shape, tensor.dtype) != (tuple(shape), dtype):
+        raise ValueError(
+            f"{name} is {tuple(tensor.shape)} {tensor.dtype}; it must be {tuple(shape)} {dtype}: "
+            + remedy
+        )
 
 
 def check_floating(weights: Sequence[Tensor]) -> None:
+    """Refuses layers of integers or booleans."""
     for i, w in enumerate(weights):
         if not w.is_floating_point():
             raise ValueError(f"layer {i} has dtype {w.dtype}; convert it to a floating dtype")
 
 
 def check_finite(flat: Sequence[Tensor]) -> None:
+    """Refuses NaN and infinite weights, and says how many each layer has."""
     if not flat or bool(torch.stack([w.isfinite().all() for w in flat]).all()):
         return  # one wait for the device; which layer is asked only where there is something to say
     bad = {i: int((~w.isfinite()).sum()) for i, w in enumerate(flat)}
-    bad = {i: n for i, n in bad.items() if n}
-    if bad:
-        where = ", ".join(f"{n} in layer {i}" for i, n in bad.items())
-        raise ValueError(
-            f"NaN or infinite weights: {where}; they have no projection, find where they came from"
-        )
+    where = ", ".join(f"{n} in layer {i}" for i, n in bad.items() if n)
+    raise ValueError(
+        f"NaN or infinite weights: {where}; they have no projection, find where they came from"
+    )
+
+
+def penalty(alpha: float, mu: float) -> tuple[float, float]:
+    """The numbers of a penalty's C step, 0 ≤ α < ∞ and 0 < μ < ∞; ``ValueError`` for others."""
+    within("alpha", alpha, 0)
+    within("mu", mu, 0, above=True, remedy="μ alone ties θ to the weights")
+    return float(alpha), float(mu)
 
 
 def one_of(name: str, value: object, choices: Iterable[object]) -> None:

@@ -1,5 +1,6 @@
-"""With the bitwidths fixed, which weights stay: a 0-1 knapsack over every weight of every layer.
+"""ADMM's projection of W (eq. 8): a 0-1 knapsack over every weight of every layer.
 
+With the bitwidths fixed it says which weights stay (Yang, Gui, Zhu, Liu, CVPR 2020, Section 3.3).
 Its counterpart, which bitwidth each layer gets, is in ``multiple_choice``.
 """
 
@@ -14,16 +15,25 @@ import torch
 from torch import Tensor
 
 from lib.projections import knapsack_gpu
-from lib.projections.checks import check_finite, check_floating, checked_budget, integers
+from lib.projections.checks import (
+    check_finite,
+    check_floating,
+    integer,
+    integers,
+    one_each,
+    shaped,
+)
 from lib.projections.prefix import (
     MARGINS,
     Cut,
     Items,
     bracket,
     cut_among,
+    exponent,
     inside,
     items_of,
     lambdas_of,
+    sample_of,
     strided_sample,
 )
 
@@ -74,33 +84,50 @@ def project_fixed_bitwidth(
 
     Parameters
     ----------
-    weights : floating tensors of any shapes on one device.
-    bitwidths : bits that a nonzero weight of each layer costs, (layers,) integers from 1 to 64.
-    budget : bits for all layers together, a non-negative integer.
-    out : tensors to write to, of the same shapes and dtypes; may be the weights themselves.
-        Untouched when the input is refused. Default: new tensors.
+    weights : sequence of Tensor
+        Floating, of any shapes, on one device.
+    bitwidths : sequence of int or Tensor
+        Bits that a nonzero weight of each layer costs, (layers,) integers from 1 to 64.
+    budget : int
+        Bits for all layers together, 0 or more.
+    out : sequence of Tensor, optional
+        Tensors to write to, of the same shapes and dtypes; may be the weights themselves. Untouched
+        when the input is refused. Default: new tensors.
 
+    Returns
+    -------
+    Kept
+        The projection, its bits, and how far from the optimum it may be.
+
+    Raises
+    ------
+    ValueError
+        For NaN or infinite weights, a negative or fractional budget, a bitwidth out of range, and
+        lists that do not match.
+
+    Notes
+    -----
     Linear in the number of weights, without a sort. On the CPU a sample brackets the threshold, one
     reading pass counts what lies above the bracket and collects what lies inside, one pass writes;
     16-bit weights are copied to float32 for it. On a GPU :mod:`lib.projections.knapsack_gpu` does
     the same in some thirty launches and three waits, whatever the number of layers. Should two
     brackets miss, or the weights be few or nearly all alike, every weight is a candidate (about 50
-    bytes a weight). A float64 weight below 2⁻¹⁰³⁷ of the largest counts as zero.
-
-    Raises ``ValueError`` for NaN or infinite weights, a negative or fractional budget, a bitwidth
-    out of range, and lists that do not match.
+    bytes per weight). A float64 weight below 2⁻¹⁰³⁷ of the largest counts as zero.
 
     Yang, Gui, Zhu, Liu (CVPR 2020), Section 3.3, eq. 8 and 9, Proposition 1.
     """
     weights = [w.detach() for w in weights]
-    bits = _checked_bitwidths(bitwidths, len(weights))
-    budget = checked_budget(budget)
+    drop = "to drop a layer, leave it out"
+    layers = len(weights)
+    bits = integers(bitwidths, "bitwidths", layers=layers, low=1, high=MAX_BITWIDTH, remedy=drop)
+    budget = integer(budget, "the budget in bits")
     check_floating(weights)
-    if out is not None:
-        _check_out(out, weights)
+    kept = [torch.empty_like(w) for w in weights] if out is None else list(out)
+    one_each("out", kept, layers)
+    for i, (o, w) in enumerate(zip(kept, weights, strict=True)):
+        shaped(f"out[{i}]", o, w.shape, w.dtype, remedy="allocate it with empty_like")
     flat = [w.reshape(-1) for w in weights]
     scale = _scale(flat)
-    kept = [torch.empty_like(w) for w in weights] if out is None else list(out)
     cut = None
     if _for_gpu(weights):
         cut = knapsack_gpu.project(flat, bits, budget, scale, [o.detach() for o in kept])
@@ -131,13 +158,13 @@ def _search(flat: list[Tensor], bits: list[int], budget: int, scale: float) -> C
     size = sum(w.numel() for w in flat)
     if size > DIRECT and all(w.device.type == "cpu" for w in flat):
         wide = [(w.float() if w.dtype.itemsize == 2 else w).numpy() for w in flat]
-        sample = strided_sample(wide)
+        sample = sample_of(*strided_sample(wide), bits, scale)
         for margin in MARGINS:
-            low, high = bracket(sample, bits, budget, scale, margin)
+            low, high = bracket(sample, bits, budget, margin)
             cut = cut_among(_scan(wide, bits, scale, low, high), bits, budget)
             if inside(cut, low, high):
                 return cut
-    cut = cut_among(_allitems_of(flat, bits, scale), bits, budget)
+    cut = cut_among(_all_items(flat, bits, scale), bits, budget)
     assert cut is not None
     return cut
 
@@ -195,7 +222,7 @@ def _scan(flat: list[np.ndarray], bits: list[int], scale: float, low: float, hig
     return items_of(size, bits, scale, counts, above)
 
 
-def _allitems_of(flat: list[Tensor], bits: list[int], scale: float) -> Items:
+def _all_items(flat: list[Tensor], bits: list[int], scale: float) -> Items:
     """Every weight as an item; the whole network in a few operations, on any device."""
     values = torch.cat([w.double() for w in flat]) if flat else torch.zeros(0, dtype=torch.float64)
     items = items_of(values, bits, scale, [w.numel() for w in flat], [0] * len(flat))
@@ -221,32 +248,5 @@ def _write(w: Tensor, out: Tensor, layer: int, cut: Cut, keep: float, drop: floa
 
 def _scale(flat: list[Tensor]) -> float:
     """A power of two that keeps the squares of float64 weights from under- and overflow."""
-    tops = [w.abs().amax() for w in flat if w.dtype == torch.float64 and w.numel()]
-    top = float(torch.stack(tops).amax()) if tops else 0.0
-    if top == 0 or not math.isfinite(top):
-        return 1.0
-    return math.ldexp(1.0, min(1000, 500 - math.frexp(top)[1]))
-
-
-def _checked_bitwidths(bitwidths: Sequence[int] | Tensor, layers: int) -> list[int]:
-    bits = integers(bitwidths, "bitwidths")
-    if len(bits) != layers:
-        raise ValueError(f"{len(bits)} bitwidths for {layers} layers; give one for each layer")
-    for i, b in enumerate(bits):
-        if not 1 <= b <= MAX_BITWIDTH:
-            raise ValueError(
-                f"the bitwidth of layer {i} is {b}, which is not in 1..{MAX_BITWIDTH}; "
-                "to drop a layer, leave it out"
-            )
-    return bits
-
-
-def _check_out(out: Sequence[Tensor], weights: Sequence[Tensor]) -> None:
-    if len(out) != len(weights):
-        raise ValueError(f"out has {len(out)} tensors for {len(weights)} layers; give one for each")
-    for i, (o, w) in enumerate(zip(out, weights, strict=True)):
-        if (o.shape, o.dtype, o.device) != (w.shape, w.dtype, w.device):
-            raise ValueError(
-                f"out[{i}] is {tuple(o.shape)} {o.dtype} on {o.device}, layer {i} is "
-                f"{tuple(w.shape)} {w.dtype} on {w.device}; allocate it with empty_like"
-            )
+    e = exponent(flat)
+    return 1.0 if e is None else math.ldexp(1.0, min(1000, 500 - e))

@@ -26,14 +26,17 @@ from torch import Tensor
 from lib.projections.prefix import (
     MARGINS,
     Cut,
+    Sample,
     bracket,
     cut_among,
     cut_at,
     inside,
     items_of,
     lambdas_of,
+    sample_of,
     strided_sample,
 )
+from lib.projections.transfer import fetched
 
 #: Places of bfloat16 that the bracket's edges are moved outwards in the copy. A size, cut off and
 #: multiplied, is at most three places too small and one too large, and an edge is cut off too. One
@@ -65,15 +68,16 @@ def project(
     drawn, numbers = strided_sample(flat, apart=APART)
     counts = [len(d) for d in drawn]
     host = _wide(torch.cat(drawn).cpu())  # the first wait
-    sample = np.split(host.numpy(), np.cumsum(counts)[:-1]), numbers
+    drawn = np.split(host.numpy(), np.cumsum(counts)[:-1])
+    sample = sample_of(drawn, numbers, bits, scale)
 
     values = layout.gathered(flat)  # (n,)
-    found, tied = None, _tied_at(sample, bits, budget, scale)
+    found, tied = None, _tied_at(sample, bits, budget)
     if tied:
         found = _among_ties(values, layout, bits, budget, scale, tied)
     for margin in MARGINS:
         if found is None:
-            low, high = bracket(sample, bits, budget, scale, margin)
+            low, high = bracket(sample, bits, budget, margin)
             found = _among_few(values, layout, bits, budget, scale, low, high)
     if found is None:
         return None
@@ -150,7 +154,9 @@ def _among_few(values, layout, bits, budget, scale, low, high) -> tuple[Cut, int
     if len(places) > FEW * len(values):
         return None
     # the third
-    top, sums, places, found = _fetched(sizes.amax(), layout.sums(above), places, values[places])
+    top, sums, places, found = _fetched_mixed(
+        sizes.amax(), layout.sums(above), places, values[places]
+    )
     if not math.isfinite(top[0]):
         return None
     layers = np.array(layout.order)[np.searchsorted(layout.ends, places, side="right")]
@@ -165,14 +171,10 @@ def _among_few(values, layout, bits, budget, scale, low, high) -> tuple[Cut, int
     return cut, int(places[tied[cut.ties - 1]]) + 1 if cut.ties else 0
 
 
-def _tied_at(sample, bits, budget, scale) -> float:
+def _tied_at(sample: Sample, bits: list[int], budget: int) -> float:
     """The ratio at which the budget ends in the sample, if a large share of it has it; else 0."""
-    drawn, numbers = sample
-    counts = [len(d) for d in drawn]
-    b = np.repeat(np.array(bits, np.float64), counts)
-    number = np.repeat(np.array(numbers), counts)
-    with np.errstate(over="ignore", invalid="ignore"):  # not finite ones are refused later
-        ratio = np.square(np.concatenate(drawn, dtype=np.float64) * scale) / b
+    ratio, counts, numbers = sample
+    b, number = (np.repeat(np.array(each, np.float64), counts) for each in (bits, numbers))
     order = np.argsort(-ratio)
     spend = (b * number)[order].cumsum()
     last = ratio[order[min(np.searchsorted(spend, budget, side="right"), len(spend) - 1)]]
@@ -193,7 +195,7 @@ def _among_ties(values, layout, bits, budget, scale, ratio) -> tuple[Cut, int] |
             torch.gt(sizes[start:end], threshold, out=mask[start:end])
     # the second wait
     extremes = torch.stack(torch.aminmax(_upper(values)))
-    extremes, least, more = _fetched(extremes, layout.sums(at_least), layout.sums(above))
+    extremes, least, more = _fetched_mixed(extremes, layout.sums(at_least), layout.sums(above))
     if not np.isfinite(extremes).all():
         return None
     kept, all_kept = layout.counts(more), layout.counts(least)
@@ -213,15 +215,14 @@ def _among_ties(values, layout, bits, budget, scale, ratio) -> tuple[Cut, int] |
     return cut, part.start + last + 1
 
 
-def _fetched(*parts: Tensor) -> list[np.ndarray]:
+def _fetched_mixed(*parts: Tensor) -> list[np.ndarray]:
     """Vectors and numbers of the device, as int64 or float64, in one copy."""
     floating = [part.is_floating_point() for part in parts]
     wide = [
         part.view(-1).double().view(torch.int64) if f else part.long()
         for part, f in zip(parts, floating, strict=True)
     ]
-    packet = np.split(torch.cat(wide).cpu().numpy(), np.cumsum([len(p) for p in wide])[:-1])
-    return [p.view(np.float64) if f else p for p, f in zip(packet, floating, strict=True)]
+    return [p.view(np.float64) if f else p for p, f in zip(fetched(wide), floating, strict=True)]
 
 
 def _edge(ratio: float, dtype: torch.dtype, places: int) -> float:

@@ -1,4 +1,4 @@
-"""Low rank's C steps: the best matrix of a given rank, and the rank that each layer gets.
+"""Low rank's C steps in LC: the best matrix of a given rank, and the rank that each layer gets.
 
 With C(Θ) = price·rank(Θ) a layer's C step has the singular values σ₁ ≥ σ₂ ≥ … of W for its data:
 the best Θ of rank r leaves ‖W − Θ‖² = Σ_{i>r} σᵢ² (Eckart and Young, 1936). `choose_ranks` and
@@ -14,15 +14,20 @@ layer" (CVPR 2020).
 
 import math
 from collections.abc import Sequence
-from itertools import islice
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from lib.projections.checks import check_finite, check_floating, integers
+from lib.projections.checks import (
+    check_finite,
+    check_floating,
+    integer,
+    integers,
+    penalty,
+)
 from lib.projections.multiple_choice import Option, greedy, undominated
-from lib.projections.sparsity import checked_penalty
+from lib.projections.transfer import fetched
 
 
 class Factors(NamedTuple):
@@ -57,21 +62,30 @@ def low_rank(matrix: Tensor, *, rank: int) -> Factors:
 
     Parameters
     ----------
-    matrix : (m, n), floating.
-    rank : an integer from 0 to min(m, n).
+    matrix : Tensor
+        (m, n), floating.
+    rank : int
+        From 0 to min(m, n).
 
-    Returns ``Factors`` of the matrix's dtype, on its device. O(m·n·min(m, n)).
+    Returns
+    -------
+    Factors
+        Of the matrix's dtype, on its device.
 
-    Raises ``ValueError`` for NaN or infinite values, other shapes and dtypes, and a rank out of
-    range.
+    Raises
+    ------
+    ValueError
+        For NaN or infinite values, other shapes and dtypes, and a rank out of range.
+
+    Notes
+    -----
+    O(m·n·min(m, n)).
+
+    Eckart and Young (1936).
     """
     (matrix,) = _checked([matrix])
-    (rank,) = integers([rank], "rank")
-    if not 0 <= rank <= min(matrix.shape):
-        raise ValueError(
-            f"rank is {rank}, which is not in 0..{min(matrix.shape)}, all that a matrix of shape "
-            f"{tuple(matrix.shape)} can have"
-        )
+    most = f"a matrix of shape {tuple(matrix.shape)} has no more"
+    rank = integer(rank, "rank", high=min(matrix.shape), remedy=most)
     u, s, vh = torch.linalg.svd(matrix.double(), full_matrices=False)
     root = s[:rank].sqrt()
     # Θ = (U_r·Σ_r^½)·(Σ_r^½·V_rᵀ)
@@ -96,28 +110,43 @@ def choose_ranks(
 
     Parameters
     ----------
-    matrices : (mᵢ, nᵢ) floating, of any number.
-    prices : what one rank costs each layer (mᵢ + nᵢ parameters; or multiplications), integers ≥ 1.
-    whole : what each layer costs unfactored (mᵢ·nᵢ parameters), integers ≥ 1. None: every layer
-        is factored.
-    alpha : 0 ≤ α < ∞, the weight of the cost.
-    mu : 0 < μ < ∞.
+    matrices : sequence of Tensor
+        (mᵢ, nᵢ) floating, of any number.
+    prices : sequence of int
+        What one rank costs each layer (mᵢ + nᵢ parameters; or multiplications), 1 or more.
+    whole : sequence of int, optional
+        What each layer costs unfactored (mᵢ·nᵢ parameters), 1 or more. None: every layer is
+        factored.
+    alpha : float
+        0 ≤ α < ∞, the weight of the cost.
+    mu : float
+        0 < μ < ∞.
 
-    Returns ``Ranks``, from 0 on: a layer not worth one rank gets none. O(m·n·min(m, n)) a layer.
+    Returns
+    -------
+    Ranks
+        From 0 on: a layer not worth one rank gets none.
 
-    Raises ``ValueError`` for NaN or infinite values, other shapes and dtypes, numbers out of range,
-    and lists that do not match.
+    Raises
+    ------
+    ValueError
+        For NaN or infinite values, other shapes and dtypes, numbers out of range, and lists that do
+        not match.
+
+    Notes
+    -----
+    O(m·n·min(m, n)) per layer.
 
     Idelbayev and Carreira-Perpiñán (CVPR 2020), the C step of their algorithm.
     """
-    alpha, mu = checked_penalty(alpha, mu)
+    alpha, mu = penalty(alpha, mu)
     choice = [
         # α·C(r) + μ/2·Σ_{i>r} σᵢ²
         min(options, key=lambda o: alpha * o.cost + mu / 2 * o.error)
         for options in _options(matrices, prices, whole)
     ]
     # the minimum of a Lagrangian: no other choice of this cost has less error
-    return _ranks(choice, whole, math.fsum(o.error for o in choice))
+    return _ranks(choice, math.fsum(o.error for o in choice))
 
 
 def ranks_for_budget(
@@ -141,22 +170,31 @@ def ranks_for_budget(
 
     Parameters
     ----------
-    matrices, prices, whole : as in ``choose_ranks``.
-    budget : in units of the prices, a non-negative integer.
-    least : 0, or 1: every layer gets a rank, and lets something through.
+    matrices, prices, whole
+        As in ``choose_ranks``.
+    budget : int
+        In units of the prices, 0 or more.
+    least : int
+        0, or 1: every layer gets a rank, and lets something through.
 
-    Returns ``Ranks``. O(m·n·min(m, n)) a layer, and O(k log k) for k ranks in all.
+    Returns
+    -------
+    Ranks
 
-    Raises ``ValueError`` as ``choose_ranks``, and for a budget that is negative, fractional or less
-    than ``least`` ranks cost.
+    Raises
+    ------
+    ValueError
+        As ``choose_ranks``, and for a budget that is negative, fractional or less than ``least``
+        ranks cost.
+
+    Notes
+    -----
+    O(m·n·min(m, n)) per layer, and O(k log k) for k ranks in all.
     """
-    (budget,) = integers([budget], "the budget")
-    if budget < 0:
-        raise ValueError(f"the budget is {budget}; it must be 0 or more")
-    if least not in (0, 1):
-        raise ValueError(f"least is {least}; it must be 0 or 1")
-    choice, bound, _ = greedy(_options(matrices, prices, whole, least), budget)
-    found = _ranks(choice, whole, bound)
+    budget = integer(budget, "the budget")
+    least = integer(least, "least", high=1)
+    choice, bound = greedy(_options(matrices, prices, whole, least), budget)
+    found = _ranks(choice, bound)
     if found.cost > budget:
         raise ValueError(
             f"the budget is {budget}; a rank of 1 in every layer costs {found.cost}: ask for more"
@@ -173,30 +211,26 @@ def _options(
 ) -> list[list[Option]]:
     """Per layer the ranks worth considering, cheapest first; then, last, the whole layer."""
     matrices = _checked(matrices)
-    prices = _checked_prices(prices, "prices", len(matrices))
+    prices = integers(prices, "prices", layers=len(matrices), low=1)
     limits = [None] * len(matrices)
     if whole is not None:
-        limits = _checked_prices(whole, "whole", len(matrices))
+        limits = integers(whole, "whole", layers=len(matrices), low=1)
     squares = [torch.linalg.svdvals(matrix.double()).square() for matrix in matrices]
     # Σ_{i>r} σᵢ² for r = 0 … min(m, n), smallest first
     sums = [nn.functional.pad(s.flip(0).cumsum(0), (1, 0)).flip(0) for s in squares]
-    listed = iter(torch.cat(sums).tolist() if sums else ())  # one copy from a GPU for all layers
     groups = []
-    for s, price, limit in zip(sums, prices, limits, strict=True):
-        tails = list(islice(listed, len(s)))
-        options = [Option(price * r, error, r) for r, error in enumerate(tails)][least:]
+    for tails, price, limit in zip(fetched(sums), prices, limits, strict=True):
+        options = [Option(price * r, error, r) for r, error in enumerate(tails.tolist())][least:]
         if limit is not None:  # ranks that cost as much are no use
-            options = [o for o in options if o.cost < limit] + [Option(limit, 0.0, len(tails))]
+            options = [o for o in options if o.cost < limit] + [Option(limit, 0.0, None)]
         groups.append(undominated(options))
     return groups
 
 
-def _ranks(choice: list[Option], whole: Sequence[int] | None, bound: float) -> Ranks:
-    limits = [None] * len(choice) if whole is None else integers(whole, "whole")
+def _ranks(choice: list[Option], bound: float) -> Ranks:
     error = math.fsum(o.error for o in choice)
     return Ranks(
-        # every rank of a layer costs less than the whole of it
-        ranks=[None if o.cost == n else o.place for o, n in zip(choice, limits, strict=True)],
+        ranks=[o.place for o in choice],
         cost=sum(o.cost for o in choice),
         error=error,
         lower_bound=min(error, bound),
@@ -213,13 +247,3 @@ def _checked(matrices: Sequence[Tensor]) -> list[Tensor]:
             )
     check_finite(matrices)
     return [m.detach() for m in matrices]
-
-
-def _checked_prices(prices: Sequence[int], name: str, layers: int) -> list[int]:
-    prices = integers(prices, name)
-    if len(prices) != layers:
-        raise ValueError(f"{name} has {len(prices)} entries for {layers} layers; give one for each")
-    for i, p in enumerate(prices):
-        if p < 1:
-            raise ValueError(f"{name}[{i}] is {p}; it must be 1 or more")
-    return prices

@@ -1,6 +1,7 @@
-"""With the sparsity fixed, which bitwidth each layer gets: a multiple-choice knapsack.
+"""The multiple-choice knapsack, which with the sparsity fixed gives each layer its bitwidth.
 
-Its counterpart, which weights stay, is in ``knapsack``.
+It is the second part of ADMM's projection of V (Yang, Gui, Zhu, Liu, CVPR 2020, Section 3.4); the
+first finds the errors (``codebook``). Its counterpart, which weights stay, is in ``knapsack``.
 """
 
 import math
@@ -9,11 +10,10 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from lib.projections.checks import checked_budget, integers
+from lib.projections.checks import integer, integers
 
 
 class Choice(NamedTuple):
@@ -30,7 +30,7 @@ class Option(NamedTuple):
 
     cost: int
     error: float
-    place: int  # position among the bitwidths
+    place: int | None  # position among the bitwidths; or a rank, None for a layer left whole
 
 
 class _Step(NamedTuple):
@@ -48,7 +48,6 @@ def choose_bitwidths(
     *,
     budget: int,
     bitwidths: Sequence[int] = range(1, 9),
-    exact: bool = False,
 ) -> Choice:
     """Give each layer the bitwidth that leaves the least quantization error within the budget.
 
@@ -60,30 +59,42 @@ def choose_bitwidths(
     hull of (bits, error) are left out of this part. What the budget has left is then spent one
     upgrade after another, hull or not, on the largest error saved per bit among those that fit.
     The result is never worse than the paper's, and ``error - lower_bound`` bounds what is lost.
-    With ``exact`` it is the optimum, by dynamic programming over integer bits; then
-    ``lower_bound`` equals ``error``.
 
     Parameters
     ----------
-    errors : (layers, widths) squared errors; +inf marks a choice that is not offered.
-    nonzeros : (layers,) weights that pay; a layer with none costs nothing, and gets the smallest
-        error, the narrower bitwidth where equal.
-    budget : bits for all layers together, a non-negative integer.
-    bitwidths : (widths,) the candidates in bits, distinct positive integers.
-    exact : return the optimum.
+    errors : Tensor
+        (layers, widths) squared errors; +inf marks a choice that is not offered.
+    nonzeros : sequence of int or Tensor
+        (layers,) weights that pay; a layer with none costs nothing, and gets the smallest error,
+        the narrower bitwidth where equal.
+    budget : int
+        Bits for all layers together, 0 or more.
+    bitwidths : sequence of int
+        (widths,) the candidates in bits, distinct and positive.
 
-    Greedy: O(n log n) for n = layers·widths. Exact: exponential at worst; bounds leave a few
-    thousand states for tens of layers.
+    Returns
+    -------
+    Choice
+        The bitwidths, their error and bits, and a bound on the error of any other choice.
 
-    Raises ``ValueError`` for a budget below the cheapest choices (it says how much they need), for
-    NaN or -inf errors, a layer without any choice, and shapes that do not match.
+    Raises
+    ------
+    ValueError
+        For a budget below the cheapest choices (it says how much they need), for NaN or -inf
+        errors, a layer without any choice, and shapes that do not match.
+
+    Notes
+    -----
+    O(n log n) for n = layers·widths.
 
     Yang, Gui, Zhu, Liu (CVPR 2020), Section 3.4, Definition 1, Proposition 2; Sinha and Zoltners
     (1979) for the dominated choices and the bound.
     """
-    widths = _checked_widths(bitwidths)
-    counts = _checked_nonzeros(nonzeros)
-    budget = checked_budget(budget)
+    widths = integers(bitwidths, "bitwidths")
+    if not widths or min(widths) < 1 or len({*widths}) < len(widths):
+        raise ValueError(f"bitwidths are {widths}; give one or more distinct integers from 1 up")
+    counts = integers(nonzeros, "nonzeros", low=0)
+    budget = integer(budget, "the budget in bits")
     groups = _groups(_checked_errors(errors, len(counts), len(widths)), counts, widths)
     cheapest = sum(group[0].cost for group in groups)
     if cheapest > budget:
@@ -91,15 +102,13 @@ def choose_bitwidths(
             f"the budget is {budget} bits, but the cheapest choice of every layer needs "
             f"{cheapest}; raise the budget, prune more or offer narrower bitwidths"
         )
-    choice, bound, density = greedy(groups, budget)
-    if exact:
-        choice = _optimum(groups, budget, choice, density)
+    choice, bound = greedy(groups, budget)
     error = math.fsum(o.error for o in choice)
     return Choice(
         bitwidths=torch.tensor([widths[o.place] for o in choice], dtype=torch.int64),
         error=error,
         bits=sum(o.cost for o in choice),
-        lower_bound=error if exact else min(error, bound),
+        lower_bound=min(error, bound),
     )
 
 
@@ -146,11 +155,8 @@ def _slope(a: Option, b: Option) -> Fraction:
     return (Fraction(a.error) - Fraction(b.error)) / (b.cost - a.cost)
 
 
-def greedy(groups: list[list[Option]], budget: int) -> tuple[list[Option], float, Fraction | None]:
-    """The choice, the optimum of the LP relaxation, and the density at which the budget runs out.
-
-    The density is None if every increment fits; then the choice is the optimum.
-    """
+def greedy(groups: list[list[Option]], budget: int) -> tuple[list[Option], float]:
+    """The choice, and the optimum of the LP relaxation; both are the optimum if all fits."""
     choice = [group[0] for group in groups]
     left = budget - sum(o.cost for o in choice)
     for step in _steps(groups):
@@ -159,7 +165,7 @@ def greedy(groups: list[list[Option]], budget: int) -> tuple[list[Option], float
         choice[step.layer] = step.option
         left -= step.cost
     else:
-        return choice, math.fsum(o.error for o in choice), None
+        return choice, math.fsum(o.error for o in choice)
     # LP relaxation: the fraction of this increment that the bits left still pay for
     bound = sum((Fraction(o.error) for o in choice), Fraction(0)) - step.density * left
     while True:
@@ -174,88 +180,13 @@ def greedy(groups: list[list[Option]], budget: int) -> tuple[list[Option], float
         _, i, option = max(upgrades)
         left -= option.cost - choice[-i].cost
         choice[-i] = option
-    return choice, _down(bound), step.density
+    return choice, _down(bound)
 
 
 def _down(value: Fraction) -> float:
     """The largest float64 not above a fraction, so that a bound stays one."""
     rounded = float(value)
     return rounded if Fraction(rounded) <= value else math.nextafter(rounded, -math.inf)
-
-
-def _optimum(
-    groups: list[list[Option]], budget: int, incumbent: list[Option], density: Fraction | None
-) -> list[Option]:
-    """Dynamic programming over the Pareto front of (bits, error), layer by layer.
-
-    A partial choice survives if no other has fewer bits and less error, and if the LP bound of its
-    completion does not exceed the incumbent.
-    """
-    if density is None:
-        return incumbent
-    # errors enter as differences from each layer's least, so that a tolerance means the same
-    # whatever the common part is; it only lets more states live, never fewer
-    least = [group[-1].error for group in groups]
-    price = float(density)
-    goal = math.fsum(o.error - e for o, e in zip(incumbent, least, strict=True))
-    goal += 1e-9 * goal + 1e-12 * price * budget
-
-    # reduced costs: E + λ·bits above its layer's minimum is lost whoever else is chosen
-    pairs = zip(groups, least, strict=True)
-    reduced = [[o.error - e + price * o.cost for o in g] for g, e in pairs]
-    relaxed = math.fsum(min(r) for r in reduced) - price * budget
-    kept = [
-        [o for o, r in zip(g, row, strict=True) if relaxed + r - min(row) <= goal]
-        for g, row in zip(groups, reduced, strict=True)
-    ]
-    order = sorted(range(len(groups)), key=lambda i: (len(kept[i]) > 1, -kept[i][-1].cost))
-    bits, errors = np.zeros(1, np.int64), np.zeros(1)
-    trail = []
-    for place, i in enumerate(order):
-        costs = np.array([o.cost for o in kept[i]], np.int64)
-        gains = np.array([o.error - least[i] for o in kept[i]])
-        bits = (bits[:, None] + costs).ravel()  # (states·options,)
-        errors = (errors[:, None] + gains).ravel()
-        rest = [kept[j] for j in order[place + 1 :]]
-        alive = bits <= budget - sum(g[0].cost for g in rest)
-        floor = _relaxation(rest, [least[j] for j in order[place + 1 :]], budget - bits)
-        alive = np.flatnonzero(alive & (errors + floor <= goal))
-        alive = alive[np.lexsort((errors[alive], bits[alive]))]
-        best = np.minimum.accumulate(errors[alive])
-        alive = alive[np.r_[True, errors[alive][1:] < best[:-1]]]
-        trail.append((i, alive, len(costs)))
-        bits, errors = bits[alive], errors[alive]
-
-    choice = list(incumbent)
-    state = len(bits) - 1  # a front: its last state has the least error
-    for i, alive, options in reversed(trail):
-        state, option = divmod(int(alive[state]), options)
-        choice[i] = kept[i][option]
-    return choice
-
-
-def _relaxation(groups: list[list[Option]], least: list[float], budgets: np.ndarray) -> np.ndarray:
-    """LP optimum of the groups' errors above their least, for many budgets at once."""
-    steps = _steps(groups)
-    base = math.fsum(g[0].error - e for g, e in zip(groups, least, strict=True))
-    bits = np.cumsum([sum(g[0].cost for g in groups)] + [s.cost for s in steps])
-    saved = np.cumsum([0.0] + [float(s.density * s.cost) for s in steps])
-    return base - np.interp(budgets, bits.astype(np.float64), saved)
-
-
-def _checked_widths(bitwidths: Sequence[int]) -> list[int]:
-    widths = integers(bitwidths, "bitwidths")
-    if not widths or min(widths) < 1 or len({*widths}) < len(widths):
-        raise ValueError(f"bitwidths are {widths}; give one or more distinct integers from 1 up")
-    return widths
-
-
-def _checked_nonzeros(nonzeros: Sequence[int] | Tensor) -> list[int]:
-    counts = integers(nonzeros, "nonzeros")
-    for i, n in enumerate(counts):
-        if n < 0:
-            raise ValueError(f"layer {i} has {n} nonzeros; a count is 0 or more")
-    return counts
 
 
 def _checked_errors(errors: Tensor, layers: int, widths: int) -> list[list[float]]:

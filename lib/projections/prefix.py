@@ -5,6 +5,7 @@ other collects the weights inside the bracket, and among those the end of the pr
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -39,23 +40,32 @@ class Cut(NamedTuple):
     counts: list[int]  # weights kept, per layer
 
 
-def bracket(
-    sample: tuple[list[np.ndarray], list[float]],
-    bits: list[int],
-    budget: int,
-    scale: float,
-    margin: float,
-) -> tuple[float, float]:
-    """Two ratios between which T probably lies, from a :func:`strided_sample`."""
-    drawn, numbers = sample
+class Sample(NamedTuple):
+    """Some weights of every layer, to guess the threshold from."""
+
+    ratio: np.ndarray  # (drawn,) float64, (scale·w)²/b, layer after layer
+    counts: list[int]  # drawn, per layer
+    numbers: list[float]  # per layer, how many weights each of them stands for
+
+
+def sample_of(
+    drawn: list[np.ndarray], numbers: list[float], bits: list[int], scale: float
+) -> Sample:
+    """The sample that :func:`strided_sample` drew."""
     counts = [len(d) for d in drawn]
+    ratio = np.concatenate(drawn, dtype=np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):  # not finite ones are refused later
+        ratio *= scale
+        np.square(ratio, out=ratio)
+        ratio /= np.repeat(np.array(bits, np.float64), counts)
+    return Sample(ratio, counts, numbers)
+
+
+def bracket(sample: Sample, bits: list[int], budget: int, margin: float) -> tuple[float, float]:
+    """Two ratios between which T probably lies."""
+    ratio, counts, numbers = sample
     # bits that one drawn weight stands for
     share = [b * n for b, n in zip(bits, numbers, strict=True)]
-    ratio = np.concatenate(drawn, dtype=np.float64)
-    ratio *= scale
-    with np.errstate(over="ignore"):  # beside infinite weights, which are refused later
-        np.square(ratio, out=ratio)
-    ratio /= np.repeat(np.array(bits, np.float64), counts)
     # non-negative floats order as their bits; a NaN may look negative, and is refused later
     code = ratio.view(np.int64) >> KEY_SHIFT
     top = int(code.max())
@@ -72,6 +82,17 @@ def bracket(
     low, high = edges.view(np.float64).tolist()
     # the last key stands for all that is smaller; and what was not drawn may be larger
     return 0.0 if last == end else low, math.inf if first == 0 else high
+
+
+def exponent(flat: Sequence[Tensor]) -> int | None:
+    """e of the largest float64 weight, which is below 2ᵉ and not below 2ᵉ⁻¹.
+
+    None if all are zero, if one is not finite, or if there is none: only float64's squares and sums
+    can leave its range, and the narrower dtypes need no pass to find it.
+    """
+    tops = [w.abs().amax() for w in flat if w.dtype == torch.float64 and w.numel()]
+    top = float(torch.stack(tops).amax()) if tops else 0.0
+    return math.frexp(top)[1] if 0 < top < math.inf else None
 
 
 def strided_sample(flat: list[Vector], *, apart: int = 1) -> tuple[list[Vector], list[float]]:

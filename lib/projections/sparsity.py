@@ -1,4 +1,4 @@
-"""Pruning's C steps: the ℓ0, ℓ1 and ℓ2 costs, each as a constraint and as a penalty.
+"""Pruning's C steps in LC: the ℓ0, ℓ1 and ℓ2 costs, each as a constraint and as a penalty.
 
 The C step of the LC algorithm compresses the weights w that the L step has left, by one of
 
@@ -21,13 +21,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softshrink
 
-from lib.projections.checks import check_finite, check_floating, integers
+from lib.projections.checks import check_finite, check_floating, integer, penalty, within
 from lib.projections.knapsack import project_fixed_bitwidth
-from lib.projections.prefix import strided_sample
+from lib.projections.prefix import exponent, strided_sample
 
 CHUNK = 1 << 18  # weights that a CPU computes at a time: a float64 copy, 2 MB, stays in the cache
 MARGIN = 3.0  # standard errors of the sample on each side of its threshold
-CROWD = 1 / 16  # of all weights: more of them in the bracket are not worth collecting
+MOST_INSIDE = 1 / 16  # of all weights: more inside the bracket are not worth collecting
 
 
 def l0_constraint(weights: Sequence[Tensor], *, keep: int) -> list[Tensor]:
@@ -40,17 +40,26 @@ def l0_constraint(weights: Sequence[Tensor], *, keep: int) -> list[Tensor]:
 
     Parameters
     ----------
-    weights : floating tensors of any shapes on one device.
-    keep : nonzero weights of all layers together, a non-negative integer.
+    weights : sequence of Tensor
+        Floating, of any shapes, on one device.
+    keep : int
+        κ, nonzero weights of all layers together, 0 or more.
 
-    Returns new tensors of the same shapes and dtypes. Linear, without a sort.
+    Returns
+    -------
+    list of Tensor
+        New tensors of the same shapes and dtypes.
 
-    Raises ``ValueError`` for NaN or infinite weights, other dtypes, and a negative or fractional
-    ``keep``.
+    Raises
+    ------
+    ValueError
+        For NaN or infinite weights, other dtypes, and a negative or fractional ``keep``.
+
+    Notes
+    -----
+    Linear, without a sort.
     """
-    (keep,) = integers([keep], "keep")
-    if keep < 0:
-        raise ValueError(f"keep is {keep} weights; it must be 0 or more")
+    keep = integer(keep, "keep")
     return project_fixed_bitwidth(weights, [1] * len(weights), budget=keep).weights
 
 
@@ -66,20 +75,33 @@ def l1_constraint(weights: Sequence[Tensor], *, radius: float) -> list[Tensor]:
 
     Parameters
     ----------
-    weights : floating tensors of any shapes on one device.
-    radius : κ, 0 ≤ radius < ∞, in units of the weights.
+    weights : sequence of Tensor
+        Floating, of any shapes, on one device.
+    radius : float
+        κ, 0 ≤ radius < ∞, in units of the weights.
 
-    Returns new tensors of the same shapes and dtypes. No sort. On the CPU a sample brackets t, one
-    reading pass adds up what lies above the bracket and collects what lies inside, one pass writes.
-    On other devices, or where the tails are so heavy that the bracket is wide or misses, each step
-    of Newton's method on t is one reading pass. The sample gives its start, so 10⁶ weights and more
-    took 3 to 6 passes where they were normal, Laplace, Student t of 2 degrees or tied, 9 at most
-    for Cauchy; fewer weights are their own sample, and took up to 13. In theory n are possible, as
-    in Michelot's method.
+    Returns
+    -------
+    list of Tensor
+        New tensors of the same shapes and dtypes.
 
-    Raises ``ValueError`` for NaN or infinite weights, other dtypes, and a radius out of range.
+    Raises
+    ------
+    ValueError
+        For NaN or infinite weights, other dtypes, and a radius out of range.
+
+    Notes
+    -----
+    No sort. On the CPU a sample brackets t, one reading pass adds up what lies above the bracket
+    and collects what lies inside, one pass writes. On other devices, or where the tails are so
+    heavy that the bracket is wide or misses, each step of Newton's method on t is one reading pass.
+    The sample gives its start, so 10⁶ weights and more took 3 to 6 passes where they were normal,
+    Laplace, Student t of 2 degrees or tied, 9 at most for Cauchy; fewer weights are their own
+    sample, and took up to 13. In theory n are possible, as in Michelot's method.
+
+    Duchi, Shalev-Shwartz, Singer, Chandra (ICML 2008), Figure 1, by a sort.
     """
-    radius = checked_number("radius", radius)
+    within("radius", radius, 0)
     flat = _flat(weights)
     unit = _unit(flat)
     if radius == 0:
@@ -103,14 +125,26 @@ def l2_constraint(weights: Sequence[Tensor], *, radius: float) -> list[Tensor]:
 
     Parameters
     ----------
-    weights : floating tensors of any shapes on one device.
-    radius : 0 ≤ radius < ∞, in units of the weights; √κ for a bound κ on ‖θ‖².
+    weights : sequence of Tensor
+        Floating, of any shapes, on one device.
+    radius : float
+        0 ≤ radius < ∞, in units of the weights; √κ for a bound κ on ‖θ‖².
 
-    Returns new tensors of the same shapes and dtypes. Two passes.
+    Returns
+    -------
+    list of Tensor
+        New tensors of the same shapes and dtypes.
 
-    Raises ``ValueError`` for NaN or infinite weights, other dtypes, and a radius out of range.
+    Raises
+    ------
+    ValueError
+        For NaN or infinite weights, other dtypes, and a radius out of range.
+
+    Notes
+    -----
+    Two passes.
     """
-    radius = checked_number("radius", radius)
+    within("radius", radius, 0)
     flat = _flat(weights)
     unit = _unit(flat)
     norms = [(c.double() / unit).square().sum() for w in flat for c in w.split(_chunk(w))]
@@ -132,15 +166,28 @@ def l0_penalty(weights: Sequence[Tensor], *, alpha: float, mu: float) -> list[Te
 
     Parameters
     ----------
-    weights : floating tensors of any shapes on one device.
-    alpha : 0 ≤ α < ∞, what a nonzero weight costs.
-    mu : 0 < μ < ∞.
+    weights : sequence of Tensor
+        Floating, of any shapes, on one device.
+    alpha : float
+        0 ≤ α < ∞, what a nonzero weight costs.
+    mu : float
+        0 < μ < ∞.
 
-    Returns new tensors of the same shapes and dtypes. Two passes.
+    Returns
+    -------
+    list of Tensor
+        New tensors of the same shapes and dtypes.
 
-    Raises ``ValueError`` for NaN or infinite weights, other dtypes, and numbers out of range.
+    Raises
+    ------
+    ValueError
+        For NaN or infinite weights, other dtypes, and numbers out of range.
+
+    Notes
+    -----
+    Two passes.
     """
-    alpha, mu = checked_penalty(alpha, mu)
+    alpha, mu = penalty(alpha, mu)
     check_finite(_flat(weights))
     # √(2α/μ)
     threshold = math.sqrt(2 * (alpha / mu))
@@ -156,15 +203,28 @@ def l1_penalty(weights: Sequence[Tensor], *, alpha: float, mu: float) -> list[Te
 
     Parameters
     ----------
-    weights : floating tensors of any shapes on one device.
-    alpha : 0 ≤ α < ∞.
-    mu : 0 < μ < ∞.
+    weights : sequence of Tensor
+        Floating, of any shapes, on one device.
+    alpha : float
+        0 ≤ α < ∞, the weight of the cost.
+    mu : float
+        0 < μ < ∞.
 
-    Returns new tensors of the same shapes and dtypes. Two passes.
+    Returns
+    -------
+    list of Tensor
+        New tensors of the same shapes and dtypes.
 
-    Raises ``ValueError`` for NaN or infinite weights, other dtypes, and numbers out of range.
+    Raises
+    ------
+    ValueError
+        For NaN or infinite weights, other dtypes, and numbers out of range.
+
+    Notes
+    -----
+    Two passes.
     """
-    alpha, mu = checked_penalty(alpha, mu)
+    alpha, mu = penalty(alpha, mu)
     check_finite(_flat(weights))
     return _soften(weights, alpha / mu)
 
@@ -178,33 +238,32 @@ def l2_penalty(weights: Sequence[Tensor], *, alpha: float, mu: float) -> list[Te
 
     Parameters
     ----------
-    weights : floating tensors of any shapes on one device.
-    alpha : 0 ≤ α < ∞.
-    mu : 0 < μ < ∞.
+    weights : sequence of Tensor
+        Floating, of any shapes, on one device.
+    alpha : float
+        0 ≤ α < ∞, the weight of the cost.
+    mu : float
+        0 < μ < ∞.
 
-    Returns new tensors of the same shapes and dtypes. Two passes.
+    Returns
+    -------
+    list of Tensor
+        New tensors of the same shapes and dtypes.
 
-    Raises ``ValueError`` for NaN or infinite weights, other dtypes, and numbers out of range.
+    Raises
+    ------
+    ValueError
+        For NaN or infinite weights, other dtypes, and numbers out of range.
+
+    Notes
+    -----
+    Two passes.
     """
-    alpha, mu = checked_penalty(alpha, mu)
+    alpha, mu = penalty(alpha, mu)
     check_finite(_flat(weights))
     # μ/(μ + 2α)
     factor = 1 / (1 + 2 * (alpha / mu))
     return _rounded(weights, lambda w: w.mul_(factor))
-
-
-def checked_number(name: str, value: float) -> float:
-    value = float(value)
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{name} is {value}; it must be finite and 0 or more")
-    return value
-
-
-def checked_penalty(alpha: float, mu: float) -> tuple[float, float]:
-    alpha, mu = checked_number("alpha", alpha), checked_number("mu", mu)
-    if mu == 0:
-        raise ValueError("mu is 0.0; it must be above 0, or nothing ties θ to the weights")
-    return alpha, mu
 
 
 def _flat(weights: Sequence[Tensor]) -> list[Tensor]:
@@ -218,15 +277,9 @@ def _chunk(w: Tensor) -> int:
 
 
 def _unit(flat: list[Tensor]) -> float:
-    """A power of two to divide by, lest sums or squares of float64 weights leave its range.
-
-    Those of the narrower dtypes cannot, and need no pass to find it: their unit is 1.
-    """
-    tops = [w.abs().amax() for w in flat if w.dtype == torch.float64 and w.numel()]
-    top = float(torch.stack(tops).amax()) if tops else 0.0
-    if top == 0 or not math.isfinite(top):
-        return 1.0
-    return math.ldexp(1.0, max(-1000, math.frexp(top)[1] - 1))  # top/unit lies in [1, 2)
+    """A power of two to divide by, lest sums or squares of float64 weights leave its range."""
+    e = exponent(flat)
+    return 1.0 if e is None else math.ldexp(1.0, max(-1000, e - 1))  # the largest: in [1, 2)
 
 
 def _search(flat: list[Tensor], unit: float, radius: float) -> float:
@@ -244,7 +297,7 @@ def _search(flat: list[Tensor], unit: float, radius: float) -> float:
         error = math.sqrt(2 * max(numbers) / number) * max(0.0, total / number - start)
         low, high = max(0.0, start - MARGIN * error), start + MARGIN * error
         between = [_above(drawn, numbers, unit, t)[1] for t in (low, high)]
-        if between[0] - between[1] <= CROWD * sum(map(len, flat)):
+        if between[0] - between[1] <= MOST_INSIDE * sum(map(len, flat)):
             *beyond, inside = _split(flat, unit, low, high)
             # Steps from low and high are those for all weights. So if the root lies outside, this
             # one is to its left, and the steps for all weights go on from there.
@@ -265,9 +318,7 @@ def _split(flat: list[Tensor], unit: float, low: float, high: float) -> tuple[fl
         buffers = torch.empty(2, min(CHUNK, len(w)), dtype=torch.float64)
         for chunk in w.split(CHUNK):
             size, large = buffers[:, : len(chunk)]
-            size.copy_(chunk).abs_()
-            if unit != 1:
-                size.div_(unit)
+            _size(chunk, unit, out=size)
             sums.append(torch.hardshrink(size, high, out=large).sum())
             sizes = size.numpy()
             above = sizes > high
@@ -317,15 +368,19 @@ def _above(
     for w, number in zip(flat, numbers, strict=True):
         buffer = torch.empty(_chunk(w), dtype=torch.float64, device=w.device)
         for chunk in w.split(_chunk(w)):
-            size = buffer[: len(chunk)].copy_(chunk).abs_()
-            if unit != 1:
-                size.div_(unit)
+            size = _size(chunk, unit, out=buffer[: len(chunk)])
             large = torch.hardshrink(size, threshold, out=size)
             # signs are added up, because count_nonzero takes ten times as long where a branch
             # for every other value is mistaken (torch 2.11, 1 thread)
             sums.append(torch.stack([large.sum(), large.sign_().sum()]) * number)
     total, number = torch.stack(sums).sum(0).tolist() if sums else (0.0, 0.0)
     return total, number
+
+
+def _size(chunk: Tensor, unit: float, *, out: Tensor) -> Tensor:
+    """|w|/unit."""
+    out.copy_(chunk).abs_()
+    return out if unit == 1 else out.div_(unit)
 
 
 def _soften(weights: Sequence[Tensor], threshold: float) -> list[Tensor]:

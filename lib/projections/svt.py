@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lib.projections.checks import check_floating, integers
+from lib.projections.checks import check_floating, integers, one_of, shaped
+from lib.projections.transfer import fetched, sent
 
 with Path(__file__).with_name("eigenproblems.csv").open(encoding="utf-8") as _table:
     #: Where a GPU's matrix is decomposed, ``host`` or ``device``, by its rows: at most so many.
@@ -48,15 +49,25 @@ def matricize(weight: Tensor, *, scheme: int = 1, groups: int = 1) -> Tensor:
 
     Parameters
     ----------
-    weight : (C_out, C_in, k_h, k_w), or (C_out, C_in).
-    scheme : 1 or 2.
-    groups : the convolution's; the weight alone cannot tell.
+    weight : Tensor
+        (C_out, C_in, k_h, k_w), or (C_out, C_in).
+    scheme : int
+        1 or 2.
+    groups : int
+        The convolution's; the weight alone cannot tell.
 
-    Returns a matrix of the weight's dtype: differentiable, a view in scheme 1 if the weight is
-    contiguous.
+    Returns
+    -------
+    Tensor
+        Of the weight's dtype: differentiable, a view in scheme 1 if the weight is contiguous.
 
-    Raises ``ValueError`` for other shapes and schemes, and for grouped convolutions.
+    Raises
+    ------
+    ValueError
+        For other shapes and schemes, and for grouped convolutions.
 
+    Notes
+    -----
     Eo, Kang, Rhee, Sections 3.1 and 3.2.
     """
     _check_layer(weight.shape, scheme)
@@ -77,13 +88,22 @@ def tensorize(matrix: Tensor, *, shape: Sequence[int], scheme: int = 1) -> Tenso
 
     Parameters
     ----------
-    matrix : what ``matricize`` returns for a weight of this shape, or one as large.
-    shape : the weight's, (C_out, C_in, k_h, k_w) or (C_out, C_in).
-    scheme : the one it was matricized by.
+    matrix : Tensor
+        What ``matricize`` returns for a weight of this shape, or one as large.
+    shape : sequence of int
+        The weight's, (C_out, C_in, k_h, k_w) or (C_out, C_in).
+    scheme : int
+        The one it was matricized by.
 
-    Returns the weight: differentiable, contiguous where the matrix is and the scheme is 1.
+    Returns
+    -------
+    Tensor
+        The weight: differentiable, contiguous where the matrix is and the scheme is 1.
 
-    Raises ``ValueError`` for a matrix that is not of the shape that the scheme gives.
+    Raises
+    ------
+    ValueError
+        For a matrix that is not of the shape that the scheme gives.
     """
     _check_layer(shape, scheme)
     shape = integers(shape, "shape")
@@ -91,11 +111,8 @@ def tensorize(matrix: Tensor, *, shape: Sequence[int], scheme: int = 1) -> Tenso
     want = (outputs, inputs * height * width)
     if scheme == 2:
         want = (outputs * width, inputs * height)
-    if tuple(matrix.shape) != want:
-        raise ValueError(
-            f"the matrix is {tuple(matrix.shape)}; a weight of shape {tuple(shape)} in scheme "
-            f"{scheme} has {want}"
-        )
+    of = f"a weight of shape {shape} in scheme {scheme} has no other"
+    shaped("the matrix", matrix, want, matrix.dtype, remedy=of)
     if scheme == 1 or len(shape) == 2:
         return matrix.reshape(shape)
     return matrix.reshape(outputs, width, inputs, height).permute(0, 2, 3, 1)
@@ -126,21 +143,35 @@ def svt(
 
     Parameters
     ----------
-    matrix : (..., m, n), floating. Layers are best stacked, narrower ones filled up with columns of
+    matrix : Tensor
+        W, (..., m, n), floating. Layers are best stacked, narrower ones filled up with columns of
         zeros, which change nothing.
-    threshold : γ, (...), floating, 0 ≤ γ < ∞, in units of W.
-    rows : (..., m), of W's dtype: SVT(diag(rows)·W, γ), eq. 11 with a filter mask. In scheme 2 of
+    threshold : Tensor
+        γ, (...), floating, 0 ≤ γ < ∞, in units of W.
+    rows : Tensor, optional
+        (..., m), of W's dtype: SVT(diag(rows)·W, γ), eq. 11 with a filter mask. In scheme 2 of
         ``matricize`` a filter is k_w rows.
-    gram : ``frozen_gram(matrix)``, where W stays and the mask and γ move. A forward then costs one
+    gram : Tensor, optional
+        ``frozen_gram(matrix)``, where W stays and the mask and γ move. A forward then costs one
         product with W, and a backward another.
-    eigen : ``torch.linalg.eigh(gram)``, where no mask moves either: nothing is decomposed then.
+    eigen : pair of Tensor, optional
+        ``torch.linalg.eigh(gram)``, where no mask moves either: nothing is decomposed then.
 
-    Returns ``Shrunk``, of W's dtype, on its device. Both can be differentiated, once.
+    Returns
+    -------
+    Shrunk
+        Of W's dtype, on its device. Both parts can be differentiated, once.
+
+    Raises
+    ------
+    ValueError
+        For NaN or infinite values or squares, other shapes and dtypes, a negative threshold, a gram
+        together with a W that needs a gradient, and an eigendecomposition without a gram or with a
+        mask.
+
+    Notes
+    -----
     O(m·n·min(m, n)).
-
-    Raises ``ValueError`` for NaN or infinite values or squares, other shapes and dtypes, a negative
-    threshold, a gram together with a W that needs a gradient, and an eigendecomposition without a
-    gram or with a mask.
 
     Eo, Kang, Rhee, eqs. 4, 5, 10 and 11.
     """
@@ -184,7 +215,11 @@ def decompose(grams: Sequence[Tensor], thresholds: Sequence[Tensor]) -> list[tup
 
     What lies on a GPU is decomposed where ``SOLVED_ON`` says: on the host, copied there and back
     once for all, or on the device, which each stack then waits for.
-    Raises ``ValueError`` as ``svt`` does, of ``thresholds`` too, however many.
+
+    Raises
+    ------
+    ValueError
+        As ``svt`` does, for ``thresholds`` too, however many.
     """
     device = thresholds[0].device if thresholds else torch.device("cpu")
     if device.type == "cpu":
@@ -197,23 +232,14 @@ def decompose(grams: Sequence[Tensor], thresholds: Sequence[Tensor]) -> list[tup
         return []  # the thresholds alone are not worth a wait
     small = [on_host(gram) for gram in grams]
     # of the others the diagonal alone, by which they are checked
-    sent = [g if s else g.diagonal(dim1=-2, dim2=-1) for g, s in zip(grams, small, strict=True)]
+    asked = [g if s else g.diagonal(dim1=-2, dim2=-1) for g, s in zip(grams, small, strict=True)]
     gamma = torch.cat([threshold.flatten() for threshold in thresholds]).double()
-    parts = torch.cat([gamma, *(part.flatten() for part in sent)]).cpu()
-    gamma, *parts = parts.split([len(gamma), *(part.numel() for part in sent)])
-    for part in parts:
-        if not part.isfinite().all():
-            raise ValueError(_INFINITE)
+    gamma, *parts = map(torch.from_numpy, fetched([gamma, *asked]))
+    if not all(part.isfinite().all() for part in parts):
+        raise ValueError(_INFINITE)
     _check_threshold(gamma)
-    solved = [
-        torch.linalg.eigh(part.view(gram.shape))
-        for gram, part, s in zip(grams, parts, small, strict=True)
-        if s
-    ]
-    values = [part for pair in solved for part in pair]
-    back = torch.cat([part.flatten() for part in values]).to(device) if values else gamma
-    there = back.split([part.numel() for part in values]) if values else ()
-    there = iter([part.view(v.shape) for part, v in zip(there, values, strict=True)])
+    solved = [torch.linalg.eigh(part) for part, s in zip(parts, small, strict=True) if s]
+    there = iter(sent([part for pair in solved for part in pair], device))
     return [
         (next(there), next(there)) if s else torch.linalg.eigh(g)
         for g, s in zip(grams, small, strict=True)
@@ -248,7 +274,12 @@ def frozen_gram(matrix: Tensor) -> Tensor | None:
     """What ``svt`` can compute once for a W that stays: W·Wᵀ in float64, (..., m, m).
 
     None for a tall W: its smaller Wᵀ·W follows the mask in a sum over all rows, so nothing is
-    saved. Raises ``ValueError`` for other shapes and dtypes.
+    saved.
+
+    Raises
+    ------
+    ValueError
+        For shapes and dtypes that ``svt`` refuses.
     """
     _check_matrix(matrix)
     return None if matrix.shape[-2] > matrix.shape[-1] else _Gram.apply(matrix)
@@ -361,29 +392,19 @@ def _check_matrices(
     matrix: Tensor, threshold: Tensor, rows: Tensor | None, gram: Tensor | None
 ) -> None:
     _check_matrix(matrix)
-    batch, size = matrix.shape[:-2], matrix.shape[-2]
-    if threshold.shape != batch or not threshold.is_floating_point():
-        raise ValueError(
-            f"the threshold has shape {tuple(threshold.shape)} and dtype {threshold.dtype}; "
-            f"matrices of shape {tuple(matrix.shape)} need one of shape {tuple(batch)}, floating"
-        )
-    if rows is not None and (rows.shape != (*batch, size) or rows.dtype != matrix.dtype):
-        raise ValueError(
-            f"rows has shape {tuple(rows.shape)} and dtype {rows.dtype}; matrices of shape "
-            f"{tuple(matrix.shape)} need {(*batch, size)} of {matrix.dtype}"
-        )
-    if gram is None:
-        return
-    if gram.shape != (*batch, size, size) or gram.dtype != torch.float64:
-        raise ValueError(
-            f"gram has shape {tuple(gram.shape)} and dtype {gram.dtype}; pass what frozen_gram "
-            "returns for this matrix"
-        )
-    if matrix.requires_grad:
-        raise ValueError(
-            "the matrix needs a gradient, and a gram is for one that stays; pass matrix.detach(), "
-            "or no gram"
-        )
+    *batch, size, _ = matrix.shape
+    check_floating([threshold])
+    shaped("the threshold", threshold, batch, threshold.dtype, remedy="one γ per matrix")
+    if rows is not None:
+        shaped("rows", rows, (*batch, size), matrix.dtype, remedy="one factor per row")
+    if gram is not None:
+        frozen = "pass what frozen_gram returns for this matrix"
+        shaped("gram", gram, (*batch, size, size), torch.float64, remedy=frozen)
+        if matrix.requires_grad:
+            raise ValueError(
+                "the matrix needs a gradient, and a gram is for one that stays; pass "
+                "matrix.detach(), or no gram"
+            )
 
 
 def _check_layer(shape: Sequence[int], scheme: int) -> None:
@@ -392,7 +413,4 @@ def _check_layer(shape: Sequence[int], scheme: int) -> None:
             f"the weight has shape {tuple(shape)}; it must be (C_out, C_in, k_h, k_w) of a "
             "convolution or (C_out, C_in) of a linear layer"
         )
-    if scheme not in (1, 2):
-        raise ValueError(
-            f"scheme is {scheme!r}; choose 1 (C_out × C_in·k²) or 2 (C_out·k × C_in·k)"
-        )
+    one_of("scheme", scheme, (1, 2))

@@ -4,6 +4,7 @@ import copy
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -117,17 +118,14 @@ def layers(model: nn.Module, *, input_shape: tuple[int, ...]) -> dict[str, Layer
     copied = copy.deepcopy(model).eval()
     found: dict[str, Layer] = {}
 
-    def watch(name: str, layer: nn.Module) -> None:
-        def note(_: nn.Module, read: tuple[Tensor], returned: Tensor) -> None:
-            if name in found:
-                raise ValueError(f"{name!r} is called twice; its MACs are not known here")
-            found[name] = _layer(name, layer, read[0], returned)
-
-        layer.register_forward_hook(note)
+    def note(name: str, layer: nn.Module, read: tuple[Tensor], returned: Tensor) -> None:
+        if name in found:
+            raise ValueError(f"{name!r} is called twice; its MACs are not known here")
+        found[name] = _layer(name, layer, read[0], returned)
 
     order = list(compressible(copied))
     for name in order:
-        watch(name, copied.get_submodule(name))
+        copied.get_submodule(name).register_forward_hook(partial(note, name))
     like = next(copied.parameters())
     with torch.no_grad():
         copied(torch.zeros(1, *input_shape, dtype=like.dtype, device=like.device))

@@ -22,20 +22,16 @@ if TYPE_CHECKING:
 
     from lib.workbook.experiments.spec import Experiment
 
-#: Kind of run → what stands for it: network, image, images of a step, steps, precision; and how
-#: many seconds that takes where the catalogue's times hold, with AVX-512 and bfloat16.
+#: Kind of run → what stands for it: network, images of a step, steps, precision; and how many
+#: seconds that takes where the catalogue's times hold, with AVX-512 and bfloat16.
 PROBES = {
-    "digits": ("lenet5", (1, 28, 28), 64, 20, "float32", 0.35),
-    "lenet": ("lenet5", (1, 28, 28), 256, 8, "bfloat16", 0.32),
-    "convolutional": ("resnet20", (3, 32, 32), 128, 3, "bfloat16", 0.81),
+    "digits": ("lenet5", 64, 20, "float32", 0.35),
+    "lenet": ("lenet5", 256, 8, "bfloat16", 0.32),
+    "convolutional": ("resnet20", 128, 3, "bfloat16", 0.81),
 }
 
-#: Network, image and images of a step, for :func:`precisions`.
-STEPS = (
-    ("lenet5", (1, 28, 28), 256),
-    ("lenet300", (1, 28, 28), 256),
-    ("resnet20", (3, 32, 32), 128),
-)
+#: Networks and images of a step, for :func:`precisions`.
+STEPS = {"lenet5": 256, "lenet300": 256, "resnet20": 128}
 
 
 def kind(experiment: "Experiment") -> str:
@@ -97,24 +93,24 @@ def precisions() -> "pd.DataFrame":
 
     chosen = arithmetic.dtype("bfloat16", torch.device("cpu"))
     rows = []
-    for network, shape, batch in STEPS:
+    for network, batch in STEPS.items():
         kinds = (torch.float32, torch.bfloat16)
-        found = {str(kind)[6:]: _images_a_second(network, shape, batch, kind) for kind in kinds}
+        found = {str(kind)[6:]: _images_a_second(network, batch, kind) for kind in kinds}
         rows.append({"network": network, "batch": batch, **found, "chosen": str(chosen)[6:]})
     return pd.DataFrame(rows)
 
 
-def _images_a_second(network, shape, batch, kind) -> float:
+def _images_a_second(network, batch, kind) -> float:
     """Of the training loop's own step, after two untimed ones; three steps or a second of them."""
     import torch
 
+    from lib import networks
     from lib.optimizers import Method
     from lib.training import Schedule
     from lib.training.loop import _Loop
 
-    few = _random(shape, batch)
-    schedule = Schedule(epochs=1, lr=0.01, batch=batch)
-    loop = _Loop(_network(network, shape), few, schedule, Method(), seed=0, stage=0)
+    few, schedule = _random(network, batch), Schedule(epochs=1, lr=0.01, batch=batch)
+    loop = _Loop(networks.build(network), few, schedule, Method(), seed=0, stage=0)
     loop.dtype = kind
     index = torch.arange(batch)
     with _one_thread():
@@ -137,14 +133,15 @@ def described() -> str:
     return f"CPU times are scaled by what was measured on {where} ({factors})"
 
 
-def _seconds(network, shape, batch, steps, precision) -> float:
+def _seconds(network, batch, steps, precision) -> float:
     """The better of two epochs of the training loop on random images, with their evaluation."""
+    from lib import networks
     from lib.optimizers import Method
     from lib.training import Schedule, train
 
-    few = _random(shape, batch * steps)
+    few = _random(network, batch * steps)
     schedule = Schedule(epochs=1, lr=0.01, batch=batch, weight_decay=1e-4, precision=precision)
-    model = _network(network, shape)
+    model = networks.build(network)
     first = replace(few, train=few.train[:batch], test=few.train[:batch])
     times = []
     with _one_thread():
@@ -169,23 +166,19 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _random(shape, count):
-    """A data set of ``count`` random images, and a fifth as many to evaluate on."""
+def _random(network, count):
+    """A data set of ``count`` random images for a network, and a fifth as many to evaluate on."""
     import torch
 
+    from lib import networks
     from lib.data import Dataset, Split
 
+    shape = networks.INPUT_SHAPES[network]
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(256, (count, *shape), dtype=torch.uint8, generator=generator)
     split = Split(images, torch.randint(10, (count,), generator=generator))
     middle = (0.5,) * shape[0]
     return Dataset("random", split, split[: count // 5], middle, middle, 10, "")
-
-
-def _network(name, shape):
-    from lib import networks
-
-    return networks.build(name, classes=10, channels=shape[0])
 
 
 def _file() -> Path:

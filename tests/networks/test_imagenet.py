@@ -202,13 +202,6 @@ def test_proxylessnas_is_its_blocks():
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_a_plain_dict_of_tensors_is_loaded(name):
-    """torchvision's MnasNet alone raises there: a file names no version of its layers."""
-    state = dict(built(name).state_dict())
-    shapes(name, classes=5).load_state_dict(state, assign=True)
-
-
-@pytest.mark.parametrize("name", SMALL)
 def test_an_archive_gives_the_network_back(name):
     """Most filters zero, which is fast; the others of three values."""
     model = copied(name)
@@ -219,12 +212,6 @@ def test_an_archive_gives_the_network_back(name):
             weight.copy_(few)
     content = archive.encode(model, network=name, classes=5, channels=3)
     assert len(content) < 12_000
-    same(archive.decode(content), model)
-
-
-def test_an_archive_gives_weights_that_are_not_compressed_back():
-    model = built("mobilenetv1")
-    content = archive.encode(model, network="mobilenetv1", classes=5, channels=3)
     same(archive.decode(content), model)
 
 

@@ -7,6 +7,7 @@ from torch import nn
 
 from lib.layers import compressible
 from lib.optimizers import LC
+from lib.optimizers.c_steps import L0, Codebook, Ranks
 from lib.optimizers.lc import FIRST_PULL
 
 
@@ -228,3 +229,43 @@ def test_training_that_ends_before_the_first_c_step_is_an_error():
     with pytest.raises(ValueError, match="before the first C step: have at least 2"):
         method.finish()
     np.testing.assert_array_equal(vector(compressible(model).values()), before)
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"1": L0(0.5)}, "unknown layer '1': choose one of 0, 2"),
+        ({"0": L0(0.5), ("0", "2"): L0(0.1)}, "layer '0' has 2 costs"),
+    ],
+)
+def test_a_layer_that_is_not_there_or_has_two_costs_is_refused(parts, message):
+    with pytest.raises(ValueError, match=message):
+        LC(parts).start(network())
+
+
+def test_costs_for_layers_and_one_for_all_are_refused_together():
+    with pytest.raises(ValueError, match="give one or the other"):
+        LC({"0": L0(0.5)}, cost="codebook", amount=4)
+
+
+def test_each_layer_is_projected_as_it_would_be_alone():
+    mixed = LC({"0": Codebook(3), "2": L0(0.4)}, mu=0.5)
+    mixed.start(network())
+    for part, cost, amount in ((0, "codebook", 3), (1, "l0-constraint", 0.4)):
+        alone = LC(cost=cost, amount=amount, mu=0.5, scope="layer")
+        alone.start(network())
+        assert torch.equal(mixed.theta[part], alone.theta[part])
+
+
+@pytest.mark.parametrize(
+    ("parts", "then"),
+    [
+        ({"0": L0(0.5)}, "held-zeros"),
+        ({"0": L0(0.5), "2": Codebook(4)}, "tune-codebooks"),
+        ({"0": L0(0.5), "2": Ranks(0.5)}, None),
+    ],
+)
+def test_what_trains_on_holds_what_every_cost_has_left(parts, then):
+    method = LC(parts)
+    method.start(network())
+    assert method.then == then

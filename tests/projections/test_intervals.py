@@ -1,7 +1,5 @@
 """The compiled programme against one in numpy, bit for bit, ties and rounding included."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +10,8 @@ import pytest
 import torch
 
 from lib.projections.codebook import intervals_cpu
-from lib.projections.codebook.intervals import Row, best_cuts, programme, share
+from lib.projections.codebook.intervals import best_cuts, programme
+from lib.projections.codebook.rows import Row, share
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
@@ -120,7 +119,7 @@ def test_as_in_numpy_bit_for_bit(seed, signs):
         for k in wanted
         for _ in range(1 + signs)
     ]
-    found = best_cuts(rows, wanted, signs=signs, points=[1] * len(wanted), device=CPU)
+    found = best_cuts(rows, wanted, signs=signs, device=CPU)
     oracle = Oracle(rows, signs=signs)
     for layer, numbers in enumerate(wanted):
         paths = found[layer * (1 + signs) : (layer + 1) * (1 + signs)]
@@ -133,8 +132,8 @@ def test_groups_side_by_side_change_nothing(monkeypatch):
     rows = [row(points("normal", 300, rng), asked=16, signs=False) for _ in range(9)]
     found = []
     for together in (1, 600, 10_000):
-        monkeypatch.setattr("lib.projections.codebook.intervals.TOGETHER", together)
-        found.append(best_cuts(rows, [[4, 16]] * 9, signs=False, points=[300] * 9, device=CPU))
+        monkeypatch.setattr(intervals_cpu, "TOGETHER", together)
+        found.append(best_cuts(rows, [[4, 16]] * 9, signs=False, device=CPU))
     for other in found[1:]:
         for a, b in zip(found[0], other, strict=True):
             assert [x.tolist() for x in a] == [x.tolist() for x in b]

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from lib.projections.codebook import intervals_cpu
-from lib.projections.codebook.intervals import Row
+from lib.projections.codebook.rows import Row
+from tests.projections.test_intervals import points, row
 
 pytest.importorskip("triton")
 
@@ -24,16 +25,6 @@ pickle.dump(found, sys.stdout.buffer)
 """
 
 
-def row(values: np.ndarray, *, asked: int, signs: bool) -> Row:
-    """Each value a point; those of a sign come from the extreme inwards."""
-    ones = np.ones(len(values))
-    prefix = [np.append(0.0, np.cumsum(a)) for a in (ones, values, values**2)]
-    rest = np.append(np.full(len(values), np.inf), 0.0)
-    if signs:
-        rest[:-1] = np.cumsum(values[::-1] ** 2)[::-1]
-    return Row(*prefix, rest=rest, asked=asked)
-
-
 def cost(row: Row, path: np.ndarray) -> float:
     number, total, square, rest, _ = row
     i, j = path[:-1], path[1:]
@@ -44,15 +35,10 @@ def cost(row: Row, path: np.ndarray) -> float:
 def problem(seed: int, *, signs: bool) -> tuple[list[Row], list[list[int]], bool]:
     rng = np.random.default_rng(seed)
     wanted = [[1, 3, 9], [2], [20], []]
-    draws = [rng.normal, rng.standard_cauchy, lambda size: np.arange(size) + 1.0]
     rows = [
-        row(
-            np.sort(np.abs(rng.choice(draws)(size=rng.integers(0, 80))))[::-1],
-            asked=max(numbers, default=0),
-            signs=signs,
-        )
+        row(points(kind, rng.integers(0, 80), rng), asked=max(numbers, default=0), signs=signs)
         for numbers in wanted
-        for _ in range(1 + signs)
+        for kind in rng.choice(["normal", "even", "heavy"], size=1 + signs)
     ]
     return rows, wanted, signs
 
@@ -68,8 +54,7 @@ def test_as_on_the_cpu():
     )
     assert done.returncode == 0, done.stderr.decode()
     for (rows, wanted, signs), found in zip(problems, pickle.loads(done.stdout), strict=True):
-        groups = [range(len(wanted))]
-        known = intervals_cpu.best_cuts(rows, wanted, signs=signs, groups=groups)
+        known = intervals_cpu.best_cuts(rows, wanted, signs=signs)
         each = 1 + signs
         for layer, numbers in enumerate(wanted):
             part = slice(each * layer, each * layer + each)

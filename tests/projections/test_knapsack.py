@@ -89,21 +89,19 @@ def scans(way, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_keeps_what_the_sort_keeps(dtype):
-    weights = gaussians([100, 7, 0, 1, 650], dtype=dtype)
+@pytest.mark.parametrize(
+    "sizes", [[100, 7, 0, 1, 650], [90_000, 9 * 313, 60_003, 0, 9]], ids=["few", "many"]
+)
+def test_keeps_what_the_sort_keeps(sizes, dtype, scans):
+    # float16 and bfloat16 tie by the hundred
+    weights = [
+        w.view(-1, 9 if n % 9 == 0 else 1)
+        for n, w in zip(sizes, gaussians(sizes, dtype=dtype), strict=True)
+    ]
     bits = [3, 1, 8, 2, 5]
     for budget in [*budgets_of(weights, bits), 1, 2, 3, 10**12]:
         check(weights, bits, budget)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_keeps_what_the_sort_keeps_after_a_scan(dtype, scans):
-    # float16 and bfloat16 tie by the hundred
-    weights = [w.view(-1, 9) for w in gaussians([90_000, 9 * 313, 60_003, 0, 9], dtype=dtype)]
-    bits = [3, 1, 8, 2, 5]
-    for budget in budgets_of(weights, bits):
-        check(weights, bits, budget)
-    assert scans
+    assert scans or sizes[0] == 100
 
 
 @pytest.mark.parametrize("exponent", [-140, -120, -60, 0, 60, 120])
@@ -184,31 +182,20 @@ def test_order_of_equal_ratios():
 
 
 @pytest.mark.parametrize("sizes", [[5, 8], [70_000, 30_000]])
-def test_all_weights_equal(sizes):
-    weights = [torch.full((n,), -0.1) for n in sizes]
-    for budget in budgets_of(weights, [3, 3]):
-        check(weights, [3, 3], budget)
-        check(weights, [2, 8], budget)
-
-
-@pytest.mark.parametrize("levels", [2, 16, 255])
-def test_quantized_weights(levels):
-    weights = [(w * levels / 4).round() / levels for w in gaussians([80_000, 20_000])]
-    for budget in budgets_of(weights, [2, 3]):
-        check(weights, [2, 3], budget)
-
-
-@pytest.mark.parametrize("size", [4, 80_000])
-def test_all_zero(size):
-    result = check([torch.zeros(size), torch.zeros(0)], [3, 2], 5)
-    assert int(result.bits) == 0
-    assert float(result.upper_bound()) == 0
+def test_weights_that_tie(sizes):
+    for weights in (
+        [torch.full((n,), -0.1) for n in sizes],
+        *([(w * k / 4).round() / k for w in gaussians(sizes)] for k in (2, 16, 255)),
+        [torch.zeros(sizes[0]), torch.zeros(0)],
+    ):
+        for budget in budgets_of(weights, [3, 3]):
+            check(weights, [3, 3], budget)
+            check(weights, [2, 8], budget)
 
 
 def test_no_layers():
     result = check([], [], 10)
-    assert result.weights == []
-    assert int(result.bits) == 0
+    assert (result.weights, int(result.bits), float(result.upper_bound())) == ([], 0, 0)
 
 
 def test_budget_counted_past_float32_and_int32():
@@ -248,31 +235,28 @@ def test_periodic_weights_that_the_sample_sees_only_one_of(inverted, monkeypatch
     assert len(scans) > 6  # some brackets missed, and the answer held
 
 
-def test_one_huge_constant_layer():
-    weights = [torch.full((120_000,), 0.5), *gaussians([3000, 50])]
-    for budget in budgets_of(weights, [4, 1, 8]):
-        check(weights, [4, 1, 8], budget)
+def spiked(size, scale, **values):
+    (w,) = gaussians([size], scale=scale)
+    for place, value in values.items():
+        w[int(place[1:])] = value
+    return w
 
 
-def test_spikes():
-    (w,) = gaussians([100_000], scale=1e-6)
-    w[[5, 77_777]] = torch.tensor([1e6, -1e18])
-    for budget in [0, 1, 2, 3, 4, 5, 6, 7, 1000]:
-        check([w], [2], budget)
-
-
-def test_squares_that_overflow_float32():
-    (w,) = gaussians([70_000])
-    w[[1, 20]] = torch.tensor([-3e38, 2e25])
-    for budget in [0, 4, 8, 9, 10_000]:
-        check([w], [4], budget)
-
-
-def test_a_threshold_amid_denormals():
-    (w,) = gaussians([70_000], scale=1e-39)
-    w[:1000] += 1
-    for budget in [500, 1000, 1001, 40_000]:
-        check([w], [1], budget)
+@pytest.mark.parametrize(
+    ("weights", "bits", "budgets"),
+    [
+        ([torch.full((120_000,), 0.5), *gaussians([3000, 50])], [4, 1, 8], None),
+        ([spiked(100_000, 1e-6, _5=1e6, _77777=-1e18)], [2], [*range(8), 1000]),
+        # squares that overflow float32
+        ([spiked(70_000, 1, _1=-3e38, _20=2e25)], [4], [0, 4, 8, 9, 10_000]),
+        # a threshold amid denormals
+        ([spiked(70_000, 1e-39) + (torch.arange(70_000) < 1000)], [1], [500, 1000, 1001, 40_000]),
+    ],
+    ids=["huge constant layer", "spikes", "overflow", "denormals"],
+)
+def test_weights_of_different_sizes(weights, bits, budgets):
+    for budget in budgets or budgets_of(weights, bits):
+        check(weights, bits, budget)
 
 
 def test_few_nonzeros_kept_again(scans):
@@ -376,12 +360,16 @@ def test_strided_weights(size):
         assert [int((p != 0).sum()) for p in place] == [int(m.sum()) for m in masks]
 
 
-@pytest.mark.parametrize("bad", [math.nan, -math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize(
-    ("sizes", "fraction"),
-    [([9, 5], 0.5), ([9, 70_000], 0.5), ([9, 70_000], 0.001), ([9, 70_000], 1)],
+    ("bad", "sizes", "fraction", "dtype"),
+    [
+        (math.nan, [9, 5], 0.5, torch.float32),
+        (-math.nan, [9, 70_000], 0.5, torch.float64),
+        (math.inf, [9, 70_000], 0.001, torch.float16),
+        (-math.inf, [9, 70_000], 1, torch.bfloat16),
+        (math.nan, [9, 70_000], 0.5, torch.float32),
+    ],
 )
-@pytest.mark.parametrize("dtype", DTYPES)
 def test_a_refused_input_is_left_as_it_was(bad, sizes, fraction, dtype):
     weights = gaussians(sizes, dtype=dtype)
     weights[1][[0, 2, -1]] = bad
@@ -396,15 +384,14 @@ def test_a_refused_input_is_left_as_it_was(bad, sizes, fraction, dtype):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"budget": -1}, "budget is -1"),
-        ({"budget": 2.5}, r"integers, got \[2.5\]"),
-        ({"bitwidths": [0]}, "layer 0 is 0"),
-        ({"bitwidths": [65]}, "layer 0 is 65"),
-        ({"bitwidths": [1.5]}, "integers"),
-        ({"bitwidths": torch.tensor([2.0])}, "integers"),
-        ({"bitwidths": [1, 2]}, "2 bitwidths for 1 layers"),
+        ({"budget": -1}, "budget in bits = -1"),
+        ({"budget": 2.5}, r"\[2.5\]"),
+        ({"bitwidths": [0]}, r"bitwidths\[0\] = 0 .* 1 to 64"),
+        ({"bitwidths": [65]}, r"bitwidths\[0\] = 65"),
+        ({"bitwidths": torch.tensor([2.0])}, r"bitwidths .* \[2.0\]"),
+        ({"bitwidths": [1, 2]}, "bitwidths has 2 entries for 1"),
         ({"weights": [torch.ones(2, dtype=torch.int64)]}, "int64"),
-        ({"out": []}, "0 tensors for 1"),
+        ({"out": []}, "out has 0 entries for 1"),
         ({"out": [torch.ones(3)]}, r"out\[0\]"),
         ({"out": [torch.ones(2, dtype=torch.float64)]}, r"out\[0\]"),
     ],

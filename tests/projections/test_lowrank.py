@@ -194,45 +194,45 @@ def test_properties(shapes, budget, seed):
 # --------------------------------------------------------------------------------- what is refused
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_matrices_that_are_not_finite_are_refused(bad):
-    matrices = [torch.ones(2, 2), torch.tensor([[1.0, bad]])]
-    with pytest.raises(ValueError, match="1 in layer 0"):
-        low_rank(matrices[1], rank=1)
-    with pytest.raises(ValueError, match="1 in layer 1"):
-        choose_ranks(matrices, prices=[1, 1], alpha=1, mu=1)
-    with pytest.raises(ValueError, match="1 in layer 1"):
-        ranks_for_budget(matrices, prices=[1, 1], budget=1)
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        *((torch.tensor([[1.0, b]]), "1 in layer 1") for b in (math.nan, math.inf, -math.inf)),
+        (torch.ones(3), "layer 1 .* needs a matrix"),
+        (torch.ones(2, 2, 1, 1), "layer 1 .* needs a matrix"),
+        (torch.ones(2, 2, dtype=torch.int64), "layer 1 .*int64"),
+    ],
+)
+def test_refused_matrices(bad, message):
+    with pytest.raises(ValueError, match=message.replace("layer 1", "layer 0")):
+        low_rank(bad, rank=1)
+    with pytest.raises(ValueError, match=message):
+        choose_ranks([torch.ones(2, 2), bad], prices=[1, 1], alpha=1, mu=1)
+    with pytest.raises(ValueError, match=message):
+        ranks_for_budget([torch.ones(2, 2), bad], prices=[1, 1], budget=1)
 
 
 @pytest.mark.parametrize(
     ("function", "arguments", "message"),
     [
-        (low_rank, {"rank": 3}, r"rank is 3, which is not in 0\.\.2"),
-        (low_rank, {"rank": -1}, "rank is -1"),
-        (low_rank, {"rank": 1.5}, "integers"),
-        (choose_ranks, {"prices": [1], "alpha": -1, "mu": 1}, "alpha is -1"),
-        (choose_ranks, {"prices": [1], "alpha": 1, "mu": 0}, "mu is 0"),
-        (choose_ranks, {"prices": [1, 2], "alpha": 1, "mu": 1}, "2 entries for 1 layers"),
-        (choose_ranks, {"prices": [0.5], "alpha": 1, "mu": 1}, "integers"),
-        (ranks_for_budget, {"prices": [0], "budget": 1}, r"prices\[0\] is 0"),
-        (ranks_for_budget, {"prices": [1], "whole": [0], "budget": 1}, r"whole\[0\] is 0"),
-        (ranks_for_budget, {"prices": [1], "budget": -1}, "budget is -1"),
-        (ranks_for_budget, {"prices": [1], "budget": 1.5}, "integers"),
+        (low_rank, {"rank": 3}, "rank = 3 .* 0 to 2"),
+        (low_rank, {"rank": -1}, "rank = -1"),
+        (low_rank, {"rank": 1.5}, r"rank .* \[1.5\]"),
+        (choose_ranks, {"prices": [1], "alpha": -1, "mu": 1}, "alpha = -1"),
+        (choose_ranks, {"prices": [1], "alpha": 1, "mu": 0}, "mu = 0"),
+        (choose_ranks, {"prices": [1, 2], "alpha": 1, "mu": 1}, "prices has 2 entries for 1"),
+        (choose_ranks, {"prices": [0.5], "alpha": 1, "mu": 1}, r"prices .* \[0.5\]"),
+        (ranks_for_budget, {"prices": [0], "budget": 1}, r"prices\[0\] = 0"),
+        (ranks_for_budget, {"prices": [1], "whole": [0], "budget": 1}, r"whole\[0\] = 0"),
+        (ranks_for_budget, {"prices": [1], "budget": -1}, "budget = -1"),
+        (ranks_for_budget, {"prices": [1], "budget": 1.5}, r"budget .* \[1.5\]"),
+        (ranks_for_budget, {"prices": [1], "budget": 1, "least": 2}, "least = 2"),
     ],
 )
 def test_refused_arguments(function, arguments, message):
     matrix = torch.ones(2, 3)
     with pytest.raises(ValueError, match=message):
         function(matrix if function is low_rank else [matrix], **arguments)
-
-
-@pytest.mark.parametrize("bad", [torch.ones(3), torch.ones(2, 2, 1, 1)])
-def test_other_shapes_and_dtypes(bad):
-    with pytest.raises(ValueError, match="needs a matrix"):
-        low_rank(bad, rank=1)
-    with pytest.raises(ValueError, match="int64"):
-        low_rank(torch.ones(2, 2, dtype=torch.int64), rank=1)
 
 
 def test_a_rank_at_least_in_every_layer():
@@ -243,7 +243,5 @@ def test_a_rank_at_least_in_every_layer():
     found = ranks_for_budget(matrices, budget=18, least=1, **place)
     assert (found.ranks, found.cost) == ([1, 1], 18)
     assert ranks_for_budget(matrices, budget=28, least=1, **place).ranks == [1, 2]
-    with pytest.raises(ValueError, match=r"budget is 17; a rank of 1 in every layer costs 18"):
+    with pytest.raises(ValueError, match=r"budget is 17; .* costs 18"):
         ranks_for_budget(matrices, budget=17, least=1, **place)
-    with pytest.raises(ValueError, match=r"least is 2; it must be 0 or 1"):
-        ranks_for_budget(matrices, budget=17, least=2, **place)

@@ -74,11 +74,8 @@ def test_choices_against_brute_force(make):
         budget = int(rng.integers(2 * sum(nonzeros), 7 * sum(nonzeros) + 2))
         optimum = brute_force(errors, nonzeros, budget, widths)
         greedy = check_choice(errors, nonzeros, budget, bitwidths=widths)
-        exact = check_choice(errors, nonzeros, budget, bitwidths=widths, exact=True)
         assert greedy.lower_bound <= optimum * (1 + 1e-12)
         assert greedy.error >= optimum * (1 - 1e-12)
-        assert exact.error == pytest.approx(optimum, rel=1e-12)
-        assert exact.lower_bound == exact.error
 
 
 @pytest.mark.parametrize("make", [convex_errors, rough_errors])
@@ -100,11 +97,9 @@ def test_choices_against_an_integer_program(make, layers):
         )
         picked = errors.ravel()[answer.x > 0.5].sum()
         greedy = check_choice(errors, nonzeros.tolist(), budget)
-        exact = check_choice(errors, nonzeros.tolist(), budget, exact=True)
         # the program works to tolerances, so it may stop a little above the optimum
-        assert exact.error <= picked * (1 + 1e-9)
-        assert exact.error >= picked * (1 - 1e-6)
-        assert greedy.lower_bound <= exact.error <= greedy.error
+        assert greedy.lower_bound <= picked * (1 + 1e-9)
+        assert greedy.error >= picked * (1 - 1e-6)
         assert greedy.error <= paper_greedy(errors, nonzeros, budget) * (1 + 1e-12) or (
             make is rough_errors
         )
@@ -166,22 +161,11 @@ def test_choice_properties(data):
     optimum = brute_force(errors, nonzeros, budget, [1, 2, 3])
     greedy = check_choice(errors, nonzeros, budget, **options)
     assert greedy.lower_bound <= optimum <= greedy.error
-    assert check_choice(errors, nonzeros, budget, exact=True, **options).error == optimum
     everything = check_choice(errors, nonzeros, 1000, **options)
     assert everything.error == everything.lower_bound == errors.min(1, initial=99).sum()
     for i, n in enumerate(nonzeros):
         if n == 0:
             assert greedy.bitwidths[i] == 1 + errors[i].argmin()
-
-
-def test_exact_at_the_size_of_a_large_network():
-    rng = np.random.default_rng(9)
-    errors = rough_errors(rng, 54)
-    nonzeros = rng.integers(4096, 2_400_000, 54).tolist()
-    budget = int(2.9 * sum(nonzeros))
-    greedy = check_choice(errors, nonzeros, budget)
-    exact = check_choice(errors, nonzeros, budget, exact=True)
-    assert greedy.lower_bound <= exact.error <= greedy.error
 
 
 def test_only_the_cheapest_fits():
@@ -199,13 +183,10 @@ def test_only_the_cheapest_fits():
         ({"errors": torch.tensor([[1.0, -math.inf]])}, r"errors\[0, 1\] is -inf"),
         ({"errors": torch.full((1, 2), math.inf)}, "layer 0 has no finite error"),
         ({"errors": torch.ones(2, 2)}, r"shape \(2, 2\)"),
-        ({"errors": torch.ones(2)}, r"shape \(2,\)"),
-        ({"nonzeros": [-1]}, "-1 nonzeros"),
-        ({"nonzeros": [1.5]}, "integers"),
-        ({"bitwidths": [2, 2]}, "distinct"),
-        ({"bitwidths": [0, 1]}, "from 1 up"),
-        ({"bitwidths": []}, "one or more"),
-        ({"budget": -3}, "budget is -3"),
+        ({"nonzeros": [-1]}, r"nonzeros\[0\] = -1"),
+        ({"nonzeros": [1.5]}, r"nonzeros .* \[1.5\]"),
+        *(({"bitwidths": b}, rf"bitwidths are \{b}") for b in ([2, 2], [0, 1], [])),
+        ({"budget": -3}, "budget in bits = -3"),
     ],
 )
 def test_refused_choices(arguments, message):

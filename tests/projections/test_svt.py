@@ -132,17 +132,22 @@ def test_matricization_passes_gradients():
         assert torch.equal(gradient, 2 * weight)
 
 
-def test_layers_that_are_no_matrix():
-    with pytest.raises(ValueError, match=r"groups is 4.*leave the layer whole"):
-        matricize(gaussian(4, 1, 3, 3), groups=4)
-    with pytest.raises(ValueError, match=r"shape \(4, 3, 3\)"):
-        matricize(gaussian(4, 3, 3))
-    with pytest.raises(ValueError, match="scheme is 3"):
-        matricize(gaussian(4, 3, 3, 3), scheme=3)
-    with pytest.raises(ValueError, match="scheme is 0"):
-        tensorize(gaussian(4, 27), shape=(4, 3, 3, 3), scheme=0)
-    with pytest.raises(ValueError, match=r"is \(4, 27\).*scheme 2 has \(12, 9\)"):
-        tensorize(gaussian(4, 27), shape=(4, 3, 3, 3), scheme=2)
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: matricize(gaussian(4, 1, 3, 3), groups=4), "groups is 4"),
+        (lambda: matricize(gaussian(4, 3, 3)), r"shape \(4, 3, 3\)"),
+        (lambda: matricize(gaussian(4, 3, 3, 3), scheme=3), "scheme 3"),
+        (lambda: tensorize(gaussian(4, 27), shape=(4, 3, 3, 3), scheme=0), "scheme 0"),
+        (
+            lambda: tensorize(gaussian(4, 27), shape=(4, 3, 3, 3), scheme=2),
+            r"\(4, 27\) .* \(12, 9\) .* scheme 2",
+        ),
+    ],
+)
+def test_layers_that_are_no_matrix(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
 
 
 # ------------------------------------------------------------------------------------ the values
@@ -320,10 +325,6 @@ def test_a_frozen_matrix_without_a_mask():
     near(frozen, free[0], 1e-12)
     (decomposed,) = gradients(matrix, 0.5, weight, gram=gram, eigen=torch.linalg.eigh(gram))
     assert torch.equal(decomposed, frozen)
-    rows, eigen = torch.ones(4).double(), torch.linalg.eigh(gram)
-    for options in ({"eigen": eigen}, {"eigen": eigen, "gram": gram, "rows": rows}):
-        with pytest.raises(ValueError, match="pass the gram, and no rows"):
-            svt(matrix, torch.tensor(0.5), **options)
 
 
 @pytest.mark.parametrize("batch", [(3,), (2, 2), (0,)])
@@ -361,35 +362,40 @@ def test_strides_do_not_matter():
 
 # ---------------------------------------------------------------------------------------- errors
 
+MATRIX, NAN, INF = gaussian(3, 4), float("nan"), float("inf")
+GRAM = frozen_gram(MATRIX)
 
-def test_errors():
-    matrix, one = gaussian(3, 4), torch.tensor(1.0)
-    with pytest.raises(ValueError, match=r"dtype torch\.int64"):
-        svt(torch.ones(3, 4, dtype=torch.int64), one)
-    for shape in ((4,), (0, 4), (4, 0)):
-        with pytest.raises(ValueError, match=r"m and n above 0"):
-            svt(torch.ones(shape), one)
-    with pytest.raises(ValueError, match=r"m and n above 0"):
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"matrix": torch.ones(3, 4, dtype=torch.int64)}, r"layer 0 .*int64"),
+        *(({"matrix": torch.ones(shape)}, "matrix") for shape in ((4,), (0, 4), (4, 0))),
+        ({"threshold": torch.ones(1)}, r"threshold is \(1,\) .* be \(\) "),
+        ({"threshold": torch.tensor(1)}, "int64"),
+        *(({"threshold": torch.tensor(bad)}, f"threshold .* {bad}") for bad in (-1.0, NAN, INF)),
+        *(
+            ({"matrix": torch.full((3, 4), bad, dtype=torch.float64)}, "NaN or infinite")
+            for bad in (NAN, INF, 1e200)
+        ),
+        ({"rows": torch.tensor([1, 1, NAN]).double(), "gram": GRAM}, "NaN or infinite"),
+        ({"rows": torch.ones(4).double()}, r"rows is \(4,\) .* \(3,\) torch.float64"),
+        ({"rows": torch.ones(3)}, r"rows .*float32.* torch.float64"),
+        ({"gram": torch.ones(4, 4).double()}, r"gram is \(4, 4\) .* \(3, 3\)"),
+        ({"gram": torch.ones(3, 3)}, "gram .*float32.* torch.float64"),
+        ({"matrix": MATRIX.clone().requires_grad_(), "gram": GRAM}, "needs a gradient"),
+        ({"eigen": torch.linalg.eigh(GRAM)}, "pass the gram"),
+        (
+            {"eigen": torch.linalg.eigh(GRAM), "gram": GRAM, "rows": torch.ones(3).double()},
+            "no rows",
+        ),
+    ],
+)
+def test_errors(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        svt(**{"matrix": MATRIX, "threshold": torch.tensor(1.0)} | arguments)
+    with pytest.raises(ValueError, match="matrix"):
         frozen_gram(torch.ones(4))
-    for bad in (torch.ones(1), torch.tensor(1)):
-        with pytest.raises(ValueError, match=r"need one of shape \(\), floating"):
-            svt(matrix, bad)
-    for bad in (-1.0, float("nan"), float("inf")):
-        with pytest.raises(ValueError, match="must be finite and 0 or more"):
-            svt(matrix, torch.tensor(bad))
-    for bad in (float("nan"), float("inf"), 1e200):
-        with pytest.raises(ValueError, match="NaN or infinite"):
-            svt(torch.full((3, 4), bad, dtype=torch.float64), one)
-    with pytest.raises(ValueError, match="NaN or infinite"):
-        svt(matrix, one, rows=torch.tensor([1, 1, float("nan")]).double(), gram=frozen_gram(matrix))
-    for bad in (torch.ones(4).double(), torch.ones(3)):
-        with pytest.raises(ValueError, match=r"need \(3,\) of torch.float64"):
-            svt(matrix, one, rows=bad)
-    for bad in (torch.ones(4, 4).double(), torch.ones(3, 3)):
-        with pytest.raises(ValueError, match="what frozen_gram returns"):
-            svt(matrix, one, gram=bad)
-    with pytest.raises(ValueError, match="matrix needs a gradient"):
-        svt(gaussian(3, 4).requires_grad_(), one, gram=frozen_gram(matrix))
 
 
 def test_the_table_of_where_eigenproblems_are_solved_has_a_place_for_every_size():

@@ -67,7 +67,7 @@ def test_measuring_is_kept_for_every_process(results, monkeypatch):
     monkeypatch.setattr(
         calibration,
         "PROBES",
-        {name: ("lenet300", (1, 28, 28), 8, 1, "float32", 1e-9) for name in calibration.PROBES},
+        {name: ("lenet300", 8, 1, "float32", 1e-9) for name in calibration.PROBES},
     )
     found = measure()
     assert set(found["factors"]) == set(calibration.PROBES)
@@ -90,7 +90,7 @@ def test_the_scheduler_reads_it_without_importing_torch(results, measured):
 
 
 def test_precisions_are_measured_beside_what_is_chosen(monkeypatch, capsys):
-    monkeypatch.setattr(calibration, "STEPS", (("lenet300", (1, 28, 28), 8),))
+    monkeypatch.setattr(calibration, "STEPS", {"lenet300": 8})
     monkeypatch.setattr(arithmetic, "has_bfloat16", lambda kind: False)
     assert main(["calibrate", "--precisions"]) == 0
     title, header, row = capsys.readouterr().out.splitlines()

@@ -10,7 +10,7 @@ import nbformat
 import pytest
 
 from lib import paths
-from lib.workbook import experiments, report, runs
+from lib.workbook import experiments, report
 
 FILES = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
 MOST_BYTES = 1_000_000
@@ -131,7 +131,7 @@ def test_the_batch_runs_the_notebooks_of_its_data_set(dataset, results):
     }
     for entry in entries:
         for experiment, seed in entry.runs:
-            needed = {other.id(seed) for other in runs.needs(experiment)}
+            needed = {other.id(seed) for other in experiment.needs}
             assert needed <= set(there[experiment.id(seed)])
     assert not any(set(result.findall(files)) & set(result.findall(made)) for files, made in jobs)
 

@@ -1,32 +1,36 @@
 """The programme of ``intervals`` on a CPU."""
 
-from __future__ import annotations
-
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
+from itertools import chain, pairwise
 
 import numba
 import numpy as np
 import torch
 
-from lib.projections.codebook.intervals import Row, padded, share
+from lib.projections.codebook.rows import Row, padded, share
 from lib.projections.compiled import compiled, inner
 
+TOGETHER = 32_768  # positions solved together, because every step's cuts are kept
 ZERO, ONE, TWO = (np.uintp(i) for i in range(3))  # an unsigned index is not checked for −1
 
 
-def best_cuts(
-    rows: list[Row], wanted: list[list[int]], *, signs: bool, groups: list[range]
-) -> list[list[np.ndarray]]:
-    """As ``intervals.best_cuts``, the groups of layers side by side on all threads."""
+def best_cuts(rows: list[Row], wanted: list[list[int]], *, signs: bool) -> list[list[np.ndarray]]:
+    """As ``intervals.best_cuts``, groups of layers side by side on all threads."""
     each = 1 + signs  # rows of a layer
 
-    def solve(group: range) -> list[list[np.ndarray]]:
-        part = rows[each * group.start : each * group.stop]
-        return _together(part, wanted[group.start : group.stop], signs=signs)
+    def solve(group: tuple[int, int]) -> list[list[np.ndarray]]:
+        first, last = group
+        return _together(rows[each * first : each * last], wanted[first:last], signs=signs)
 
+    starts, total = [], np.inf
+    for layer in range(len(wanted)):
+        size = sum(len(row.rest) for row in rows[each * layer :][:each])
+        total += size
+        if total > TOGETHER:
+            starts.append(layer)
+            total = size
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        return list(chain.from_iterable(pool.map(solve, groups)))
+        return list(chain.from_iterable(pool.map(solve, pairwise([*starts, len(wanted)]))))
 
 
 def _together(rows: list[Row], wanted: list[list[int]], *, signs: bool) -> list[list[np.ndarray]]:

@@ -4,15 +4,13 @@ A product may be fused with a sum, and every cut from the block's lowest on is t
 are those of a CPU to rounding, not bit for bit.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from lib.projections.codebook.intervals import Row, padded, share
+from lib.projections.codebook.rows import Row, padded, share
 
 ENDS, CUTS = 32, 64  # positions j of a block, and how many last cuts i it tries at a time
 

@@ -1,6 +1,6 @@
 """What the codebooks sum over a layer's values, without a tensor for every step of it.
 
-Sums are taken in rows, whose totals are summed in rows in turn, as ``codebook._prefix`` does.
+Sums are taken in rows, whose totals are summed in rows in turn, as ``histogram._prefix`` does.
 """
 
 import numpy as np
@@ -8,25 +8,14 @@ import numpy as np
 from lib.projections.compiled import compiled
 
 
-def prefix_sums(x: np.ndarray, shift: float, *, row: int) -> np.ndarray:
-    """(n + 1,) float64, the sums of the first values, less ``shift`` each."""
-    sums = np.empty(len(x) + 1)
-    _prefix_sums(x, shift, _before_rows(x, shift, False, row=row), row, sums)
-    return sums
-
-
-def prefix_squares(x: np.ndarray, shift: float, ranks: np.ndarray, *, row: int) -> np.ndarray:
-    """(ranks,) float64, sums of the first values' squares, less ``shift`` each; ascending ranks."""
-    sums = np.empty(len(ranks))
-    _prefix_squares(x, shift, _before_rows(x, shift, True, row=row), row, ranks, sums)
-    return sums
-
-
-def _before_rows(x: np.ndarray, shift: float, squared: bool, *, row: int) -> np.ndarray:
-    """(rows + 1,) what the values before each row sum up to."""
+def prefix_sums(x: np.ndarray, shift: float, squared: bool = False, *, row: int) -> np.ndarray:
+    """(n + 1,) float64, the sums of the first values, less ``shift`` each; or of their squares."""
     totals = np.empty(-(-len(x) // row))
     _row_totals(x, shift, squared, row, totals)
-    return np.zeros(2) if len(totals) == 1 else prefix_sums(totals, 0.0, row=row)
+    before = np.zeros(2) if len(totals) == 1 else prefix_sums(totals, 0.0, row=row)
+    sums = np.empty(len(x) + 1)
+    _prefix_sums(x, shift, squared, before, row, sums)
+    return sums
 
 
 @compiled
@@ -40,30 +29,16 @@ def _row_totals(x, shift, squared, row, totals):
 
 
 @compiled
-def _prefix_sums(x, shift, before, row, sums):
+def _prefix_sums(x, shift, squared, before, row, sums):
     sums[0] = 0.0
     for r in range(len(before) - 1):
         part = x[r * row : (r + 1) * row]
         up_to = sums[1 + r * row :]
         total = 0.0
         for i in range(len(part)):
-            total += np.float64(part[i]) - shift
+            centred = np.float64(part[i]) - shift
+            total += centred * centred if squared else centred
             up_to[i] = total + before[r]
-
-
-@compiled
-def _prefix_squares(x, shift, before, row, ranks, sums):
-    i, start, total = 0, 0, 0.0
-    for at in range(len(ranks)):
-        rank = ranks[at]
-        if rank > start + row:
-            start = (rank - 1) // row * row
-            i, total = start, 0.0
-        for value in x[i:rank]:
-            centred = np.float64(value) - shift
-            total += centred * centred
-        i = rank
-        sums[at] = total + before[start // row]
 
 
 @compiled

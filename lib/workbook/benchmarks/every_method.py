@@ -4,7 +4,6 @@ The settings are for cost and correctness: nothing is learned from what they rea
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -23,40 +22,7 @@ ONCE = ("fit-file", "filter-pruning", "low-rank")
 MEAN, STD = 0.5, 0.29
 
 
-class Sizes(NamedTuple):
-    """What settings depend on: the network's name, its weights, its MACs, an image's shape."""
-
-    network: str
-    weights: int
-    macs: int
-    shape: tuple[int, int, int]
-
-    @property
-    def halved(self) -> dict:
-        """Half of the MACs."""
-        return {"budget": self.macs // 2, "input_shape": self.shape}
-
-    def file(self, percent: int) -> dict:
-        """A share of the bytes of the dense weights."""
-        classes = {"network": self.network, "classes": 10, "channels": self.shape[0]}
-        return {"file_bytes": 4 * self.weights * percent // 100, **classes}
-
-
-#: Of each method of the registry, and of each cost of LC.
-SETTINGS: dict[str, Callable[[Sizes], dict]] = {
-    "sgd": lambda of: {},
-    "admm": lambda of: {"budget": 32 * of.weights // 35},
-    "tune-codebooks": lambda of: {"bits": 3},
-    "admm-file": lambda of: {"input_shape": of.shape, **of.file(5)},
-    "fit-file": lambda of: of.file(15),
-    "lc": lambda of: {"cost": "l0-constraint", "amount": 0.1, "mu": 1e-4},
-    "magnitude": lambda of: {"keep": 0.3, "epochs": 1},
-    "held-zeros": lambda of: {},
-    "df": lambda of: of.halved,
-    "filter-pruning": lambda of: of.halved,
-    "low-rank": lambda of: of.halved,
-    "lc-ranks": lambda of: of.halved,
-}
+#: Of each cost of LC.
 AMOUNTS: dict[str, float | tuple[int, float]] = {
     "l0-constraint": 0.1,
     "l1-constraint": 0.3,
@@ -76,17 +42,31 @@ def names() -> list[str]:
     return [*METHODS, *(f"lc, {cost}" for cost in COSTS if cost != "l0-constraint")]
 
 
+def settings(network: str) -> dict[str, dict]:
+    """Of each method of the registry, for a network of the workbook's of ten classes."""
+    shape, model = networks.INPUT_SHAPES[network], networks.build(network)
+    weights = sum(weight.numel() for weight in compressible(model).values())
+    halved = {"budget": accounting.macs(model, shape) // 2, "input_shape": shape}
+    named = {"network": network, "classes": 10, "channels": shape[0]}
+    return {
+        "sgd": {},
+        "admm": {"budget": 32 * weights // 35},
+        "tune-codebooks": {"bits": 3},
+        "admm-file": {"file_bytes": 4 * weights // 20, "input_shape": shape, **named},
+        "fit-file": {"file_bytes": 4 * weights * 15 // 100, **named},
+        "lc": {"cost": "l0-constraint", "amount": AMOUNTS["l0-constraint"], "mu": 1e-4},
+        "magnitude": {"keep": 0.3, "epochs": 1},
+        "held-zeros": {},
+        **dict.fromkeys(("df", "filter-pruning", "low-rank", "lc-ranks"), halved),
+    }
+
+
 def make(name: str, network: str) -> Method:
     """A method of :func:`names` for a network of the workbook's of ten classes."""
     if name.startswith("lc, "):
         cost = name.removeprefix("lc, ")
         return METHODS["lc"](cost=cost, amount=AMOUNTS[cost], mu=1e-4)
-    shape = networks.INPUT_SHAPES[network]
-    model = networks.build(network)
-    weights = sum(weight.numel() for weight in compressible(model).values())
-    return METHODS[name](
-        **SETTINGS[name](Sizes(network, weights, accounting.macs(model, shape), shape))
-    )
+    return METHODS[name](**settings(network)[name])
 
 
 def drawn(network: str, images: int) -> data.Dataset:

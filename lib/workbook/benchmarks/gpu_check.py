@@ -19,32 +19,15 @@ import pandas as pd
 import torch
 
 from lib import atomic
+from lib.optimizers import METHODS
 from lib.workbook import runs
 from lib.workbook.benchmarks import every_method, gpu_parts, tables
 from lib.workbook.benchmarks.gpu_parts import Found, Sizes
 
 #: By kind of device.
 SIZES = {
-    "cuda": Sizes(
-        weights=25_502_912,
-        rows=(32, 64, 128, 256, 512, 1024),
-        repeats=5,
-        network="resnet20",
-        images=50_000,
-        epochs=3,
-        replayed=96,
-        seconds=200,
-    ),
-    "cpu": Sizes(
-        weights=500_000,
-        rows=(16, 32),
-        repeats=2,
-        network="resnet20",
-        images=256,
-        epochs=2,
-        replayed=64,
-        seconds=200,
-    ),
+    "cuda": Sizes(),
+    "cpu": Sizes(weights=500_000, rows=(16, 32), repeats=2, images=256, epochs=2, replayed=64),
 }
 
 
@@ -120,20 +103,17 @@ def table(
 def items(device: torch.device, sizes: Sizes) -> list[Item]:
     """All that is checked and measured, in order."""
     trained = [name for name in every_method.names() if name not in every_method.ONCE]
-    epochs = gpu_parts.Epochs(device, sizes)
+    timed = partial(gpu_parts.epochs, device=device, sizes=sizes, seconds={})
+    projections = partial(gpu_parts.projections, device, sizes)
     return [
         Item("tests", "pytest", partial(gpu_parts.tests, device)),
-        Item(
-            "projections",
-            f"{sizes.weights:,} weights",
-            partial(gpu_parts.projections, device, sizes),
-        ),
+        Item("projections", f"{sizes.weights:,} weights", projections),
         *(
             Item("eigenproblems", f"{n} rows", partial(gpu_parts.eigenproblem, n, device, sizes))
             for n in sizes.rows
         ),
         *(Item("replayed", n, partial(gpu_parts.replayed, n, device, sizes)) for n in trained),
-        *(Item("epochs", n, partial(epochs.of, n)) for n in trained if n in every_method.SETTINGS),
+        *(Item("epochs", n, partial(timed, n)) for n in trained if n in METHODS),
     ]
 
 

@@ -56,14 +56,14 @@ class Sizes:
     steps are replayed on ``replayed`` images. Nothing is begun ``seconds`` after the start.
     """
 
-    weights: int
-    rows: tuple[int, ...]
-    repeats: int
-    network: str
-    images: int
-    epochs: int
-    replayed: int
-    seconds: float
+    weights: int = 25_502_912
+    rows: tuple[int, ...] = (32, 64, 128, 256, 512, 1024)
+    repeats: int = 5
+    network: str = "resnet20"
+    images: int = 50_000
+    epochs: int = 3
+    replayed: int = 96
+    seconds: float = 200
 
 
 class Found(NamedTuple):
@@ -88,7 +88,8 @@ def tests(device: torch.device) -> Iterator[Found]:
         yield Found(math.nan, "left out", note="pytest is not installed")
         return
     folder = paths.ROOT / "tests"
-    marked = [f for f in sorted(folder.glob("test_*.py")) if "pytest.mark.gpu" in f.read_text()]
+    files = sorted(set(folder.rglob("test_*.py")) - set((folder / "gpu").iterdir()))
+    marked = [file for file in files if "pytest.mark.gpu" in file.read_text()]
     chosen = [folder / "gpu", *marked] if device.type == "cuda" else [folder / "gpu"]
     which = ["-m", "gpu"] if device.type == "cuda" else ["-k", "cpu"]
     # a warning of CUDA's is worth reading, and no failure
@@ -182,8 +183,7 @@ def _trained(
     name: str, device: torch.device, sizes: Sizes, *, recorded: bool
 ) -> tuple[list[float], dict[str, torch.Tensor]]:
     """The losses of two epochs of ResNet-8, and its tensors."""
-    torch.manual_seed(0)
-    model = networks.build("resnet8").to(device)
+    model = _drawn("resnet8", device)
     method = every_method.make(name, "resnet8")
     method.capturable = recorded and method.capturable
     images = every_method.drawn("resnet8", sizes.replayed).to(device)
@@ -204,40 +204,31 @@ def _distance(one: torch.Tensor, other: torch.Tensor) -> float:
     return float((one.double() - other.double()).norm() / max(1.0, float(other.double().norm())))
 
 
-class Epochs:
-    """Epochs of each method, one network and one set of images; SGD's are measured first."""
+def epochs(
+    name: str, device: torch.device, sizes: Sizes, seconds: dict[str, float]
+) -> Iterator[Found]:
+    """The fastest epoch but for the first, over SGD's; on a GPU a step's launches too.
 
-    def __init__(self, device: torch.device, sizes: Sizes):
-        self.device, self.sizes = device, sizes
-        self.sgd = math.nan
+    ``seconds`` are those of the methods before; this one's are added.
+    """
+    images = every_method.drawn(sizes.network, sizes.images).to(device)
+    paper = experiments.recipes.dense_schedule("cifar10", sizes.network)
+    batch = min(paper.batch, sizes.images // LEAST_STEPS)
+    schedule = replace(paper, epochs=sizes.epochs, batch=batch, warmup=0, lr=1e-3)
+    model, method = _drawn(sizes.network, device), every_method.make(name, sizes.network)
+    history = training.train(model, images, schedule, method, seed=0, quiet=True)
+    seconds[name] = min(row["seconds"] for row in history[1:])
+    yield Found(seconds[name], f"s an epoch, {sizes.network}, {sizes.images:,} images")
+    aim = ADMM_OVER_SGD if name == "admm" and device.type == "cuda" else math.nan
+    yield Found(seconds[name] / seconds.get("sgd", math.nan), "times SGD", aim)
+    if device.type == "cuda":
+        model, method = _drawn(sizes.network, device), every_method.make(name, sizes.network)
+        pixels, labels = images.normalise(images.train.images[:batch]), images.train.labels[:batch]
+        step = every_method.step_of(method, model, pixels, labels, precision=paper.precision)
+        for unit, value in measure.counts(step, device).items():
+            yield Found(value, f"{unit} a step, one by one")
 
-    def of(self, name: str) -> Iterator[Found]:
-        """The fastest epoch but for the first, over SGD's; on a GPU a step's launches too."""
-        sizes, device = self.sizes, self.device
-        images = every_method.drawn(sizes.network, sizes.images).to(device)
-        paper = experiments.recipes.dense_schedule("cifar10", sizes.network)
-        batch = min(paper.batch, sizes.images // LEAST_STEPS)
-        schedule = replace(paper, epochs=sizes.epochs, batch=batch, warmup=0, lr=1e-3)
-        method = every_method.make(name, sizes.network)
-        history = training.train(self._network(), images, schedule, method, seed=0, quiet=True)
-        seconds = min(row["seconds"] for row in history[1:])
-        if name == "sgd":
-            self.sgd = seconds
-        yield Found(seconds, f"s an epoch, {sizes.network}, {sizes.images:,} images")
-        aim = ADMM_OVER_SGD if name == "admm" and device.type == "cuda" else math.nan
-        yield Found(seconds / self.sgd, "times SGD", aim)
-        if device.type == "cuda":
-            pixels = images.normalise(images.train.images[:batch])
-            step = every_method.step_of(
-                every_method.make(name, sizes.network),
-                self._network(),
-                pixels,
-                images.train.labels[:batch],
-                precision=paper.precision,
-            )
-            for unit, value in measure.counts(step, device).items():
-                yield Found(value, f"{unit} a step, one by one")
 
-    def _network(self) -> nn.Module:
-        torch.manual_seed(0)
-        return networks.build(self.sizes.network).to(self.device)
+def _drawn(network: str, device: torch.device) -> nn.Module:
+    torch.manual_seed(0)
+    return networks.build(network).to(device)

@@ -9,12 +9,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lib import accounting, archive, data, networks
+from lib import archive, data, networks
 from lib.archive import convert
 from lib.compression import compress, parse
 from lib.data import Dataset, Split, Streamed
 from lib.structured import rebuild
 from lib.workbook import experiments, runs
+from lib.workbook.cli import files
 
 #: Images in a batch: the short schedule of :func:`lib.compress` needs many steps.
 BATCH = 64
@@ -37,26 +38,15 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Compresses a network to a budget and writes the file; trains it first where need be."""
-    if options.to.suffix != archive.SUFFIX:
-        raise ValueError(f"{options.to}: its name must end in {archive.SUFFIX}")
-    if options.to.exists() and not options.overwrite:
-        raise ValueError(f"{options.to} is there already: name another file, or say --overwrite")
+    files.free(options.to, options, ending=archive.SUFFIX)
     if not options.to.parent.is_dir():
         raise ValueError(f"{options.to}: there is no folder {options.to.parent}")
     dataset = runs.dataset_of(options.dataset, options.network, False, torch.device("cpu"))
-    described = {
-        "network": options.network,
-        "classes": dataset.classes,
-        "channels": dataset.shape[0],
-    }
-    blank = networks.build(options.network, classes=dataset.classes, channels=dataset.shape[0])
+    images = {"classes": dataset.classes, "channels": dataset.shape[0]}
+    blank = networks.build(options.network, **images)
     # what is wrong is said before anything is trained
     parse(options.budget, blank)
-    try:
-        accounting.macs(blank, dataset.shape)
-    except RuntimeError as error:
-        shape = "×".join(map(str, dataset.shape))
-        raise ValueError(f"{options.network} reads no images of {shape}: {error}") from error
+    files.read_macs(blank, dataset, options.network)
     model = _loaded(blank, options.weights) if options.weights else _trained(options)
     torch.manual_seed(options.seed)
     found = compress(
@@ -66,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
         method=options.method,
         validation=_Batches(dataset, dataset.test),
         epochs=options.epochs,
-        described=described,
+        described={"network": options.network, **images},
         quiet=options.quiet,
     )
     size = found.write(options.to)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from torch import nn
 
 from lib import accounting, archive, atomic, data, networks
 from lib.archive import Archive, convert, onnx
@@ -52,7 +53,7 @@ def inspect(options: argparse.Namespace) -> int:
     found = archive.read(options.file)
     table = archive.parts(options.file.read_bytes())
     if options.picture:
-        _free(options.picture, options)
+        free(options.picture, options, ending=".png")
         _draw(table, options.file.name, options.picture)
     print(f"{_kind(found)}; provenance {found.provenance.hex()}")
     print(_listing(table).to_string(index=False))
@@ -61,7 +62,7 @@ def inspect(options: argparse.Namespace) -> int:
 
 def extract(options: argparse.Namespace) -> int:
     """Writes a file's weights as a state dict, or its network as an ONNX file."""
-    _free(options.to, options)
+    free(options.to, options)
     found = archive.read(options.file)
     if options.to.suffix == ".onnx":
         model = found.model()
@@ -75,9 +76,7 @@ def extract(options: argparse.Namespace) -> int:
 
 def pack(options: argparse.Namespace) -> int:
     """Writes a state dict, or the network of a finished run, as a compressed file."""
-    _free(options.to, options)
-    if options.to.suffix != archive.SUFFIX:
-        raise ValueError(f"{options.to}: its name must end in {archive.SUFFIX}")
+    free(options.to, options, ending=archive.SUFFIX)
     if options.source.is_dir():
         run = runs.read(options.source)
         content = run.file(run.state())
@@ -105,11 +104,7 @@ def evaluate(options: argparse.Namespace) -> int:
             f"{options.file} tells {found.classes} classes apart, {options.dataset} has "
             f"{dataset.classes}"
         )
-    shape = "×".join(map(str, dataset.shape))
-    try:
-        macs = accounting.macs(model, dataset.shape)
-    except RuntimeError as error:
-        raise ValueError(f"{options.file} reads no images of {shape}: {error}") from error
+    shape, macs = "×".join(map(str, dataset.shape)), read_macs(model, dataset, options.file)
     right = int((predict(model, dataset, dataset.test) == dataset.test.labels).sum())
     costs, size = accounting.summary(model), options.file.stat().st_size
     dense = sum(tensor.nbytes for tensor in found.state.values())
@@ -127,9 +122,21 @@ def evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
-def _free(path: Path, options: argparse.Namespace) -> None:
+def free(path: Path, options: argparse.Namespace, *, ending: str = "") -> None:
+    """Refuses a file that cannot be written: another ending, or there already and not to go."""
+    if not path.name.endswith(ending):
+        raise ValueError(f"{path}: its name must end in {ending}")
     if path.exists() and not options.overwrite:
         raise ValueError(f"{path} is there already: name another file, or say --overwrite")
+
+
+def read_macs(model: nn.Module, dataset: data.Dataset, name: object) -> int:
+    """MACs of an image of the data set. ``ValueError`` that says ``name`` if it reads none."""
+    try:
+        return accounting.macs(model, dataset.shape)
+    except RuntimeError as error:
+        shape = "×".join(map(str, dataset.shape))
+        raise ValueError(f"{name} reads no images of {shape}: {error}") from error
 
 
 def _kind(found: Archive) -> str:
@@ -164,8 +171,6 @@ def _draw(table: pd.DataFrame, name: str, path: Path) -> None:
 
     from lib.workbook import plots  # which no other command waits for
 
-    if path.suffix != ".png":
-        raise ValueError(f"{path}: its name must end in .png")
     tensors = table["shape"].notna()
     bars = table.set_index("name")[["values", "positions", "codebook"]].fillna(0.0)
     bars["frame"] = table["total"].where(~tensors, 0.0).to_numpy()

@@ -16,7 +16,7 @@ EXTREME_RHOS = (0.0005, 10.0)
 FIGURE_2_EPOCHS = {"mnist": 40, "digits": 20}
 FIGURE_2_WHOLE = 120
 
-#: Projections and dual steps an epoch beside the paper's one: τ' of ½ and ¼ epoch.
+#: Projections and dual steps per epoch besides the paper's one: τ' of ½ and ¼ epoch.
 PERIODS = (2, 4)
 
 #: A ρ that rises twentyfold over the run, by this factor an epoch: a small one lets W learn, a
@@ -25,10 +25,7 @@ PERIODS = (2, 4)
 RISING = {"rho": 0.01, "growth": 1.025}
 
 #: The same over the epochs of Figure 2; ``digits`` with its fewer, smaller steps need larger ones.
-RISING_CURVE = {
-    "mnist": {"rho": 0.01, "growth": 1.08},
-    "digits": {"rho": 0.05, "growth": 1.17},
-}
+RISING_CURVE = {"mnist": {"rho": 0.01, "growth": 1.08}, "digits": {"rho": 0.05, "growth": 1.17}}
 
 #: Our rows of Table 3: the rate, options of ADMM, and for how many epochs the codebooks are tuned
 #: afterwards. The first row of MNIST has the authors' recipe, 3 bits at the start, ρ of 0.05 and no

@@ -124,15 +124,14 @@ def head_to_head(dataset: str, network: str, method: str, rate: float, **knobs) 
         f"{method}-{rate:g}x-{sum(s.epochs for s in stages)}ep{trial}",
         stages,
         "joint" if method in ("admm", "admm-constant") else method,
-        rate,
+        budget,
         like=searched(dataset, network, rate) if method == "black-box" else None,
     )
 
 
 def _row(
-    start: Experiment, name: str, stages: tuple[Stage, ...], mode: str, rate: float, **others
+    start: Experiment, name: str, stages: tuple[Stage, ...], mode: str, budget: int, **others
 ) -> Experiment:
-    budget = bits_at(rate, start.network, start.dataset)
     slug = f"{start.network}-{start.dataset}-{name}"
     return compressed(start, slug, *stages, mode=mode, budget=budget, **others)
 
@@ -199,7 +198,7 @@ def searched(dataset: str, network: str, rate: float) -> Experiment:
         f"search-{rate:g}x-{trials}x{epochs}ep",
         (stage("black-box", schedule, budget=budget, trials=trials),),
         "search",
-        rate,
+        budget,
     )
 
 
@@ -212,7 +211,7 @@ def fixed_width(dataset: str, bits: int) -> Experiment:
         f"kmeans-{bits}bits-{first.epochs + second.epochs}ep",
         (made, stage("tune-codebooks", second)),
         "quantize",
-        32 / bits,
+        bits * weights("lenet300"),
     )
 
 
@@ -242,7 +241,7 @@ def allocation(dataset: str, kind: str) -> Experiment:
         f"allocation-{kind}-{rate:g}x",
         (*stages, stage("tune-codebooks", second, bits="like")),
         f"allocation-{kind}",
-        rate,
+        like.budget,
         like=like,
         parent=None if scratch else start,
     )

@@ -2,7 +2,7 @@
 
 The published networks are the start of all rows. A row's control is its start fine-tuned for as
 long, which doubles its price. When a run ends it reads the training images once more for its loss,
-and once where BatchNorm is measured anew: about a third of an epoch each.
+and once to measure BatchNorm again: about a third of an epoch each.
 
 On ``imagenet-sample``, three classes of drawn pictures, a few rows of a few epochs go the same way:
 they prove the path, not the result.

@@ -14,7 +14,7 @@ EPOCHS = {"mnist": 60, "digits": 40}
 KEPT = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005)
 KEPT_DIGITS = (0.2, 0.05, 0.02)
 
-#: The other costs' amounts: of the norm left, or α. What they keep is then read off.
+#: The other costs' amounts: of the norm left, or α. What they keep is measured after training.
 AMOUNTS = {
     "l0-penalty": (1e-7, 3e-7, 1e-6, 3e-6, 1e-5, 3e-5, 1e-4),
     "l1-constraint": (0.8, 0.5, 0.3, 0.15, 0.1, 0.07, 0.05),
@@ -171,13 +171,15 @@ def meetings(dataset: str) -> dict[str, Experiment]:
 def trials() -> dict[str, list[Experiment]]:
     """Method → its six trials."""
 
-    def trial(method: str, **setting) -> Experiment:
-        kept = TRIAL_KEPT[method]
-        if method == "gradual":
-            return pruned("mnist", kept, held_out=True, **setting)
-        return lc("mnist", "l0-constraint", kept, held_out=True, **setting)
-
-    return {m: [trial(m, **setting) for setting in settings] for m, settings in TRIALS.items()}
+    return {
+        method: [
+            pruned("mnist", TRIAL_KEPT[method], held_out=True, **setting)
+            if method == "gradual"
+            else lc("mnist", "l0-constraint", TRIAL_KEPT[method], held_out=True, **setting)
+            for setting in settings
+        ]
+        for method, settings in TRIALS.items()
+    }
 
 
 def entries(dataset: str) -> Iterator[Entry]:

@@ -75,9 +75,9 @@ def admm_schedule(dataset: str, network: str = "lenet5", epochs: int | None = No
     limited to 1: without it the control, the dense network fine-tuned by this schedule, went to NaN
     in epoch 13, 16 and 17 of 120 (three seeds). LeNet-300-100: as it was trained. Residual
     networks: the paper's 120 epochs, batch 128 and learning rate 0.1 (Section 4.1), otherwise as
-    the dense network was trained. ImageNet: the
-    paper's 90 epochs, learning rate 0.01 and batch, and the authors' public weight decay for
-    AlexNet; what is left open for the other networks is AlexNet's.
+    the dense network was trained. ImageNet: the paper's 90 epochs, learning rate 0.01 and batch,
+    and the authors' public weight decay for AlexNet; what is left open for the other networks is
+    AlexNet's.
     """
     if dataset == "imagenet":
         batch = 256 if network == "alexnet" else 128

@@ -1,7 +1,9 @@
 """The papers' figures and ours."""
 
 from lib.workbook.plots import (
+    admm,
     base,
+    benchmarks,
     coders,
     comparison,
     df,
@@ -10,24 +12,18 @@ from lib.workbook.plots import (
     imagenet_df,
     lc,
 )
-from lib.workbook.plots.base import (
-    MARKERS,
-    STYLE,
-    STYLES,
+from lib.workbook.plots.admm import (
     allocation,
     convergence,
-    costs,
     error_curves,
-    file_parts,
-    images,
     kept_by_layer,
-    ladder,
     layer_history,
     number_lines,
     on_hull,
-    plain_numbers,
     plane,
     rates,
     rates_by_network,
-    save,
 )
+from lib.workbook.plots.base import MARKERS, STYLE, STYLES, images, plain_numbers, save
+from lib.workbook.plots.benchmarks import costs, ladder
+from lib.workbook.plots.coders import file_parts

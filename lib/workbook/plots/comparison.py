@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.workbook.plots.base import MARKERS, plain_numbers
+from lib.workbook.plots.base import finish, log_scale, marks, plain_numbers, row
 
 
 def results_curve(table: pd.DataFrame, *, title: str) -> Figure:
@@ -19,26 +19,20 @@ def results_curve(table: pd.DataFrame, *, title: str) -> Figure:
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.6))
     for i, (name, rows) in enumerate(table.groupby("curve", sort=False)):
-        look = {"color": f"C{i % 7}", "marker": MARKERS[i % 8], "markersize": 5}
-        left.errorbar(
-            rows["kept_percent"], rows["error"], rows["error_sd"], capsize=2, label=name, **look
-        )
-        right.plot(rows["kept_percent"], rows["loss"], label=f"_{name}, test split", **look)
+        kept, look = rows["kept_percent"], {"markersize": 5} | marks(i)
+        left.errorbar(kept, rows["error"], rows["error_sd"], label=name, **look)
+        right.plot(kept, rows["loss"], label=f"_{name}, test split", **look)
         look |= {"linestyle": ":", "fillstyle": "none", "label": f"_{name}, training split"}
-        right.plot(rows["kept_percent"], rows["train_loss"], **look)
+        right.plot(kept, rows["train_loss"], **look)
     left.axhline(table["control_error"].mean(), color="0.5", label="dense, trained on")
     right.plot([], [], color="0.3", label="test split")
     right.plot([], [], color="0.3", linestyle=":", label="training split")
     right.legend(fontsize=8)
-    left.set(ylabel="test error (%)")
-    right.set(ylabel="loss (nats an image)")
-    for axis in (left, right):
-        axis.set(xscale="log", yscale="log", xlabel="weights kept (%)")
-        plain_numbers(axis.xaxis)
-    plain_numbers(left.yaxis)
-    figure.legend(fontsize=8, loc="outside lower center", ncols=4)
-    figure.suptitle(title)
-    return figure
+    left.set(xlabel="weights kept (%)", ylabel="test error (%)")
+    log_scale(left, "xy")
+    right.set(xlabel="weights kept (%)", ylabel="loss (nats an image)", yscale="log")
+    log_scale(right, "x")
+    return finish(figure, title, legend=4, fontsize=8)
 
 
 def head_to_head(table: pd.DataFrame, *, title: str) -> Figure:
@@ -51,37 +45,31 @@ def head_to_head(table: pd.DataFrame, *, title: str) -> Figure:
     middle = sorted(table["asked"].unique())[(table["asked"].nunique() - 1) // 2]
     searched = table["epochs"] + table["search_epochs"] + table["tuning_epochs"]
     table = table.assign(error=100 - table["accuracy"], searched=searched)
-    for i, (name, rows) in enumerate(table.groupby("method", sort=False)):
-        look = {"color": f"C{i % 7}", "marker": MARKERS[i % 8], "markersize": 5, "capsize": 2}
-        for axis, x in zip(axes[0], ("rate", "entropy_rate"), strict=True):
-            axis.errorbar(
-                rows[x],
-                rows["error"],
-                rows["accuracy_sd"],
-                label=name if x == "rate" else f"_{name}",
-                **look,
-            )
-        at = rows[rows["asked"] == middle]
-        look |= {"linestyle": "none", "label": f"_{name}"}
-        for axis, x in zip(axes[1], ("epochs", "searched"), strict=True):
+    panels = {
+        "rate": "nominal compression rate",
+        "entropy_rate": "compression rate with positions and codebooks (entropy)",
+        "epochs": "training epochs, searches left out",
+        "searched": "training epochs, searches and trials of knobs counted",
+    }
+    for axis, (column, label) in zip(axes.flat, panels.items(), strict=True):
+        below = axis in axes[1]
+        for i, (name, rows) in enumerate(table.groupby("method", sort=False)):
+            look = {"markersize": 5, "label": f"_{name}"} | marks(i)
+            if column == "rate":
+                look["label"] = name
             # all have the same epochs: side by side, in the order of the table
-            shift = 1 + (i - 3) * 0.02
-            axis.errorbar(at[x] * shift, at["error"], at["accuracy_sd"], **look)
-    axes[0, 0].set(xlabel="nominal compression rate", ylabel="test error (%)")
-    axes[0, 1].set(xlabel="compression rate with positions and codebooks (entropy)")
-    axes[1, 0].set(xlabel="training epochs, searches left out", ylabel="test error (%)")
-    axes[1, 1].set(xlabel="training epochs, searches and trials of knobs counted")
-    for axis in axes.flat:
-        axis.set(xscale="log", yscale="log")
-        plain_numbers(axis.xaxis)
-        plain_numbers(axis.yaxis)
+            shift = 1 + (i - 3) * 0.02 if below else 1
+            if below:
+                rows, look["linestyle"] = rows[rows["asked"] == middle], "none"
+            axis.errorbar(rows[column] * shift, rows["error"], rows["accuracy_sd"], **look)
+        axis.set(xlabel=label)
+        if below:
+            axis.set_title(f"at {middle:,.0f}×", fontsize=10)
+    for axis in axes.flat:  # once all is drawn, since two share an axis
+        log_scale(axis, "xy")
         axis.grid(alpha=0.3, which="both")
-    axes[1, 0].set_title(f"at {middle:,.0f}×", fontsize=10)
-    axes[1, 1].set_title(f"at {middle:,.0f}×", fontsize=10)
-    axes[1, 0].set_xlim(*np.array([0.5, 2]) * table["epochs"].iloc[0])
-    figure.legend(fontsize=8, loc="outside lower center", ncols=4)
-    figure.suptitle(title)
-    return figure
+    axes[1, 0].set(xlim=np.array([0.5, 2]) * table["epochs"].iloc[0], ylabel="test error (%)")
+    return finish(figure, title, ylabel="test error (%)", legend=4, fontsize=8)
 
 
 def layer_shares(tables: Mapping[str, pd.DataFrame], *, title: str) -> Figure:
@@ -89,16 +77,12 @@ def layer_shares(tables: Mapping[str, pd.DataFrame], *, title: str) -> Figure:
 
     ``tables`` maps a panel's title to :func:`lib.workbook.report.comparison.layer_shares`.
     """
-    figure, axes = plt.subplots(1, len(tables), figsize=(3.6 * len(tables), 3.6), squeeze=False)
-    for axis, (name, table) in zip(axes[0], tables.items(), strict=True):
+    figure, panels = row(tables, 3.6, 3.6, sharey=False)
+    for axis, table in panels:
         table.plot.bar(ax=axis, logy=True, legend=False, rot=0, color=[f"C{i}" for i in range(7)])
-        axis.set(title=name, xlabel="")
+        axis.set(xlabel="")
         plain_numbers(axis.yaxis)
-    axes[0, 0].set(ylabel="weights kept of the layer (%)")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, fontsize=8, loc="outside lower center", ncols=4)
-    figure.suptitle(title)
-    return figure
+    return finish(figure, title, ylabel="weights kept of the layer (%)", legend=4, fontsize=8)
 
 
 def earned(table: pd.DataFrame, *, title: str) -> Figure:
@@ -107,12 +91,11 @@ def earned(table: pd.DataFrame, *, title: str) -> Figure:
     ``table`` is :func:`lib.workbook.report.comparison.earned`'s.
     """
     figure, axis = plt.subplots(figsize=(7.6, 3.2))
-    axis.errorbar(
-        100 - table["accuracy"], table["what"], xerr=table["accuracy_sd"], fmt="o", capsize=3
-    )
+    look = {"xerr": table["accuracy_sd"], "fmt": "o", "capsize": 3}
+    axis.errorbar(100 - table["accuracy"], table["what"], **look)
     axis.invert_yaxis()
-    axis.set(xscale="log", xlabel="test error (%)", title=title)
-    plain_numbers(axis.xaxis)
+    axis.set(xlabel="test error (%)", title=title)
+    log_scale(axis, "x")
     axis.grid(alpha=0.3, which="both", axis="x")
     axis.margins(y=0.15)
     return figure

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.category import StrCategoryLocator
 from matplotlib.cbook import flatten
-from matplotlib.collections import LineCollection, PathCollection
+from matplotlib.collections import LineCollection
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -46,14 +46,14 @@ def of(figure: Figure) -> pd.DataFrame:
     A coordinate that is not in the units of the data, such as the ends of a level, is NaN. A series
     has the label of what was drawn. Labels that begin with ``_`` name a series here, without the
     ``_``, and stay out of Matplotlib's legends. Raises ``ValueError`` for what it cannot read:
-    images, contours, filled areas.
+    images, contours, filled areas, scattered marks.
     """
-    rows: list[Row] = [{"panel": 0, "kind": "title", "text": t.get_text()} for t in figure.texts]
+    rows = [{"panel": 0, "kind": "title", "text": text.get_text()} for text in figure.texts]
     for panel, axes in enumerate(figure.axes, start=1):
         title = " ".join(filter(None, map(axes.get_title, ("left", "center", "right"))))
         rows += [{"panel": panel, "title": title} | row for row in _panel(axes)]
     nothing = {"title": "", "series": "", "text": ""}
-    return pd.DataFrame([nothing | row for row in rows], columns=list(COLUMNS))
+    return pd.DataFrame([nothing | row for row in rows], columns=COLUMNS)
 
 
 def save(table: pd.DataFrame, path: Path) -> None:
@@ -77,12 +77,8 @@ def _panel(axes: Axes) -> Iterator[Row]:
             for x, y in points:
                 yield {"kind": kind, "series": series(line), "x": x, "y": y}
     for drawn in axes.collections:
-        if isinstance(drawn, PathCollection):
-            for x, y in _data(drawn, drawn.get_offsets(), drawn.get_offset_transform()):
-                yield {"kind": "points", "series": series(drawn), "x": x, "y": y}
-        else:
-            for path in drawn.get_paths():
-                yield from _spans("segment", series(drawn), _data(drawn, path.vertices))
+        for path in drawn.get_paths():
+            yield from _spans("segment", series(drawn), _data(drawn, path.vertices))
     for bar in axes.patches:
         # a bar's own transform is from the unit square
         corners = _data(bar, bar.get_bbox().get_points(), bar.get_data_transform())
@@ -93,18 +89,13 @@ def _panel(axes: Axes) -> Iterator[Row]:
 
 
 def _refuse_unknown(axes: Axes) -> None:
-    unknown = [*axes.images, *axes.tables, *axes.artists]
-    unknown += [drawn for drawn in axes.collections if type(drawn) not in KNOWN]
-    unknown += [patch for patch in axes.patches if type(patch) not in KNOWN]
-    if unknown:
-        raise ValueError(
-            f"the data of {type(unknown[0]).__name__} cannot be read: draw lines, segments, points "
-            "or bars, or teach lib.workbook.plots.figure_data to read it"
-        )
-
-
-#: Collections and patches whose data are read.
-KNOWN = (LineCollection, PathCollection, Rectangle)
+    drawn = [*axes.images, *axes.tables, *axes.artists, *axes.collections, *axes.patches]
+    for artist in drawn:
+        if type(artist) not in (LineCollection, Rectangle):
+            raise ValueError(
+                f"the data of {type(artist).__name__} cannot be read: draw lines, segments or "
+                "bars, or teach lib.workbook.plots.figure_data to read it"
+            )
 
 
 def _names(axis: Axis, name: str) -> Iterator[Row]:
@@ -136,8 +127,7 @@ def _data(artist: Artist, points, transform=None) -> np.ndarray:
     """Points (n, 2); NaN along a direction in which they are placed by something but the data."""
     transform = artist.get_transform() if transform is None else transform
     placed = transform.contains_branch_seperately(artist.axes.transData)
-    points = np.ma.filled(np.ma.asarray(points, dtype=float), np.nan).reshape(-1, 2)
-    return np.where(placed, points, np.nan)
+    return np.where(placed, np.reshape(points, (-1, 2)), np.nan)
 
 
 def _spans(kind: str, series: str, points: np.ndarray) -> Iterator[Row]:

@@ -68,7 +68,7 @@ def needed(rows: Sequence[Experiment]) -> list[Experiment]:
     """The rows, and before each what it starts from and its control, each once."""
     found: dict[str, Experiment] = {}
     for row in rows:
-        before = [each for each in needed(runs.needs(row)) if each.name not in found]
+        before = [each for each in needed(row.needs) if each.name not in found]
         found |= {each.name: each for each in before} | {row.name: row}
     return list(found.values())
 

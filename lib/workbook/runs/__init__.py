@@ -1,16 +1,6 @@
 """Runs: an experiment and a seed, trained once, and kept in a folder that is read ever after."""
 
-from lib.workbook.runs import (
-    checkpoints,
-    exchange,
-    lookup,
-    packed_weights,
-    parallel,
-    result,
-    search,
-    store,
-    train,
-)
+from lib.workbook.runs import exchange, parallel, train
 from lib.workbook.runs.result import Result, code_hash, commit
 from lib.workbook.runs.store import (
     FILES,
@@ -22,4 +12,4 @@ from lib.workbook.runs.store import (
     read,
     status,
 )
-from lib.workbook.runs.train import CPU_THREADS, dataset_of, get, needs, place
+from lib.workbook.runs.train import CPU_THREADS, dataset_of, get, place

@@ -27,7 +27,9 @@ def export(to: Path, *, dataset: str, since: datetime | None = None) -> list[Pat
     export, where a run is damaged, or where one alone is larger than a part.
     """
     parts, size = [[]], 0
-    for run in _finished(dataset, since):
+    for run in store.finished(dataset):
+        if since and datetime.fromisoformat(run.result["finished"]) < since:
+            continue
         names = sorted(_NAMES - ({store.WEIGHTS} if run.result["weights_apart"] else set()))
         files = {f"{run.id}/{name}": (run.folder / name).read_bytes() for name in names}
         more = sum(len(content) + 200 for content in files.values())
@@ -67,18 +69,10 @@ def merge(parts: list[Path]) -> list[str]:
     return [folder.name for folder in new]
 
 
-def _finished(dataset: str, since: datetime | None) -> list[store.Run]:
-    found = store.finished(dataset)
-    if since is None:
-        return found
-    return [run for run in found if datetime.fromisoformat(run.result["finished"]) >= since]
-
-
 def _write_part(file: Path, part: list[dict[str, bytes]]) -> Path:
     files = {name: content for run in part for name, content in run.items()}
-    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(_MANIFEST, json.dumps(digests, indent=1))
+        archive.writestr(_MANIFEST, json.dumps(store.digests(files), indent=1))
         for name, content in files.items():
             archive.writestr(name, content)
     return file
@@ -109,7 +103,7 @@ def _destination(part: Path, id: str, files: dict[str, bytes]) -> Path:
     damaged = ValueError(f"{part} is damaged, nothing was merged: {id!r} is no whole run")
     if "result.json" not in files or not id or id.startswith(".") or Path(id).name != id:
         raise damaged
-    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    digests = store.digests(files)
     del digests["result.json"]
     try:
         result = json.loads(files["result.json"])

@@ -52,7 +52,7 @@ def run_all(
                 waiting = {}
             unfinished = {e.id(s) for e, s in [*waiting, *running.values()]}
             for experiment, seed in list(waiting):
-                blocked = any(n.id(seed) in unfinished for n in train.needs(experiment))
+                blocked = any(n.id(seed) in unfinished for n in experiment.needs)
                 if len(running) < jobs and not blocked:
                     del waiting[experiment, seed]
                     quietly = options | {"quiet": True}

@@ -124,7 +124,7 @@ def write(experiment, seed, before, model, dataset, rows, **trained) -> None:
         **measured,
         **trained,
         **_here(),
-        files={name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
+        files=store.digests(contents),
         weights_apart=len(weights) > store.MOST_BYTES or _is_control(experiment),
     )
     there = folder_of(experiment, seed)

@@ -65,15 +65,8 @@ def search(
     layers = {name: weight.numel() for name, weight in compressible(model).items()}
     state = resume or {"trials": [], "best": None, "history": []}
     history, longest = state["history"], 0.0
-    bar = tqdm(
-        desc=description,
-        total=method.trials,
-        initial=len(history),
-        unit="trial",
-        disable=quiet,
-        dynamic_ncols=True,
-    )
-    with bar:
+    shown = {"unit": "trial", "disable": quiet, "dynamic_ncols": True}
+    with tqdm(desc=description, total=method.trials, initial=len(history), **shown) as bar:
         while len(history) < method.trials:
             began = time.monotonic()
             if distributed.agree(lambda late=began + 1.2 * longest > deadline: late):
@@ -86,6 +79,9 @@ def search(
             candidate = copy.deepcopy(model)
             rows = _try(candidate, dataset, schedule, keep, bits, seed=seed, stage=stage)
             loss, accuracy = evaluate(candidate, dataset, dataset.test)
+            best = max((row["test_accuracy"] for row in history), default=-1.0)
+            if accuracy > best:
+                state["best"] = candidate.state_dict()
             state["trials"].append((drawn, accuracy))
             history.append(
                 {
@@ -98,9 +94,6 @@ def search(
                     **{f"{name}.bits": b for name, b in zip(layers, bits, strict=True)},
                 }
             )
-            best = max(row["test_accuracy"] for row in history[:-1]) if history[:-1] else -1.0
-            if accuracy > best:
-                state["best"] = candidate.state_dict()
             save(state)
             bar.set_postfix(best=f"{max(accuracy, best):.2%}")
             bar.update(1)

@@ -229,6 +229,11 @@ def _same_bits(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
     return [*one] == [*other] and all(bits(one[name]) == bits(other[name]) for name in one)
 
 
+def digests(contents: Mapping[str, bytes]) -> dict[str, str]:
+    """The SHA-256 of each file, by its name."""
+    return {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+
+
 def install(folder: Path, contents: dict[str, bytes]) -> None:
     """Writes a run folder under a temporary name, then renames it: it is whole or absent."""
     partial = folder.parent / f".{folder.name}.partial"

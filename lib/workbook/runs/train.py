@@ -30,14 +30,8 @@ from lib.workbook.runs.store import Run, folder_of, present, read
 CPU_THREADS = 1
 
 
-#: What is trained before a run: what it starts from, whose allocation it takes over, its control.
+#: Whose runs are trained before a run.
 NEEDS = ("parent", "like", "control")
-
-
-def needs(experiment: Experiment) -> list[Experiment]:
-    """What is trained before."""
-    others = (getattr(experiment, kind) for kind in NEEDS)
-    return [other for other in others if other is not None]
 
 
 def get(
@@ -70,17 +64,12 @@ def get(
     if distributed.agree(lambda: _ready(experiment, seed, with_weights)):
         return read(folder_of(experiment, seed))
     where = place(device)
-    options = {
-        "device": device,
-        "threads": threads,
-        "deadline": deadline,
-        "quiet": quiet,
-        "say": say,
-    }
+    options = {"device": device, "threads": threads, "deadline": deadline}
+    options |= {"seed": seed, "quiet": quiet, "say": say}
     before = {
-        kind: get(getattr(experiment, kind), seed, with_weights=kind != "control", **options)
+        kind: get(getattr(experiment, kind), with_weights=kind != "control", **options)
         for kind in NEEDS
-        if getattr(experiment, kind) is not None
+        if getattr(experiment, kind)
     }
     checkpoint = Checkpoint(experiment.id(seed))
     checkpoint.file.parent.mkdir(parents=True, exist_ok=True)

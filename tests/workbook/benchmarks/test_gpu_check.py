@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from lib import training
+from lib.optimizers import METHODS
 from lib.training import arithmetic
 from lib.workbook import benchmarks
 from lib.workbook.benchmarks import gpu_check, gpu_parts
@@ -19,14 +20,7 @@ from tests import pretend
 
 CPU = torch.device("cpu")
 TINY = Sizes(
-    weights=20_000,
-    rows=(4, 8),
-    repeats=1,
-    network="resnet8",
-    images=64,
-    epochs=2,
-    replayed=64,
-    seconds=100,
+    weights=20_000, rows=(4, 8), repeats=1, network="resnet8", images=64, epochs=2, replayed=64
 )
 
 
@@ -90,7 +84,7 @@ def test_every_method_that_trains_is_replayed_and_timed():
     trained = set(benchmarks.every_method.names()) - set(benchmarks.every_method.ONCE)
     assert {item.what for item in found if item.part == "replayed"} == trained
     assert {item.what for item in found if item.part == "epochs"} == {
-        name for name in trained if name in benchmarks.every_method.SETTINGS
+        name for name in trained if name in METHODS
     }
 
 

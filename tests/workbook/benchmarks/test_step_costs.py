@@ -51,7 +51,7 @@ def test_on_a_gpu_the_memory_is_measured_here_on_a_cpu_in_a_process_of_its_own(m
 
 def test_every_method_and_cost_has_settings():
     """A method that is added is measured, and tried, too."""
-    assert set(benchmarks.every_method.SETTINGS) == set(METHODS)
+    assert set(benchmarks.every_method.settings("resnet8")) == set(METHODS)
     assert set(benchmarks.every_method.AMOUNTS) == set(COSTS)
     assert set(benchmarks.every_method.ONCE) <= set(METHODS)
     assert len(benchmarks.every_method.names()) == len(METHODS) + len(COSTS) - 1

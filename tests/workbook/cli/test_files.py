@@ -5,33 +5,19 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lib import archive, networks
-from lib.workbook.cli import main
 
 
 @pytest.fixture
-def packed(trained, tmp_path):
+def packed(trained, tmp_path, said):
     """The file of a finished run."""
     file = tmp_path / "tiny.cnet"
-    assert main(["pack", str(trained.folder), "--to", str(file)]) == 0
+    said("pack", trained.folder, "--to", file)
     assert file.stat().st_size == trained.result["file_bytes"]
     return file
 
 
-def refused(capsys, arguments):
-    """The one line with which a command fails."""
-    capsys.readouterr()
-    assert main([str(argument) for argument in arguments]) == 1
-    out, err = capsys.readouterr()
-    assert out == ""
-    (line,) = err.splitlines()
-    assert line.startswith("error: ")
-    return line
-
-
-def test_inspect_itemises_the_whole_file(packed, capsys, tmp_path):
-    capsys.readouterr()
-    assert main(["inspect", str(packed), "--picture", str(tmp_path / "a.png")]) == 0
-    first, heading, *rows = capsys.readouterr().out.splitlines()
+def test_inspect_itemises_the_whole_file(packed, said, tmp_path):
+    first, heading, *rows = said("inspect", packed, "--picture", tmp_path / "a.png")
     provenance = archive.read(packed).provenance.hex()
     assert first == f"lenet5, 10 classes, channels of an image: 1; provenance {provenance}"
     assert heading.split()[:2] == ["layer", "shape"]
@@ -44,22 +30,16 @@ def test_inspect_itemises_the_whole_file(packed, capsys, tmp_path):
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_picture_is_a_png(packed, capsys, tmp_path):
-    line = refused(capsys, ["inspect", packed, "--picture", tmp_path / "a.gif"])
-    assert "must end in .png" in line
-    assert not (tmp_path / "a.gif").exists()
-
-
 @pytest.mark.parametrize("ending", [".safetensors", ".pt"])
-def test_extract_then_pack_is_the_same_file(packed, trained, tmp_path, ending):
+def test_extract_then_pack_is_the_same_file(packed, trained, tmp_path, said, ending):
     out, back = tmp_path / f"a{ending}", tmp_path / "back.cnet"
-    assert main(["extract", str(packed), "--to", str(out)]) == 0
+    said("extract", packed, "--to", out)
     state = load_file(out) if ending == ".safetensors" else torch.load(out, weights_only=True)
     wanted = trained.model().state_dict()
     assert state.keys() == wanted.keys()
     assert all(torch.equal(state[name], wanted[name]) for name in wanted)
     named = ["--network", "lenet5"] if ending == ".pt" else []
-    assert main(["pack", str(out), "--to", str(back), *named]) == 0
+    said("pack", out, "--to", back, *named)
     content, again = packed.read_bytes(), back.read_bytes()
     if ending == ".pt":  # which says nothing of where the network came from
         assert len(again) == len(content)
@@ -67,68 +47,59 @@ def test_extract_then_pack_is_the_same_file(packed, trained, tmp_path, ending):
         assert again == content
 
 
-def test_weights_of_another_program_are_put_in_the_networks_order(tmp_path, capsys):
+def test_weights_of_another_program_are_put_in_the_networks_order(tmp_path, said, refused):
     torch.manual_seed(0)
     model = networks.build("lenet300", classes=5)
     save_file(model.state_dict(), tmp_path / "a.safetensors")
-    pack = ["pack", str(tmp_path / "a.safetensors"), "--network", "lenet300", "--to"]
-    assert "tells 5 classes apart: say --classes 5" in refused(capsys, [*pack, tmp_path / "a.cnet"])
-    assert main([*pack, str(tmp_path / "a.cnet"), "--classes", "5"]) == 0
+    pack = ["pack", tmp_path / "a.safetensors", "--network", "lenet300", "--to"]
+    assert "say --classes 5" in refused(*pack, tmp_path / "a.cnet")
+    said(*pack, tmp_path / "a.cnet", "--classes", 5)
     found = archive.read(tmp_path / "a.cnet")
     assert (found.network, found.classes, found.channels) == ("lenet300", 5, 1)
     assert [*found.state] == [*model.state_dict()]
 
 
-def test_a_network_without_a_name_is_packed_and_read(tmp_path, capsys):
+def test_a_network_without_a_name_is_packed_and_read(tmp_path, said, refused):
     torch.save({"w": torch.ones(4, 4)}, tmp_path / "a.pt")
-    assert main(["pack", str(tmp_path / "a.pt"), "--to", str(tmp_path / "a.cnet")]) == 0
-    assert main(["inspect", str(tmp_path / "a.cnet")]) == 0
-    assert "a network without a name" in capsys.readouterr().out
-    line = refused(capsys, ["evaluate", tmp_path / "a.cnet", "--dataset", "digits"])
+    said("pack", tmp_path / "a.pt", "--to", tmp_path / "a.cnet")
+    assert said("inspect", tmp_path / "a.cnet")[0].startswith("a network without a name")
+    line = refused("evaluate", tmp_path / "a.cnet", "--dataset", "digits")
     assert "the file names no architecture" in line
 
 
-def test_evaluate_says_what_the_run_says(packed, trained, capsys):
-    capsys.readouterr()
-    assert main(["evaluate", str(packed), "--dataset", "digits"]) == 0
-    said = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
-    assert said["accuracy"].startswith(f"{trained.result['accuracy']:.2%}, ")
-    assert said["nominal"] == f"rate  {trained.result['nominal_rate']:,.1f}×"
-    assert said["entropy"] == f"rate  {trained.result['entropy_rate']:,.1f}×"
-    assert said["MACs"] == f"{trained.result['macs']:,} an image"
-    assert said["file"].startswith(f"{trained.result['file_bytes']:,} bytes, of 1,724,320 ")
+def test_evaluate_says_what_the_run_says(packed, trained, said):
+    lines = said("evaluate", packed, "--dataset", "digits")
+    found, result = dict(line.split(maxsplit=1) for line in lines), trained.result
+    assert found["accuracy"].startswith(f"{result['accuracy']:.2%}, ")
+    assert found["nominal"] == f"rate  {result['nominal_rate']:,.1f}×"
+    assert found["entropy"] == f"rate  {result['entropy_rate']:,.1f}×"
+    assert found["MACs"] == f"{result['macs']:,} an image"
+    assert found["file"].startswith(f"{result['file_bytes']:,} bytes, of 1,724,320 ")
 
 
 @pytest.mark.parametrize(
-    ("network", "classes", "channels", "message"),
-    [
-        ("lenet5", 7, 1, "tells 7 classes apart, digits has 10"),
-        ("lenet5", 10, 3, "reads no images of 1×28×28"),
-    ],
+    ("classes", "channels", "message"),
+    [(7, 1, "7 classes apart, digits has 10"), (10, 3, "reads no images of 1×28×28")],
 )
-def test_a_network_of_other_images_is_not_evaluated(
-    tmp_path, capsys, network, classes, channels, message
-):
-    said = {"network": network, "classes": classes, "channels": channels}
-    model = networks.build(network, classes=classes, channels=channels)
-    archive.write(tmp_path / "a.cnet", model, **said)
-    line = refused(capsys, ["evaluate", tmp_path / "a.cnet", "--dataset", "digits"])
-    assert message in line
+def test_a_network_of_other_images_is_not_evaluated(tmp_path, refused, classes, channels, message):
+    kind = {"classes": classes, "channels": channels}
+    model = networks.build("lenet5", **kind)
+    archive.write(tmp_path / "a.cnet", model, network="lenet5", **kind)
+    assert message in refused("evaluate", tmp_path / "a.cnet", "--dataset", "digits")
 
 
-def test_nothing_is_overwritten_unless_told_to(packed, trained, capsys, tmp_path):
-    there = tmp_path / "a.pt"
-    there.write_bytes(b"mine")
-    picture = tmp_path / "a.png"
-    picture.write_bytes(b"mine")
+def test_nothing_is_overwritten_unless_told_to(packed, trained, said, refused, tmp_path):
+    there, picture = tmp_path / "a.pt", tmp_path / "a.png"
+    for file in (there, picture):
+        file.write_bytes(b"mine")
     for command in (
-        ["extract", packed, "--to", there],
-        ["inspect", packed, "--picture", picture],
-        ["pack", trained.folder, "--to", packed],
+        ("extract", packed, "--to", there),
+        ("inspect", packed, "--picture", picture),
+        ("pack", trained.folder, "--to", packed),
     ):
-        assert "is there already" in refused(capsys, command)
+        assert "is there already" in refused(*command)
     assert there.read_bytes() == picture.read_bytes() == b"mine"
-    assert main(["extract", str(packed), "--to", str(there), "--overwrite"]) == 0
+    said("extract", packed, "--to", there, "--overwrite")
     assert there.read_bytes() != b"mine"
 
 
@@ -146,10 +117,11 @@ def test_nothing_is_overwritten_unless_told_to(packed, trained, capsys, tmp_path
         (["pack", "good.pt", "--to", "out.cnet", "--classes", "3"], "name it with --network"),
         (["pack", "good.pt", "--to", "out.cnet", "--network", "lenet300"], "is not a lenet300"),
         (["pack", "empty", "--to", "out.cnet"], "is not whole"),
+        (["inspect", "good.cnet", "--picture", "a.gif"], "must end in .png"),
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_writes_nothing(
-    results, tmp_path, monkeypatch, capsys, arguments, message
+    results, tmp_path, monkeypatch, refused, arguments, message
 ):
     monkeypatch.chdir(tmp_path)
     model = networks.build("lenet5")
@@ -158,5 +130,5 @@ def test_what_cannot_be_done_is_one_line_and_writes_nothing(
     torch.save(model.state_dict(), tmp_path / "good.pt")
     (tmp_path / "empty").mkdir()
     before = sorted(tmp_path.rglob("*"))
-    assert message in refused(capsys, arguments)
+    assert message in refused(*arguments)
     assert sorted(tmp_path.rglob("*")) == before

@@ -37,12 +37,6 @@ def catalogue(results, tiny, monkeypatch):
         )
 
 
-def error_of(capsys):
-    """The one line on the error stream."""
-    (line,) = capsys.readouterr().err.splitlines()
-    return line
-
-
 # ----------------------------------------------------------------------------------------- list
 
 
@@ -84,40 +78,40 @@ def test_list_leaves_out_what_every_machine_has_unless_asked(results, capsys):
 # ------------------------------------------------------------------------------------------ run
 
 
-def test_run_by_name(catalogue, tiny, capsys):
-    assert main(["run", tiny.id(0), *ON_CPU]) == 0
-    assert f"done     {tiny.id(0)}" in capsys.readouterr().out
+def test_run_by_name(catalogue, tiny, said):
+    assert f"done     {tiny.id(0)}" in said("run", tiny.id(0), *ON_CPU)
     assert runs.status(tiny, 0) == runs.status(tiny.parent, 0) == "done"
     assert runs.read(runs.folder_of(tiny, 0)).result["threads"] == 1
 
 
-def test_run_missing_does_what_is_missing_and_nothing_else(catalogue, tiny, capsys, monkeypatch):
-    asked = []
+@pytest.fixture
+def asked(monkeypatch):
+    """What would be trained."""
+    found = []
     monkeypatch.setattr(
-        runs.train, "get", lambda experiment, seed, **options: asked.append(experiment)
+        runs.train, "get", lambda experiment, seed, **options: found.append(experiment)
     )
-    assert main(["run", "--missing", "--dataset", "digits"]) == 0
-    assert asked == [tiny.parent, tiny]  # by priority
+    return found
 
 
-def test_run_missing_with_nothing_missing(trained, catalogue, monkeypatch):
-    monkeypatch.setattr(runs.train, "get", None)
-    assert main(["run", "--missing", "--dataset", "digits"]) == 0
+def test_run_missing_does_what_is_missing_by_priority(catalogue, tiny, said, asked):
+    said("run", "--missing", "--dataset", "digits")
+    assert asked == [tiny.parent, tiny]
 
 
-def test_run_missing_leaves_out_what_is_not_at_hand(results, capsys, monkeypatch):
-    asked = []
-    monkeypatch.setenv("WORKBOOK_DATA", str(results / "data"))
-    monkeypatch.setattr(
-        runs.train, "get", lambda experiment, seed, **options: asked.append(experiment)
-    )
-    assert main(["run", "--missing"]) == 0
+def test_run_missing_with_nothing_missing(trained, catalogue, said, asked):
+    said("run", "--missing", "--dataset", "digits")
     assert asked == []
-    out = capsys.readouterr().out
+
+
+def test_run_missing_leaves_out_what_is_not_at_hand(results, said, asked, monkeypatch):
+    monkeypatch.setenv("WORKBOOK_DATA", str(results / "data"))
+    out = "\n".join(said("run", "--missing"))
+    assert asked == []
     assert "left out: cifar100 is not at hand" in out
     assert "left out: imagenet is not at hand" in out
     (results / "data" / "cifar-10-batches-py").mkdir(parents=True)
-    assert main(["run", "--missing", "--device", "cpu"]) == 0
+    said("run", "--missing", "--device", "cpu")
     assert {(e.dataset, e.network) for e in asked} == {
         ("cifar10", "resnet20"),
         ("cifar10", "resnet56"),
@@ -158,7 +152,7 @@ def test_mnist_that_cannot_be_had_is_one_line_and_status_1(results, capsys, monk
     monkeypatch.setattr("torchvision.datasets.mnist.download_and_extract_archive", fail)
     id = experiments.dense("mnist").id(0)
     assert main(["run", id, *ON_CPU]) == 1
-    line = error_of(capsys)
+    (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"failed   {id}: MNIST is not in")
     assert "connect to the internet" in line
 
@@ -167,19 +161,16 @@ def test_mnist_that_cannot_be_had_is_one_line_and_status_1(results, capsys, monk
     ("arguments", "message"),
     [
         (["run", "lenet5-digit-dense"], "no experiment 'lenet5-digit-dense' in the catalogue"),
-        (["run"], "name the runs to do, or say --missing"),
-        (["run", "lenet5-digits-dense", "--missing"], "name the runs to do, or say --missing"),
+        (["run"], "or say --missing"),
+        (["run", "lenet5-digits-dense", "--missing"], "or say --missing"),
         (["export", "out"], "no finished run of 'mnist' to export"),
         (["merge", "absent.zip"], "absent.zip is damaged, nothing was merged"),
         (["verify", "--dataset", "digits"], "no finished run of 'digits'"),
         (["verify", "lenet5-digits-dense"], "is not whole"),
     ],
 )
-def test_what_cannot_be_done_is_one_line_and_status_1(results, capsys, arguments, message):
-    assert main(arguments) == 1
-    line = error_of(capsys)
-    assert line.startswith("error: ")
-    assert message in line
+def test_what_cannot_be_done_is_one_line_and_status_1(results, refused, arguments, message):
+    assert message in refused(*arguments)
 
 
 @pytest.mark.parametrize(
@@ -221,35 +212,26 @@ def test_the_module_is_a_command(results):
 # ----------------------------------------------------------------------- export, merge, verify
 
 
-def test_export_then_merge(trained, results, capsys, monkeypatch):
-    out = results / "out"
-    assert main(["export", str(out), "--dataset", "digits"]) == 0
-    assert f"{out / 'runs-000.zip'}: " in capsys.readouterr().out
-    assert main(["merge", str(out / "runs-000.zip")]) == 0
-    assert capsys.readouterr().out == "0 new runs\n"
+def test_export_then_merge(trained, results, said, refused, monkeypatch):
+    arguments = ["export", results / "out", "--dataset", "digits", "--since"]
+    assert "no finished run" in refused(*arguments, "2999-01-01T00:00+00:00")
+    (line,) = said(*arguments, "2000-01-01T00:00+00:00")
+    part = results / "out" / "runs-000.zip"
+    assert line.startswith(f"{part}: ")
+    assert said("merge", part) == ["0 new runs"]
 
     monkeypatch.setenv("WORKBOOK_RESULTS", str(results / "elsewhere"))
-    assert main(["merge", str(out / "runs-000.zip")]) == 0
-    *merged, last = capsys.readouterr().out.splitlines()
+    *merged, last = said("merge", part)
     assert f"merged   {trained.id}" in merged
     assert last == "3 new runs"
 
-    part = out / "runs-000.zip"
     part.write_bytes(part.read_bytes()[:-1000])
-    assert main(["merge", str(part)]) == 1
-    assert error_of(capsys).startswith(f"error: {part} is damaged, nothing was merged")
+    assert f"{part} is damaged, nothing was merged" in refused("merge", part)
 
 
-def test_export_takes_a_moment(trained, results, capsys):
-    arguments = ["export", str(results / "out"), "--dataset", "digits", "--since"]
-    assert main([*arguments, "2000-01-01T00:00+00:00"]) == 0
-    assert main([*arguments, "2999-01-01T00:00+00:00"]) == 1
-    assert "no finished run" in error_of(capsys)
-
-
-def test_verify(trained, catalogue, tiny, capsys):
-    assert main(["verify", "--dataset", "digits"]) == 0
-    assert capsys.readouterr().out.count("verified  tiny-") == 3
+def test_verify(trained, catalogue, tiny, said, capsys):
+    lines = said("verify", "--dataset", "digits")
+    assert sum(line.startswith("verified  tiny-") for line in lines) == 3
     result = trained.result | {"nominal_bits": 1}
     (trained.folder / "result.json").write_text(json.dumps(result))
     assert main(["verify", tiny.slug]) == 1

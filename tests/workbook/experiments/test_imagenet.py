@@ -13,9 +13,11 @@ from lib.layers import compressible
 from lib.networks import pretrained
 from lib.training import Schedule
 from lib.workbook import experiments, report, runs
-from lib.workbook.experiments import Experiment, Stage, catalogue, dense, find
+from lib.workbook.experiments import Experiment, catalogue, dense, find, spec
 
-ROWS = experiments.imagenet.table_2("imagenet")
+imagenet, df = experiments.imagenet, experiments.df
+
+ROWS = imagenet.table_2("imagenet")
 
 
 def of(network):
@@ -70,10 +72,10 @@ def test_weights_and_macs_are_counted_for_the_classes_and_pixels_that_are_read(n
         model = shapes(network, form.classes)
         counted = sum(w.numel() for w in compressible(model).values())
         assert experiments.weights(network, form.classes) == counted
-        assert experiments.df.dense_weights(dataset, network) == counted
+        assert df.dense_weights(dataset, network) == counted
         shape = (3, form.crop, form.crop)
-        assert experiments.df.input_shape(dataset, network) == shape
-        assert experiments.df.dense_macs(dataset, network) == accounting.macs(model, shape)
+        assert df.input_shape(dataset, network) == shape
+        assert df.dense_macs(dataset, network) == accounting.macs(model, shape)
 
 
 def test_schedules_are_the_papers():
@@ -86,15 +88,15 @@ def test_schedules_are_the_papers():
         if first.method == "admm":
             rho = dict(first.options).get("rho")
             assert rho == (1e-3 if row.network == "alexnet" else 0.05)
-    for network in experiments.imagenet.REDUCTIONS["imagenet"]:
-        for row in experiments.imagenet.hybrid("imagenet", network).values():
+    for network in imagenet.REDUCTIONS["imagenet"]:
+        for row in imagenet.hybrid("imagenet", network).values():
             choose, tune = row.stages
             assert (tune.epochs, tune.schedule.lr, tune.schedule.batch) == (100, 0.001, 64)
             assert dict(choose.options)["beta"] == 8
 
 
 def test_streamed_images_are_cut_and_mirrored_as_they_are_read_and_not_once_more():
-    for dataset in experiments.imagenet.EPOCHS:
+    for dataset in imagenet.EPOCHS:
         for entry in catalogue(dataset):
             for stage in entry.experiment.stages:
                 assert stage.schedule.crop == 0
@@ -102,13 +104,13 @@ def test_streamed_images_are_cut_and_mirrored_as_they_are_read_and_not_once_more
 
 
 def test_alexnet_goes_to_its_rates_in_stages_each_from_the_one_before():
-    stages = experiments.imagenet.alexnet("imagenet")
+    stages = imagenet.alexnet("imagenet")
     assert list(stages) == [40, 60, 100, 200]
     before = [dense("imagenet", network="alexnet"), *stages.values()]
     for start, stage in zip(before, stages.values(), strict=False):
         assert stage.parent == start
     assert [len(stage.stages) for stage in stages.values()] == [1, 1, 2, 2]
-    # the last control was trained on for as long as all of them together
+    # the last control was fine-tuned for as long as all of them together
     control, epochs = stages[200].control, 0
     while control.parent:
         control, epochs = control.parent, epochs + control.epochs
@@ -116,7 +118,7 @@ def test_alexnet_goes_to_its_rates_in_stages_each_from_the_one_before():
 
 
 def test_deep_compression_takes_han_et_al_s_shares():
-    row = experiments.imagenet.deep_compression("imagenet")
+    row = imagenet.deep_compression("imagenet")
     prune, share = (dict(stage.options) for stage in row.stages)
     assert len(prune["keep"]) == len(share["bits"]) == len(compressible(shapes("alexnet")))
     kept = [
@@ -133,26 +135,21 @@ def test_df_s_reductions_are_the_tables():
         ("df_table6", "resnet18-imagenet"),
         ("df_table6", "mobilenetv2"),
     ):
-        table = report.reported(name)
-        ours = table[
-            (table["algorithm"] == "DF") & (table["network"] == network.removesuffix("-imagenet"))
-        ]
-        reductions = experiments.imagenet.REDUCTIONS["imagenet"][network]
-        assert [round(100 * r) for r in reductions] == list(ours["reduction_percent"])
-        for reduction, row in experiments.imagenet.hybrid("imagenet", network).items():
-            assert row.budget == int(
-                experiments.df.dense_macs("imagenet", network) * (1 - reduction)
-            )
-            assert row.budget_in == "macs"
+        paper = report.reported(name).set_index(["algorithm", "network"])
+        paper = paper.loc["DF", network.removesuffix("-imagenet")]
+        reductions = imagenet.REDUCTIONS["imagenet"][network]
+        assert [round(100 * r) for r in reductions] == list(paper["reduction_percent"])
+        for reduction, row in imagenet.hybrid("imagenet", network).items():
+            dense_macs = df.dense_macs("imagenet", network)
+            assert (row.budget, row.budget_in) == (int(dense_macs * (1 - reduction)), "macs")
 
 
 def test_figure_3b_has_the_hybrid_and_its_halves():
-    for dataset in experiments.imagenet.EPOCHS:
-        rows = experiments.imagenet.figure_3b(dataset)
+    for dataset in imagenet.EPOCHS:
+        rows = imagenet.figure_3b(dataset)
         (network,) = {row.network for row in rows.values()}
-        assert [row for (mode, _), row in rows.items() if mode == "hybrid"] == list(
-            experiments.imagenet.hybrid(dataset, network).values()
-        )
+        hybrid = [row for (mode, _), row in rows.items() if mode == "hybrid"]
+        assert hybrid == list(imagenet.hybrid(dataset, network).values())
         assert {mode for mode, _ in rows} == {"hybrid", "filters", "ranks"}
 
 
@@ -160,13 +157,9 @@ def test_figure_3b_has_the_hybrid_and_its_halves():
 
 
 def test_imagenet_comes_last_with_one_seed_and_a_control_for_every_row():
-    last = max(
-        e.priority
-        for d in experiments.DATASETS
-        if d not in experiments.imagenet.EPOCHS
-        for e in catalogue(d)
-    )
-    for dataset in experiments.imagenet.EPOCHS:
+    smaller = [d for d in experiments.DATASETS if d not in imagenet.EPOCHS]
+    last = max(entry.priority for dataset in smaller for entry in catalogue(dataset))
+    for dataset in imagenet.EPOCHS:
         for entry in catalogue(dataset):
             assert entry.seeds == 1
             assert entry.priority > last
@@ -186,7 +179,7 @@ def test_the_sample_is_tiny_and_kept_apart(monkeypatch, tmp_path):
 
 
 def test_the_names_of_both_are_found():
-    for dataset in experiments.imagenet.EPOCHS:
+    for dataset in imagenet.EPOCHS:
         for entry in catalogue(dataset):
             assert find(entry.experiment.name) == entry.runs
 
@@ -234,13 +227,8 @@ def sample(results, monkeypatch):
 
 
 def test_a_published_network_is_a_run_as_any_other(sample):
-    start = Experiment(
-        slug="published",
-        dataset="imagenet-sample",
-        network="mobilenetv1",
-        stages=(),
-        published=True,
-    )
+    images = {"dataset": "imagenet-sample", "network": "mobilenetv1"}
+    start = Experiment(slug="published", stages=(), published=True, **images)
     run = runs.get(start, 0, device="cpu", threads=1, quiet=True)
     state = run.state()
     assert all(torch.equal(tensor, state[name]) for name, tensor in sample.state_dict().items())
@@ -251,10 +239,7 @@ def test_a_published_network_is_a_run_as_any_other(sample):
     assert list(run.history["epoch"]) == []
     # the row that starts from it, and the control, start from its weights
     schedule = Schedule(epochs=1, lr=1e-9, batch=15)
-    stage = Stage(method="tune-codebooks", schedule=schedule, options=(("bits", 8),))
-    row = Experiment(
-        slug="row", dataset="imagenet-sample", network="mobilenetv1", stages=(stage,), parent=start
-    )
+    row = spec.compressed(start, "row", spec.stage("tune-codebooks", schedule, bits=8))
     assert row.control.parent == start
     control = runs.get(row.control, 0, device="cpu", threads=1, quiet=True, with_weights=True)
     assert control.result["parent"] == run.id
@@ -274,8 +259,8 @@ def test_pixels_are_normalised_as_the_weights_expect_them(sample):
 
 
 def test_in_the_samples_few_steps_a_mask_can_come_past_a_half():
-    for network in experiments.imagenet.REDUCTIONS["imagenet-sample"]:
-        for row in experiments.imagenet.hybrid("imagenet-sample", network).values():
+    for network in imagenet.REDUCTIONS["imagenet-sample"]:
+        for row in imagenet.hybrid("imagenet-sample", network).values():
             schedule, options = row.stages[0].schedule, dict(row.stages[0].options)
             steps = schedule.epochs * 300 // schedule.batch
             assert steps * options["step"] > 0.5  # Adam's steps are about as large, from M = 1

@@ -13,6 +13,8 @@ from lib.workbook.cli import main
 from lib.workbook.experiments import catalogue
 from lib.workbook.experiments.spec import FULL, MNIST, TRIALS, Entry
 
+df = experiments.df
+
 ADMM = "resnet20-cifar10-admm"
 DF = "resnet20-cifar10-df"
 DENSE = "resnet20-cifar10-dense-100ep"
@@ -83,9 +85,8 @@ def test_the_trials_have_short_schedules():
         assert [stage.schedule.epochs for stage in experiment.stages] == [20, 5]
         assert experiment.held_out
         assert experiment.parent.epochs == 40
-    assert len({experiment.name for experiment in ends.values()}) == 6
-    assert len({experiment.slug for experiment in ends.values()}) == 6
-    grid = experiments.df.trials("cifar10", **experiments.df.cpu())
+    assert len({e.name for e in ends.values()}) == len({e.slug for e in ends.values()}) == 6
+    grid = df.trials("cifar10", **df.cpu())
     for experiment in grid.values():
         assert experiment.parent == ends["today"].parent
         assert experiment.epochs == 5
@@ -111,29 +112,22 @@ def test_full_schedules_and_what_takes_days_are_a_gpus(queue):
     assert not any("-mnist-" in id for id in gpu)
 
 
-def test_needs_come_no_later_than_what_needs_them(queue):
-    place = {row["id"]: (row["priority"], row["gpu"]) for row in queue}
-    for row in queue:
-        for kind in ("parent", "like", "control"):
-            if row[kind]:
-                priority, gpu = place[row[kind]]
-                assert priority <= row["priority"]
-                assert row["gpu"] or not gpu
+def test_needs_come_before_what_needs_them(queue):
+    place = {row["id"]: number for number, row in enumerate(queue)}
+    for number, row in enumerate(queue):
+        for need in filter(None, (row["parent"], row["like"], row["control"])):
+            assert place[need] < number
+            assert row["gpu"] or not queue[place[need]]["gpu"]
 
 
 def test_missing_on_a_cpu_leaves_a_gpus_runs_out(results, monkeypatch, capsys):
     asked = []
     monkeypatch.setattr(data, "at_hand", lambda name: name in ("cifar10", "mnist"))
-    monkeypatch.setattr(runs.train, "get", lambda e, seed, **options: asked.append((e, seed)))
+    monkeypatch.setattr(runs.train, "get", lambda e, seed, **options: asked.append([e, seed]))
     assert main(["run", "--missing", "--device", "cpu"]) == 0
-    wanted = [
-        (entry.place(seed), experiment.id(seed))
-        for dataset in ("mnist", "cifar10")
-        for entry in catalogue(dataset)
-        for experiment, seed in entry.runs
-        if not entry.gpu
-    ]
-    assert [e.id(seed) for e, seed in asked] == [id for _, id in sorted(wanted, key=lambda w: w[0])]
+    entries = [e for name in ("mnist", "cifar10") for e in catalogue(name) if not e.gpu]
+    wanted = [(e.place(seed), experiment, seed) for e in entries for experiment, seed in e.runs]
+    assert asked == [run for _, *run in sorted(wanted, key=lambda one: one[0])]
     assert "runs by a schedule for a GPU" in capsys.readouterr().out
 
 
@@ -142,14 +136,14 @@ def test_the_schedule_for_a_cpu():
     dense = experiments.dense("cifar10", network="resnet20", epochs=100)
     starts = {row.parent for row in rows if row.network == "resnet20"}
     assert starts - {None, dense} == {
-        experiments.df.weak_start("cifar10", **experiments.df.cpu()),
-        experiments.df.twice("cifar10", **experiments.df.cpu())["hybrid"],
+        df.weak_start("cifar10", **df.cpu()),
+        df.twice("cifar10", **df.cpu())["hybrid"],
     }
     usual = [row for row in rows if row.parent == dense]
     assert {row.epochs for row in usual} == {50}
     assert [row.epochs for row in rows if row.parent is None] == [150]  # from scratch
     assert len({row.control for row in usual}) == 2
-    admm, df = experiments.admm_table_4.CPU, experiments.df.CPU
+    admm, tune = experiments.admm_table_4.CPU, df.CPU["tune"]
     for row in usual:
         *_, first, tuning = row.stages
         if row.mode in ("quantize", "joint"):
@@ -157,25 +151,25 @@ def test_the_schedule_for_a_cpu():
             assert (first.epochs, tuning.epochs) == (admm["compress"], admm["tune"])
             assert tuning.schedule.lr == pytest.approx(first.schedule.lr / 10)
         else:
-            assert tuning.epochs == df["tune"]
+            assert tuning.epochs == tune
             assert tuning.schedule.lr == pytest.approx(0.01)  # a tenth of the dense network's
 
 
 def test_a_cpu_has_every_row_that_a_notebook_asks_for_by_its_schedule():
     """So that the batch trains it before, and no notebook a row for a GPU."""
-    place = experiments.df.chosen("auto", dataset="cifar10", device="cpu")
-    assert place == experiments.df.cpu()
+    place = df.chosen("auto", dataset="cifar10", device="cpu")
+    assert place == df.cpu()
     names = ("curve", "schedule_rows", "schemes", "as_printed", "binary", "trials", "gain", "twice")
-    parts = [getattr(experiments.df, name) for name in names]
+    parts = [getattr(df, name) for name in names]
     asked = [row for part in parts for row in part("cifar10", **place).values()]
     asked += experiments.table_4("cifar10", length="cpu").values()
     there = {entry.experiment for entry in catalogue("cifar10") if not entry.gpu}
     for row in asked:
         assert {row, *row.needs} <= there
-    assert experiments.df.chosen("auto", dataset="cifar10", device="cuda") == {}
-    assert experiments.df.chosen("auto", dataset="digits", device="cpu") == {}
+    assert df.chosen("auto", dataset="cifar10", device="cuda") == {}
+    assert df.chosen("auto", dataset="digits", device="cpu") == {}
     with pytest.raises(ValueError, match="length = 'long': choose auto, full, cpu or short"):
-        experiments.df.chosen("long", dataset="cifar10", device="cpu")
+        df.chosen("long", dataset="cifar10", device="cpu")
 
 
 def test_entries_of_one_experiment_are_merged_seed_by_seed():
@@ -201,5 +195,5 @@ def test_after_the_time_limit_nothing_is_begun(results, tiny, monkeypatch, jobs)
 
 def test_resnet_20s_controls_keep_their_weights():
     row = experiments.table_4("cifar10", length="cpu")["resnet20", "quantize", 16, True]
-    assert not runs.train._is_control(row.control)
-    assert runs.train._is_control(experiments.table_3("mnist")[0].control)
+    assert not runs.result._is_control(row.control)
+    assert runs.result._is_control(experiments.table_3("mnist")[0].control)

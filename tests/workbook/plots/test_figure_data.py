@@ -36,13 +36,6 @@ def test_points_of_lines_are_what_is_drawn(axes):
     assert points[["x", "y"]].to_numpy().tolist() == [[2, 3], [4, 5]]
 
 
-def test_scattered_points(axes):
-    axes.scatter([1, 2], [3, 4], label="spots")
-    points = rows(axes, "points")
-    assert points[["x", "y"]].to_numpy().tolist() == [[1, 3], [2, 4]]
-    assert set(points["series"]) == {"spots"}
-
-
 def test_error_bars_are_segments_once_each(axes):
     axes.errorbar([1, 2], [5, 6], [[1, 2], [3, 0.5]], xerr=0.25, capsize=3, label="ours")
     segments = rows(axes, "segment")
@@ -120,6 +113,7 @@ def test_titles_and_axes_are_named_and_panels_counted():
         (lambda axes: axes.contour(np.eye(3)), "QuadContourSet"),
         (lambda axes: axes.fill_between([0, 1], [1, 2]), "FillBetweenPolyCollection"),
         (lambda axes: axes.pie([1, 2]), "Wedge"),
+        (lambda axes: axes.scatter([1, 2], [3, 4]), "PathCollection"),
     ],
 )
 def test_what_cannot_be_read_is_refused(axes, draw, name):

@@ -54,7 +54,7 @@ def test_what_is_needed_comes_first_and_once():
     names = [each.name for each in needed]
     assert len(names) == len(set(names)) > len(rows)
     for i, each in enumerate(needed):
-        assert {other.name for other in runs.needs(each)} <= set(names[:i])
+        assert {other.name for other in each.needs} <= set(names[:i])
 
 
 def test_where_nothing_is_measured_a_line_says_how_much_is_missing(results):

@@ -148,7 +148,7 @@ def flip(file, place=-1):
     file.write_bytes(content)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def slow(tiny):
     """An experiment of three epochs without a parent."""
     (stage,) = tiny.stages
@@ -180,12 +180,9 @@ def interrupted(results, slow, clock):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tiny, tmp_path_factory):
-    (stage,) = tiny.stages
-    stage = replace(stage, schedule=replace(stage.schedule, epochs=3))
+def uninterrupted(slow, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WORKBOOK_RESULTS", str(tmp_path_factory.mktemp("uninterrupted")))
-        slow = replace(tiny, slug="slow", parent=None, stages=(stage,))
         return runs.get(slow, 0, **OPTIONS).folder
 
 
@@ -433,23 +430,6 @@ def test_a_checkpoint_under_an_older_slug_is_gone_on_with(interrupted, slow, uni
     assert not interrupted.exists()
 
 
-def test_stopped_twice_with_batch_norm_crops_and_a_rising_rho(tmp_path, monkeypatch, clock):
-    schedule = Schedule(epochs=3, lr=0.05, batch=256, crop=1, flip=True, precision="bfloat16")
-    options = (("budget", 100_000), ("growth", 2.0), ("rho", 0.01))
-    stage = Stage(method="admm", schedule=schedule, options=options)
-    experiment = Experiment(slug="normal", dataset="digits", network="resnet8", stages=(stage,))
-    folders = []
-    for name, stops in (("whole", ()), ("stopped", (1, 2))):
-        monkeypatch.setenv("WORKBOOK_RESULTS", str(tmp_path / name))
-        for epochs in stops:
-            clock()
-            with pytest.raises(OutOfTime, match=f"stopped after {epochs} of 3 epochs"):
-                runs.get(experiment, 0, deadline=10, **OPTIONS)
-        clock()
-        folders.append(runs.get(experiment, 0, **OPTIONS).folder)
-    assert same(*folders)
-
-
 def test_a_damaged_checkpoint_is_named_and_the_previous_one_used(interrupted, slow, uninterrupted):
     flip(interrupted.file)
     with pytest.warns(UserWarning, match=rf"{interrupted.file} is damaged and not used"):
@@ -550,18 +530,17 @@ def few(results, monkeypatch):
 SHORT = Schedule(epochs=2, lr=0.02, batch=64)
 
 
-def experiment(slug, *stages, **fields):
-    """Of LeNet-300-100; a stage is a method and its options."""
-    return Experiment(
-        slug=slug,
-        dataset="digits",
-        network="lenet300",
-        stages=tuple(
-            Stage(method=method, schedule=SHORT, options=tuple(sorted(options.items())))
-            for method, options in stages
-        ),
-        **fields,
+def experiment(slug, *stages, network="lenet300", **fields):
+    """A stage is a method, its options, and what of its schedule is not ``SHORT``."""
+    made = tuple(
+        Stage(
+            method=method,
+            schedule=replace(SHORT, **dict(*other)),
+            options=tuple(sorted(options.items())),
+        )
+        for method, options, *other in stages
     )
+    return Experiment(slug=slug, dataset="digits", network=network, stages=made, **fields)
 
 
 DENSE = experiment("dense", ("sgd", {}))
@@ -600,17 +579,21 @@ BUILT = experiment(
     budget=60_000,
     budget_in="macs",
 )
-AT_ONCE = replace(
-    BUILT,
-    slug="at-once",
-    stages=(
-        Stage(
-            method="low-rank",
-            schedule=replace(SHORT, epochs=0),
-            options=tuple(sorted(SMALLER.items())),
-        ),
-        Stage(method="sgd", schedule=SHORT),
+AT_ONCE = experiment(
+    "at-once",
+    ("low-rank", SMALLER, {"epochs": 0}),
+    ("sgd", {}),
+    parent=DENSE,
+    budget=60_000,
+    budget_in="macs",
+)
+NORMAL = experiment(
+    "normal",
+    (
+        *("admm", {"budget": 100_000, "growth": 2.0, "rho": 0.01}),
+        {"epochs": 3, "crop": 1, "flip": True, "precision": "bfloat16"},
     ),
+    network="resnet8",
 )
 BUILT_ANEW = experiment("built-anew", ("sgd", {}), like=AT_ONCE)
 
@@ -623,9 +606,10 @@ BUILT_ANEW = experiment("built-anew", ("sgd", {}), like=AT_ONCE)
         (BUILT_ANEW, 1),
         (RANDOM, 1),
         (SCRATCH, 1),
+        (NORMAL, 1),
         (replace(LIKE, like=SEARCHED), 2),  # a trial of the search is done whole, or again
     ],
-    ids=["ye", "df", "built-anew", "random", "scratch", "searched"],
+    ids=["ye", "df", "built-anew", "random", "scratch", "normal", "searched"],
 )
 def test_interrupted_after_every_so_many_epochs_it_is_the_run_that_was_not(
     few, tmp_path, monkeypatch, interrupted_run, epochs
@@ -733,11 +717,11 @@ def test_from_scratch_another_runs_zeros_are_taken_over(few):
 
 
 def test_what_is_needed_is_said():
-    assert runs.needs(DENSE) == []
-    assert runs.needs(LIKE) == [DENSE, PRUNED]  # held out: no control
-    assert runs.needs(SCRATCH) == [PRUNED]
+    assert DENSE.needs == []
+    assert LIKE.needs == [DENSE, PRUNED]  # held out: no control
+    assert SCRATCH.needs == [PRUNED]
     reported = replace(LIKE, held_out=False)
-    assert runs.needs(reported) == [DENSE, PRUNED, reported.control]
+    assert reported.needs == [DENSE, PRUNED, reported.control]
 
 
 def test_a_search_is_recorded_trial_by_trial(few):

@@ -1,0 +1,47 @@
+"""Budgets as people write them: a file's size, bits, multiply-accumulates, or a share."""
+
+import re
+
+from torch import nn
+
+_UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+_MACS = {"MACs": 1, "kMACs": 10**3, "MMACs": 10**6, "GMACs": 10**9}
+
+
+def parse(budget: str | float, model: nn.Module) -> tuple[str, float | int]:
+    """(kind, amount) of a budget for ``model``: ``bytes``, ``bits``, ``macs`` or a ``share``.
+
+    Raises ``ValueError`` for what is none.
+    """
+    wrong = ValueError(
+        f"budget {budget!r} is none: give '100 kB', '30x', '80000 bits', '20 MMACs', '5 %' or 0.05"
+    )
+    if isinstance(budget, (int, float)) and not isinstance(budget, bool):
+        if not 0 < budget < 1:
+            raise ValueError(
+                f"a share of {budget} weights must be between 0 and 1; bytes need a unit"
+            )
+        return "share", float(budget)
+    found = re.fullmatch(r"\s*([0-9][0-9_,]*\.?[0-9]*|\.[0-9]+)\s*(\S+)\s*", str(budget))
+    if not found:
+        raise wrong
+    number, unit = float(found[1].replace(",", "").replace("_", "")), found[2]
+    if not number > 0:
+        raise wrong
+    if unit in _UNITS:
+        return "bytes", int(number * _UNITS[unit])
+    if unit in _MACS:
+        return "macs", int(number * _MACS[unit])
+    if unit in ("x", "×"):
+        return "bytes", int(dense_bytes(model) / number)
+    if unit == "bits":
+        return "bits", int(number)
+    if unit == "%" and number < 100:
+        return "share", number / 100
+    raise wrong
+
+
+def dense_bytes(model: nn.Module) -> int:
+    """All values that inference reads, as float32; shared ones once."""
+    tensors = {value.data_ptr(): value for value in model.state_dict().values()}
+    return 4 * sum(value.numel() for value in tensors.values() if value.is_floating_point())
