@@ -128,7 +128,7 @@ def tables() -> dict[str, pd.DataFrame]:
     comparison, dataset = report.comparison, "mnist"
     made = {
         "admm-table-3": _ours(report.table_3(_table_3(), dataset=dataset)),
-        "admm-figure-2": report.figure_2(_figure_2()),
+        "admm-figure-2": report.figure_2(report.admm.finished_histories()),
         **{
             f"admm-table-4-{name}": _ours(report.table_4(rows, dataset=name))
             for name, rows in report.committed_rows_4().items()
@@ -155,12 +155,6 @@ def _table_3() -> list[list[Run]]:
     return report.finished(experiments.table_3("mnist"))
 
 
-def _figure_2() -> dict[float, pd.DataFrame]:
-    """The histories of the paper's ρ, as far as they are there."""
-    found = report.admm.finished_histories()
-    return {rho: found[rho] for rho in found if rho in experiments.FIGURE_2_RHOS}
-
-
 def figures(made: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, Figure]]:
     """Every published figure with its name, drawn from :func:`tables` and the runs.
 
@@ -172,7 +166,6 @@ def figures(made: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, Figure]]:
         yield from _figures_of_table_4()
         yield from _figures_of_comparison(made)
         yield from _figures_of_df(made)
-        yield from _figures_of_files(made)
         yield from _figures_of_benchmarks()
 
 
@@ -188,23 +181,21 @@ def _figures_of_table_3() -> Iterator[tuple[str, Figure]]:
         }
         title = "ADMM Figure 3, LeNet-5 on MNIST"
         yield "admm-figure-3", _allocation(layers, title=title)
-    if curves := _figure_2():
+    if curves := report.admm.finished_histories():
         title = "ADMM Figure 2, LeNet-5 on MNIST"
         yield "admm-figure-2", plots.convergence(curves, title=title)
 
 
 def _figures_of_table_4() -> Iterator[tuple[str, Figure]]:
     """Table 4's rates, and the allocation in each of its networks."""
-    rows = {name: found for name, found in report.committed_rows_4().items() if found}
-    if not rows:
+    rows = report.committed_rows_4()
+    if not any(rows.values()):
         return
-    exact, mirrored = (
-        report.table_4(rows.get(name, []), dataset=name) for name in ("cifar10", MIRROR)
-    )
     panels = {"cifar10": data.describe("cifar10")}
-    if MIRROR in rows:
+    if rows[MIRROR]:
         panels[MIRROR] = f"ours: {data.describe(MIRROR)}"
-    table, title = pd.concat([exact, _ours(mirrored)]), "ADMM Table 4: rate and drop"
+    table = pd.concat(report.admm.parts_4(rows).values())
+    title = "ADMM Table 4: rate and drop"
     yield "admm-table-4-rates", plots.rates_by_network(table, panels=panels, title=title)
     for name, found in rows.items():
         for network, layers in report.allocations(found).items():
@@ -218,7 +209,7 @@ def _allocation(layers: Mapping[str, pd.DataFrame], *, title: str) -> Figure:
 
 
 def _figures_of_comparison(made: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, Figure]]:
-    """LC's figure of results, the methods head to head, and what the allocation earns."""
+    """LC's figure of results, the head to head, what the allocation earns, files of a size."""
     if "lc-results" in made:
         title = "LeNet-300-100 (tanh) on MNIST"
         yield "lc-results", plots.comparison.results_curve(made["lc-results"], title=title)
@@ -230,6 +221,18 @@ def _figures_of_comparison(made: Mapping[str, pd.DataFrame]) -> Iterator[tuple[s
         asked = experiments.comparison.ALLOCATION_RATE["mnist"]
         title = f"what the allocation earns: LeNet-300-100 on MNIST, {asked:,.0f}×"
         yield "allocation-earns", plots.comparison.earned(made["allocation-earns"], title=title)
+    if "file-sizes" in made:
+        table = made["file-sizes"]
+        curves = {
+            "asked for in bytes": table,
+            "asked for in nominal bits": report.byte_budget.nominal("mnist"),
+            "MIRACLE, as published": report.reported("file_lenet5").rename(
+                columns={"bytes": "file"}
+            ),
+        }
+        dense = float(table["dense_error"].mean())
+        title = "LeNet-5 on MNIST: error against the file's size"
+        yield "file-sizes", plots.coders.files(curves, dense=dense, title=title)
 
 
 def _figures_of_df(made: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, Figure]]:
@@ -242,20 +245,6 @@ def _figures_of_df(made: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, Figu
             f"ours: {place.network}, {data.describe(place.dataset)}": (made[name], None),
         }
         yield name, plots.df.curve(panels, title="DF Figure 3a: accuracy against MACs")
-
-
-def _figures_of_files(made: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, Figure]]:
-    if "file-sizes" not in made:
-        return
-    table = made["file-sizes"]
-    curves = {
-        "asked for in bytes": table,
-        "asked for in nominal bits": report.byte_budget.nominal("mnist"),
-        "MIRACLE, as published": report.reported("file_lenet5").rename(columns={"bytes": "file"}),
-    }
-    dense = float(table["dense_error"].mean())
-    title = "LeNet-5 on MNIST: error against the file's size"
-    yield "file-sizes", plots.coders.files(curves, dense=dense, title=title)
 
 
 def _figures_of_benchmarks() -> Iterator[tuple[str, Figure]]:

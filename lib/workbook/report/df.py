@@ -219,9 +219,9 @@ WHAT = {
     "both": "DF, then ADMM",
 }
 
-#: Those of ``gain`` that have a start, the weak one first; what each run knows of it.
+#: Those of ``gain`` that have a start, the weak one first; what each run knows of it, by its name.
 STARTS = ("weak", "hybrid")
-STEPS = ("dense_accuracy", "control_accuracy", "accuracy")
+STEPS = {"dense": "dense_accuracy", "control": "control_accuracy", "hybrid": "accuracy"}
 
 
 def gain_sources(found: Found) -> pd.DataFrame:
@@ -232,38 +232,33 @@ def gain_sources(found: Found) -> pd.DataFrame:
     weights: against ours) and ``df_gain`` against DF from our start, paired seed by seed;
     ``epochs`` are all there were, from the first.
     """
-    df = numbers(found["hybrid"], "accuracy") if "hybrid" in found else np.nan
+    ours = {
+        name: numbers(found["hybrid"], name) if "hybrid" in found else np.nan
+        for name in ("accuracy", "dense_accuracy")
+    }
+    wanted = [(key, name) for key in STARTS for name in STEPS] + [("from-scratch", "from-scratch")]
     made = []
-
-    def add(name: str, runs: Sequence[Run], accuracy: pd.Series, dense: pd.Series, **known) -> None:
+    for key, name in ((key, name) for key, name in wanted if key in found):
+        runs, known = found[key], {}
+        accuracy, dense = numbers(runs, STEPS.get(name, "accuracy")), ours["dense_accuracy"]
+        epochs = runs[0].result["epochs"]
+        if key in STARTS:
+            dense, first = numbers(runs, "dense_accuracy"), _epochs(runs[0].experiment["parent"])
+            known["start"] = _start(runs)
+            epochs = first if name == "dense" else first + epochs
         built = name in ("hybrid", "from-scratch")
         gained = accuracy - dense
-        made.append(
-            {
-                "what": WHAT[name],
-                "accuracy": accuracy.mean(),
-                "accuracy_sd": accuracy.std(),
-                "gain": gained.mean(),
-                "df_gain": (accuracy - df).mean(),
-                "n": int(gained.count()),
-                "reduction": numbers(runs, "reduction")[0] if built else 0.0,
-                **known,
-            }
-            | (summary(runs, "computed_in") if built else {})
-        )
-
-    for runs in (found[key] for key in STARTS if key in found):
-        start, first = _start(runs), _epochs(runs[0].experiment["parent"])
-        last = first + runs[0].result["epochs"]
-        dense, control, built = (numbers(runs, step) for step in STEPS)
-        add("dense", runs, dense, dense, start=start, epochs=first)
-        add("control", runs, control, dense, start=start, epochs=last)
-        add("hybrid", runs, built, dense, start=start, epochs=last)
-    if "from-scratch" in found:
-        again = found["from-scratch"]
-        dense = numbers(found["hybrid"], "dense_accuracy") if "hybrid" in found else np.nan
-        accuracy, epochs = numbers(again, "accuracy"), again[0].result["epochs"]
-        add("from-scratch", again, accuracy, dense, epochs=epochs)
+        row = {
+            "what": WHAT[name],
+            "accuracy": accuracy.mean(),
+            "accuracy_sd": accuracy.std(),
+            "gain": gained.mean(),
+            "df_gain": (accuracy - ours["accuracy"]).mean(),
+            "n": int(gained.count()),
+            "reduction": numbers(runs, "reduction")[0] if built else 0.0,
+        }
+        row |= known | {"epochs": epochs}
+        made.append(row | (summary(runs, "computed_in") if built else {}))
     return frame(made)
 
 
@@ -283,8 +278,8 @@ def differences(found: Found) -> pd.DataFrame:
     """
     made = []
     for runs in (found[key] for key in STARTS if key in found):
-        dense, control, built = (numbers(runs, step) for step in STEPS)
-        known = {
+        dense, control, built = (numbers(runs, step) for step in STEPS.values())
+        row = {
             "start": _start(runs),
             "dense_accuracy": dense.mean(),
             "gain": (built - dense).mean(),
@@ -293,7 +288,7 @@ def differences(found: Found) -> pd.DataFrame:
             "accuracy": built.mean(),
             "n": len(runs),
         }
-        made.append(known)
+        made.append(row)
     return pd.DataFrame(made)
 
 
