@@ -78,25 +78,19 @@ def table(
             found = [Found(math.nan, "left out", note=f"{sizes.seconds:g} s were over")]
         else:
             found = _found(work)
-        rows += [
-            {
-                "part": part,
-                "what": what,
-                "value": each.value,
-                "unit": each.unit,
-                "at most": each.most,
-                "verdict": each.verdict,
-                "note": each.note,
-            }
-            for each in found
-        ]
+        said = {"part": part, "what": what}
+        rows += [said | each._asdict() | {"verdict": each.verdict} for each in found]
         shown = "; ".join(f"{each.value:.4g} {each.unit} {each.verdict}".strip() for each in found)
         say(f"{time.monotonic() - began:5.0f} s  {part}, {what}: {shown}")
-    return pd.DataFrame(rows).assign(
-        **tables.machine(str(device), threads=torch.get_num_threads()),
-        python=platform.python_version(),
-        cuda=torch.version.cuda if device.type == "cuda" else None,
-        commit=runs.commit(),
+    return (
+        pd.DataFrame(rows)
+        .rename(columns={"most": "at most"})
+        .assign(
+            **tables.machine(str(device), threads=torch.get_num_threads()),
+            python=platform.python_version(),
+            cuda=torch.version.cuda if device.type == "cuda" else None,
+            commit=runs.commit(),
+        )
     )
 
 

@@ -116,5 +116,9 @@ def seconds(experiment: Experiment, device: str) -> float:
     """
     dataset = "cifar" if experiment.dataset.startswith("cifar") else experiment.dataset
     cpu, cuda = SECONDS[dataset][experiment.network.removesuffix("-tanh")]
-    epoch = cpu * calibration.factor(experiment) if device == "cpu" else cuda
+    epoch = (
+        cpu * calibration.factor(experiment.network, experiment.dataset)
+        if device == "cpu"
+        else cuda
+    )
     return epoch * max(1, experiment.epochs)

@@ -18,6 +18,7 @@ from lib.accounting import shares
 from lib.data import Dataset
 from lib.layers import compressible
 from lib.optimizers import CodebookTuning, MagnitudePruning
+from lib.projections import checks
 from lib.training import OutOfTime, Schedule, distributed, evaluate, train
 
 #: A layer's density, before all are scaled to the budget, and its bits.
@@ -33,10 +34,8 @@ class BlackBox:
     """
 
     def __init__(self, *, budget: int, trials: int):
-        if not budget >= 0:
-            raise ValueError(f"budget = {budget} bits must be 0 or more")
-        if not trials >= 1 or trials != int(trials):
-            raise ValueError(f"trials = {trials} must be a whole number of 1 or more")
+        checks.within("budget", budget, 0)
+        checks.whole("trials", trials, 1, 10_000)
         self.budget, self.trials = budget, trials
 
 

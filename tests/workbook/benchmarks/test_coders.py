@@ -53,14 +53,10 @@ def test_codes_count_outwards_from_zero():
 @pytest.mark.parametrize(
     "weight",
     [
-        layer(),
-        layer(shape=(4, 3, 3, 3), levels=1),
-        layer(shape=(64, 64), keep=0.9, levels=256),
-        -layer(levels=3).abs(),
-        torch.zeros(3, 4),
-        torch.ones(2, 2),
+        *(layer(), layer(shape=(4, 3, 3, 3), levels=1), -layer(levels=3).abs()),
+        *(layer(shape=(64, 64), keep=0.9, levels=256), torch.zeros(3, 4), torch.ones(2, 2)),
     ],
-    ids=["both signs", "kernel", "256 levels", "negative", "zeros", "one value"],
+    ids=["both signs", "kernel", "negative", "256 levels", "zeros", "one value"],
 )
 def test_codes_and_levels_are_the_layer_again(weight):
     numbers, levels = benchmarks.coders.codes(weight)

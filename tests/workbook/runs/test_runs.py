@@ -446,45 +446,31 @@ def test_no_good_checkpoint_is_an_error(interrupted, slow):
     assert not runs.folder_of(slow, 0).exists()
 
 
-@pytest.fixture
-def elsewhere(monkeypatch):
-    """Pretends that what follows runs on another machine, from another commit."""
-
-    def move(processor, has_bfloat16):
-        there = {"processor": processor, "instructions": "some"}
-        monkeypatch.setattr(runs.train.arithmetic, "machine", lambda device: there)
-        monkeypatch.setattr(runs.train.arithmetic, "has_bfloat16", lambda kind: has_bfloat16)
-        monkeypatch.setattr(runs.train, "commit", lambda: f"commit of {processor}")
-
-    return move
-
-
-def test_a_run_names_what_trained_it_and_says_so(tmp_path, monkeypatch, clock, elsewhere):
-    """Of three epochs in bfloat16, stopped after one, ended where there is none."""
-    monkeypatch.setenv("WORKBOOK_RESULTS", str(tmp_path))
-    schedule = Schedule(epochs=3, lr=0.05, batch=256, precision="bfloat16")
-    stage = Stage(method="sgd", schedule=schedule)
-    experiment = Experiment(slug="moved", dataset="digits", network="lenet300", stages=(stage,))
-    elsewhere("first", True)
-    clock()
-    with pytest.raises(OutOfTime):
-        runs.get(experiment, 0, deadline=10, **OPTIONS)
-    elsewhere("second", False)
-    clock()
+def test_a_run_names_what_trained_it_and_says_so(results, monkeypatch, clock):
+    """Of three epochs in bfloat16, stopped after one, ended on a processor without it."""
+    moved = experiment("moved", ("sgd", {}, {"epochs": 3, "precision": "bfloat16"}))
     lines = []
-    run = runs.get(experiment, 0, say=lines.append, **OPTIONS)
+    for processor, has_bfloat16 in (("first", True), ("second", False)):
+        there = {"processor": processor, "instructions": "some"}
+        monkeypatch.setattr(runs.train.arithmetic, "machine", lambda device, there=there: there)
+        monkeypatch.setattr(
+            runs.train.arithmetic, "has_bfloat16", lambda kind, has=has_bfloat16: has
+        )
+        monkeypatch.setattr(runs.train, "commit", lambda name=processor: f"commit of {name}")
+        clock()
+        if processor == "first":
+            with pytest.raises(OutOfTime):
+                runs.get(moved, 0, deadline=10, **OPTIONS)
+    run = runs.get(moved, 0, say=lines.append, **OPTIONS)
     first, second = run.result["trained_by"]
     assert first == {
-        "commit": "commit of first",
-        "computed_in": "bfloat16",
-        "processor": "first",
-        "instructions": "some",
+        **{"commit": "commit of first", "computed_in": "bfloat16"},
+        **{"processor": "first", "instructions": "some"},
     }
     assert (second["commit"], second["computed_in"]) == ("commit of second", "float32")
     assert run.computed_in == "bfloat16 and float32"
     assert run.result["commit"] == "commit of second"
-    (line,) = lines
-    assert line == f"{run.id}: float32 on second, some"
+    assert lines == [f"{run.id}: float32 on second, some"]
 
 
 @pytest.mark.parametrize(("kind", "method"), [("cuda", "df"), ("cuda", "admm"), ("cpu", "df")])
@@ -738,15 +724,6 @@ def test_a_search_is_recorded_trial_by_trial(few):
 # ------------------------------------------------------------------ weights that stay at home
 
 
-def test_large_weights_lie_apart(results, tiny, monkeypatch):
-    monkeypatch.setattr(runs.store, "MOST_BYTES", 0)
-    run = runs.get(tiny.parent, 0, **OPTIONS)
-    assert not (run.folder / runs.store.WEIGHTS).exists()
-    assert run.weights == results / "digits" / "weights" / f"{run.id}.safetensors"
-    assert run.result["weights_apart"]
-    assert not verify(run)
-
-
 def test_the_weights_of_a_control_lie_apart(few):
     """Nothing starts from it; what it starts from, and what is compressed, keep theirs."""
     run = runs.get(AT_ONCE, 0, **OPTIONS)
@@ -759,27 +736,23 @@ def test_the_weights_of_a_control_lie_apart(few):
     assert runs.result._is_control(replace(DENSE, held_out=True))
 
 
-def test_a_run_is_read_without_its_large_weights_and_trained_again_for_a_child(
-    results, tiny, monkeypatch
-):
+def test_large_weights_lie_apart_and_are_trained_again_for_a_child(results, tiny, monkeypatch):
     monkeypatch.setattr(runs.store, "MOST_BYTES", 0)
     first = runs.get(tiny.parent, 0, **OPTIONS)
+    assert not (first.folder / runs.store.WEIGHTS).exists()
+    assert first.weights == results / "digits" / "weights" / f"{first.id}.safetensors"
+    assert first.result["weights_apart"]
+    assert not verify(first)
     content = first.weights.read_bytes()
-    first.weights.unlink()
+    first.weights.write_bytes(content[:-1])
+    with pytest.raises(runs.Damaged, match="not the file that was written"):
+        runs.read(first.folder)
 
+    first.weights.unlink()
     again = runs.get(tiny.parent, 0, **OPTIONS)
     assert again.result == first.result  # read, not trained
     assert runs.status(tiny.parent, 0) == "done"
     with pytest.raises(runs.Damaged, match="not committed"):
         again.model()
-
     runs.get(tiny, 0, **OPTIONS)
     assert first.weights.read_bytes() == content
-
-
-def test_large_weights_that_were_spoilt_are_refused(results, tiny, monkeypatch):
-    monkeypatch.setattr(runs.store, "MOST_BYTES", 0)
-    run = runs.get(tiny.parent, 0, **OPTIONS)
-    run.weights.write_bytes(run.weights.read_bytes()[:-1])
-    with pytest.raises(runs.Damaged, match="not the file that was written"):
-        runs.read(run.folder)
