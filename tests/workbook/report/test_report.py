@@ -51,6 +51,8 @@ RESULT = {
     "nominal_rate": 32 * 5_000 / 1_100,
     "entropy_rate": 500.0,
     "file_bytes": 4_000,
+    "weights_apart": False,
+    "trained_by": [{"computed_in": "float32"}],
 }
 
 
@@ -61,7 +63,7 @@ def make(results):
     def make(id, right, *, layers=None, **result):
         correct = np.arange(IMAGES) < right if isinstance(right, int) else right
         contents = dict.fromkeys([*runs.FILES, runs.store.WEIGHTS], b"")
-        contents["correct.npy"] = runs.train._npy(np.packbits(correct))
+        contents["correct.npy"] = runs.result._npy(np.packbits(correct))
         contents["experiment.json"] = json.dumps(EXPERIMENT).encode()
         contents["layers.csv"] = (LAYERS if layers is None else layers).to_csv(index=False).encode()
         digests = {name: hashlib.sha256(c).hexdigest() for name, c in contents.items()}
