@@ -76,11 +76,7 @@ def load(name: str, *, size: int | None = None, held_out: bool = False) -> Datas
     Raises ``ValueError`` for an unknown name and for another size, ``DataUnavailable`` when the
     data set is missing and cannot be downloaded, or is damaged.
     """
-    if "/" not in name and name not in NAMES:
-        raise ValueError(
-            f"unknown data set {name!r}: choose one of {', '.join(NAMES)}, or a folder of images "
-            f"by a path with a / in it, such as './{name}'"
-        )
+    _refuse_unknown(name)
     dataset = _read(name, size)
     height, width = dataset.shape[1:]
     if size is not None and (height, width) != (size, size):
@@ -111,11 +107,16 @@ def describe(name: str) -> str:
 
     Raises ``ValueError`` for an unknown name.
     """
-    if "/" in name:
-        return f"images of {name}"
-    if name not in KNOWN:
-        raise ValueError(f"unknown data set {name!r}: choose one of {', '.join(NAMES)}")
-    return KNOWN[name].title
+    _refuse_unknown(name)
+    return f"images of {name}" if "/" in name else KNOWN[name].title
+
+
+def _refuse_unknown(name: str) -> None:
+    if "/" not in name and name not in KNOWN:
+        raise ValueError(
+            f"unknown data set {name!r}: choose one of {', '.join(NAMES)}, or a folder of images "
+            f"by a path with a / in it, such as './{name}'"
+        )
 
 
 def _read(name: str, size: int | None) -> Dataset:

@@ -17,10 +17,7 @@ def alexnet(*, classes: int = 1000, channels: int = 3) -> nn.Module:
     least. It is the variant of one GPU, without normalisation: Krizhevsky, "One weird trick for
     parallelizing convolutional neural networks" (2014).
     """
-    from torchvision import models
-
-    model = models.alexnet(weights=None, num_classes=classes, dropout=0.5)
-    return _for_channels(model, "features.0", channels)
+    return _torchvisions("alexnet", "features.0", classes, channels, dropout=0.5)
 
 
 def resnet18(*, classes: int = 1000, channels: int = 3) -> nn.Module:
@@ -29,9 +26,7 @@ def resnet18(*, classes: int = 1000, channels: int = 3) -> nn.Module:
     11,689,512 parameters and 1,814,073,344 MACs for 1,000 classes and images of 3×224×224.
     He et al., "Deep Residual Learning" (CVPR 2016), Table 1.
     """
-    from torchvision import models
-
-    return _for_channels(models.resnet18(weights=None, num_classes=classes), "conv1", channels)
+    return _torchvisions("resnet18", "conv1", classes, channels)
 
 
 def resnet50(*, classes: int = 1000, channels: int = 3) -> nn.Module:
@@ -41,9 +36,7 @@ def resnet50(*, classes: int = 1000, channels: int = 3) -> nn.Module:
     3×3 convolution of a block has the stride, not its first 1×1 one as in the paper: He et al.,
     "Deep Residual Learning" (CVPR 2016), Table 1, which counts 3.8 G so.
     """
-    from torchvision import models
-
-    return _for_channels(models.resnet50(weights=None, num_classes=classes), "conv1", channels)
+    return _torchvisions("resnet50", "conv1", classes, channels)
 
 
 def mobilenetv2(*, classes: int = 1000, channels: int = 3) -> nn.Module:
@@ -52,10 +45,7 @@ def mobilenetv2(*, classes: int = 1000, channels: int = 3) -> nn.Module:
     3,504,872 parameters and 300,774,272 MACs for 1,000 classes and images of 3×224×224.
     Sandler et al., "MobileNetV2" (CVPR 2018), Table 2.
     """
-    from torchvision import models
-
-    model = models.mobilenet_v2(weights=None, num_classes=classes)
-    return _for_channels(model, "features.0.0", channels)
+    return _torchvisions("mobilenet_v2", "features.0.0", classes, channels)
 
 
 def mnasnet(*, classes: int = 1000, channels: int = 3) -> nn.Module:
@@ -80,6 +70,14 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "mnasnet": mnasnet,
     "proxylessnas-mobile": ProxylessNAS,
 }
+
+
+def _torchvisions(name: str, first: str, classes: int, channels: int, **options) -> nn.Module:
+    """torchvision's network ``name``, whose first layer is ``first``."""
+    from torchvision import models
+
+    model = getattr(models, name)(weights=None, num_classes=classes, **options)
+    return _for_channels(model, first, channels)
 
 
 def _for_channels(model: nn.Module, name: str, channels: int) -> nn.Module:

@@ -25,12 +25,11 @@ class VGG16(nn.Module):
 
     def __init__(self, *, classes: int = 10, channels: int = 3) -> None:
         super().__init__()
-        inputs = (channels, *(stage[-1] for stage in STAGES))
-        self.stage1 = _stage(inputs[0], STAGES[0])  # (64, height/2, width/2)
-        self.stage2 = _stage(inputs[1], STAGES[1])  # (128, height/4, width/4)
-        self.stage3 = _stage(inputs[2], STAGES[2])  # (256, height/8, width/8)
-        self.stage4 = _stage(inputs[3], STAGES[3])  # (512, height/16, width/16)
-        self.stage5 = _stage(inputs[4], STAGES[4])  # (512, height/32, width/32)
+        inputs = channels
+        for number, outputs in enumerate(STAGES, 1):
+            # (outputs, height/2ⁿ, width/2ⁿ) after stage n
+            self.add_module(f"stage{number}", _stage(inputs, outputs))
+            inputs = outputs[-1]
         self.fc1 = nn.Linear(512, 512, bias=False)
         self.bn = nn.BatchNorm1d(512)
         self.relu = nn.ReLU()
@@ -38,11 +37,9 @@ class VGG16(nn.Module):
         he_(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        x = self.stage1(images)
-        x = self.stage2(x)
-        x = self.stage3(x)
-        x = self.stage4(x)
-        x = self.stage5(x)
+        x = images
+        for number in range(1, len(STAGES) + 1):
+            x = self.get_submodule(f"stage{number}")(x)
         x = x.mean((2, 3))  # one place at 32×32: nothing is averaged there
         x = self.relu(self.bn(self.fc1(x)))
         return self.fc2(x)

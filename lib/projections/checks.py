@@ -36,15 +36,6 @@ def integers(
     return values
 
 
-def integer(
-    value: int, name: str, low: int = 0, high: float = math.inf, *, remedy: str = ""
-) -> int:
-    """The value as Python's integer, from ``low`` to ``high``; ``ValueError`` for others."""
-    (value,) = integers([value], name)
-    within(name, value, low, high, remedy=remedy)
-    return value
-
-
 def one_each(name: str, values: Sequence, layers: int) -> None:
     """Refuses more or fewer values than layers."""
     if len(values) != layers:
@@ -110,10 +101,17 @@ def within(
         raise ValueError(f"{name} = {value} must be {bounds}{remedy and f': {remedy}'}")
 
 
-def whole(name: str, value: object, low: int, high: int, *, remedy: str = "") -> None:
-    """Refuses what is no whole number from ``low`` to ``high``."""
-    if value not in range(low, high + 1):
+def whole(
+    name: str, value: object, low: int = 0, high: float = math.inf, *, remedy: str = ""
+) -> int:
+    """The value as an ``int``; refuses what is no whole number from ``low`` to ``high``."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or not low <= number <= high:
+        bounds = f"of {low} or more" if high == math.inf else f"from {low} to {high}"
         raise ValueError(
-            f"{name} = {value} must be a whole number from {low} to {high}"
-            + (remedy and f": {remedy}")
+            f"{name} = {value} must be a whole number {bounds}{remedy and f': {remedy}'}"
         )
+    return number

@@ -18,10 +18,10 @@ from lib.projections import knapsack_gpu
 from lib.projections.checks import (
     check_finite,
     check_floating,
-    integer,
     integers,
     one_each,
     shaped,
+    whole,
 )
 from lib.projections.prefix import (
     MARGINS,
@@ -120,7 +120,7 @@ def project_fixed_bitwidth(
     drop = "to drop a layer, leave it out"
     layers = len(weights)
     bits = integers(bitwidths, "bitwidths", layers=layers, low=1, high=MAX_BITWIDTH, remedy=drop)
-    budget = integer(budget, "the budget in bits")
+    budget = whole("the budget in bits", budget)
     check_floating(weights)
     kept = [torch.empty_like(w) for w in weights] if out is None else list(out)
     one_each("out", kept, layers)

@@ -19,13 +19,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lib.projections.checks import (
-    check_finite,
-    check_floating,
-    integer,
-    integers,
-    penalty,
-)
+from lib.projections.checks import check_finite, check_floating, integers, penalty
+from lib.projections.checks import whole as whole_number
 from lib.projections.multiple_choice import Option, greedy, undominated
 from lib.projections.transfer import fetched
 
@@ -85,7 +80,7 @@ def low_rank(matrix: Tensor, *, rank: int) -> Factors:
     """
     (matrix,) = _checked([matrix])
     most = f"a matrix of shape {tuple(matrix.shape)} has no more"
-    rank = integer(rank, "rank", high=min(matrix.shape), remedy=most)
+    rank = whole_number("rank", rank, 0, min(matrix.shape), remedy=most)
     u, s, vh = torch.linalg.svd(matrix.double(), full_matrices=False)
     root = s[:rank].sqrt()
     # Θ = (U_r·Σ_r^½)·(Σ_r^½·V_rᵀ)
@@ -191,8 +186,8 @@ def ranks_for_budget(
     -----
     O(m·n·min(m, n)) per layer, and O(k log k) for k ranks in all.
     """
-    budget = integer(budget, "the budget")
-    least = integer(least, "least", high=1)
+    budget = whole_number("the budget", budget)
+    least = whole_number("least", least, 0, 1)
     choice, bound = greedy(_options(matrices, prices, whole, least), budget)
     found = _ranks(choice, bound)
     if found.cost > budget:

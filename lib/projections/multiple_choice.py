@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lib.projections.checks import integer, integers
+from lib.projections.checks import integers, whole
 
 
 class Choice(NamedTuple):
@@ -94,7 +94,7 @@ def choose_bitwidths(
     if not widths or min(widths) < 1 or len({*widths}) < len(widths):
         raise ValueError(f"bitwidths are {widths}; give one or more distinct integers from 1 up")
     counts = integers(nonzeros, "nonzeros", low=0)
-    budget = integer(budget, "the budget in bits")
+    budget = whole("the budget in bits", budget)
     groups = _groups(_checked_errors(errors, len(counts), len(widths)), counts, widths)
     cheapest = sum(group[0].cost for group in groups)
     if cheapest > budget:

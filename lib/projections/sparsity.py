@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softshrink
 
-from lib.projections.checks import check_finite, check_floating, integer, penalty, within
+from lib.projections.checks import check_finite, check_floating, penalty, whole, within
 from lib.projections.knapsack import project_fixed_bitwidth
 from lib.projections.prefix import exponent, strided_sample
 
@@ -59,7 +59,7 @@ def l0_constraint(weights: Sequence[Tensor], *, keep: int) -> list[Tensor]:
     -----
     Linear, without a sort.
     """
-    keep = integer(keep, "keep")
+    keep = whole("keep", keep)
     return project_fixed_bitwidth(weights, [1] * len(weights), budget=keep).weights
 
 

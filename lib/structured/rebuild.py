@@ -107,12 +107,6 @@ def _resized(layer: nn.Conv2d | nn.Linear, shape: tuple[int, ...]) -> nn.Module:
 def _norm(norm: _BatchNorm, features: int) -> _BatchNorm:
     if features == norm.num_features:
         return norm
-    weight = norm.running_mean
-    return type(norm)(
-        features,
-        eps=norm.eps,
-        momentum=norm.momentum,
-        affine=norm.affine,
-        device=weight.device,
-        dtype=weight.dtype,
-    ).train(norm.training)
+    place = {"device": norm.running_mean.device, "dtype": norm.running_mean.dtype}
+    new = type(norm)(features, norm.eps, norm.momentum, norm.affine, **place)
+    return new.train(norm.training)

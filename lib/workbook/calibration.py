@@ -20,8 +20,6 @@ from lib import atomic, paths
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lib.workbook.experiments.spec import Experiment
-
 #: Kind of run → what stands for it: network, images of a step, steps, precision; and how many
 #: seconds that takes where the catalogue's times hold, with AVX-512 and bfloat16.
 PROBES = {
@@ -34,17 +32,17 @@ PROBES = {
 STEPS = {"lenet5": 256, "lenet300": 256, "resnet20": 128}
 
 
-def kind(experiment: "Experiment") -> str:
+def kind(network: str, dataset: str) -> str:
     """Which probe stands for a run."""
-    if experiment.dataset == "digits":
+    if dataset == "digits":
         return "digits"
-    return "lenet" if experiment.network.startswith("lenet") else "convolutional"
+    return "lenet" if network.startswith("lenet") else "convolutional"
 
 
-def factor(experiment: "Experiment") -> float:
+def factor(network: str, dataset: str) -> float:
     """By what a run's seconds on one CPU thread are to be multiplied; 1 where nothing is known."""
     found = known()
-    return found["factors"][kind(experiment)] if found else 1.0
+    return found["factors"][kind(network, dataset)] if found else 1.0
 
 
 def known() -> dict | None:

@@ -1,20 +1,12 @@
-"""Damaged and forged files of a compressed network: what comes of reading them.
+"""Damaged and forged files of a compressed network: what comes of reading them."""
 
-    python -m tests.forge_archive --count 10000
-
-reads so many files of each kind and prints what became of them; ``test_archive_forged`` reads 500.
-"""
-
-import argparse
 import copy
 import json
 import random
-import resource
 import struct
 import time
 import tracemalloc
 import zlib
-from collections import Counter
 from dataclasses import dataclass
 
 import torch
@@ -202,28 +194,3 @@ def _forged_stream(stream: bytes, draw: random.Random) -> bytes:
             stream[:-1],
         )
     )
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--count", type=int, default=10_000, help="files of each kind")
-    count = parser.parse_args().count
-    outcomes(damaged, 1)
-    print(f"the process before: {_resident():.0f} MiB at most")
-    for change in (damaged, forged):
-        results = outcomes(change, count)
-        kinds = dict(Counter(each.kind for each in results))
-        slowest = max(each.seconds for each in results)
-        peak = max(each.peak for each in results)
-        print(
-            f"{count:,} {change.__name__}: {kinds}, at most {slowest:.2f} s, {peak / 2**20:.0f} MiB"
-        )
-    print(f"the process after: {_resident():.0f} MiB at most")
-
-
-def _resident() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-
-
-if __name__ == "__main__":
-    main()

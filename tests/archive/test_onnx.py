@@ -43,7 +43,6 @@ def compressed(name, *, keep, levels):
         ("lenet5", 0.4, 4, 0.08),
         ("lenet5", 1.0, 16, 0.14),
         ("resnet8", 0.4, 4, 0.20),
-        ("resnet8", 0.1, 8, 0.18),
     ],
 )
 def test_outputs_are_pytorchs_to_rounding_and_the_file_is_small(

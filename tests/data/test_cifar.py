@@ -134,6 +134,7 @@ def test_what_is_neither_unpacked_nor_packed_is_not_at_hand(offline):
     assert not any(data.at_hand(name) for name in NAMES)
 
 
+@pytest.mark.parametrize("small", ["cifar100"], indirect=True)
 def test_a_network_of_its_classes_is_compressed_to_a_share_of_its_macs(small, results):
     name, _ = small
     place = {"network": "resnet20", "length": "short"}

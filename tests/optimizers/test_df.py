@@ -13,8 +13,10 @@ from lib.layers import compressible
 from lib.optimizers.df import DF
 from lib.structured import ranks_for_macs
 from tests.structured.test_structured import (
+    NETWORKS,
     close,
     images,
+    macs,
     network,
     outputs,
     shape_of,
@@ -41,17 +43,40 @@ def decide(method, keep):
             m.copy_(keep[name])
 
 
-@pytest.mark.parametrize("name", ["lenet5", "lenet300", "resnet8", "resnet20", "vgg16"])
-def test_hard_masks_compute_what_the_built_network_does(name):
-    """Biases and BatchNorm's shifts included: the dependency graph's network is the oracle."""
-    method, surrogate = started(name, mode="filters")
-    keep = some_filters(method.model)
+def slopes_fit(loss, leaf, places):
+    """The gradient that ``loss().backward()`` left, against finite differences."""
+    for i in places:
+        step, values = 1e-6, []
+        for sign in (1, -1):
+            with torch.no_grad():
+                leaf.view(-1)[i] += sign * step
+                values.append(float(loss()))
+                leaf.view(-1)[i] -= sign * step
+        slope = (values[0] - values[1]) / (2 * step)
+        assert float(leaf.grad.view(-1)[i]) == pytest.approx(slope, rel=1e-4, abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("name", "statistics"),
+    [
+        *((name, "running") for name in [*NETWORKS, "wider", "mobilenetv1"]),
+        *((name, "batch") for name in ("resnet8", "wider", "resnet18")),
+    ],
+)
+def test_hard_masks_compute_what_the_built_network_does(name, statistics):
+    """Biases and shifts included, those of both normalisations of an inverted residual."""
+    method, surrogate = started(name, mode="filters", statistics=statistics)
+    keep, shape = some_filters(method.model), shape_of(name)
     decide(method, keep)
-    shape = shape_of(name)
-    built = structured.remove_filters(method.model, keep, input_shape=shape)
+    before = {name: b.clone() for name, b in method.model.named_buffers()}
+    built = structured.remove_filters(method.model, keep, input_shape=shape).eval()
+    for module in built.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.training = statistics == "batch"
     with torch.no_grad():
-        close(surrogate(images(shape)), outputs(built, shape))
-        assert method.spent * method.dense == pytest.approx(accounting.macs(built.float(), shape))
+        close(surrogate(images(shape, 4)), built(images(shape, 4)))
+        assert method.spent * method.dense == pytest.approx(macs(built, shape))
+    assert all(torch.equal(b, before[name]) for name, b in method.model.named_buffers())
 
 
 @pytest.mark.parametrize("scheme", [1, 2])
@@ -84,17 +109,6 @@ def test_a_threshold_shrinks_every_layer(scheme):
         close(surrogate(images(SHAPE)), oracle(images(SHAPE)))
 
 
-def test_batch_statistics_undo_the_scale_of_a_filter_not_its_mask():
-    method, surrogate = started(mode="filters", statistics="batch")
-    keep = some_filters(method.model)
-    decide(method, keep)
-    before = {name: b.clone() for name, b in method.model.named_buffers()}
-    built = structured.remove_filters(method.model, keep, input_shape=SHAPE).train()
-    with torch.no_grad():
-        close(surrogate(images(SHAPE, 8)), built(images(SHAPE, 8)))
-    assert all(torch.equal(b, before[name]) for name, b in method.model.named_buffers())
-
-
 @pytest.mark.parametrize("statistics", ["running", "batch"])
 @pytest.mark.parametrize("count", ["factored", "built"])
 def test_gradients_are_those_of_finite_differences(statistics, count):
@@ -114,15 +128,7 @@ def test_gradients_are_those_of_finite_differences(statistics, count):
 
     loss().backward()
     for leaf in leaves:
-        for i in {0, leaf.numel() - 1}:
-            step, values = 1e-6, []
-            for sign in (1, -1):
-                with torch.no_grad():
-                    leaf.view(-1)[i] += sign * step
-                    values.append(float(loss()))
-                    leaf.view(-1)[i] -= sign * step
-            slope = (values[0] - values[1]) / (2 * step)
-            assert float(leaf.grad.view(-1)[i]) == pytest.approx(slope, rel=1e-4, abs=1e-7)
+        slopes_fit(loss, leaf, {0, leaf.numel() - 1})
 
 
 def test_the_soft_count_is_equations_12_to_14():

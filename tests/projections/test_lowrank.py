@@ -217,7 +217,7 @@ def test_refused_matrices(bad, message):
     [
         (low_rank, {"rank": 3}, "rank = 3 .* 0 to 2"),
         (low_rank, {"rank": -1}, "rank = -1"),
-        (low_rank, {"rank": 1.5}, r"rank .* \[1.5\]"),
+        (low_rank, {"rank": 1.5}, "rank = 1.5"),
         (choose_ranks, {"prices": [1], "alpha": -1, "mu": 1}, "alpha = -1"),
         (choose_ranks, {"prices": [1], "alpha": 1, "mu": 0}, "mu = 0"),
         (choose_ranks, {"prices": [1, 2], "alpha": 1, "mu": 1}, "prices has 2 entries for 1"),
@@ -225,7 +225,7 @@ def test_refused_matrices(bad, message):
         (ranks_for_budget, {"prices": [0], "budget": 1}, r"prices\[0\] = 0"),
         (ranks_for_budget, {"prices": [1], "whole": [0], "budget": 1}, r"whole\[0\] = 0"),
         (ranks_for_budget, {"prices": [1], "budget": -1}, "budget = -1"),
-        (ranks_for_budget, {"prices": [1], "budget": 1.5}, r"budget .* \[1.5\]"),
+        (ranks_for_budget, {"prices": [1], "budget": 1.5}, "budget = 1.5"),
         (ranks_for_budget, {"prices": [1], "budget": 1, "least": 2}, "least = 2"),
     ],
 )

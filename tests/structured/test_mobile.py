@@ -13,6 +13,7 @@ from lib import structured
 from lib.optimizers import FilterPruning, LearnedRanks, RankSelection
 from lib.optimizers.byte_budget import _graph, silence
 from lib.optimizers.df import DF
+from tests.optimizers.test_df import decide, slopes_fit
 from tests.structured.test_structured import (
     close,
     images,
@@ -20,7 +21,6 @@ from tests.structured.test_structured import (
     network,
     outputs,
     shape_of,
-    some_filters,
     truncated,
     unread,
 )
@@ -80,36 +80,6 @@ def test_one_channel_that_is_left_is_still_never_factored(scheme):
 # DF
 
 
-def decide(method, keep):
-    """M at 0 or 1, and a sigmoid so steep that its values are too."""
-    method.mu.fill_(1e4)
-    with torch.no_grad():
-        for name, m in method.m.items():
-            m.copy_(keep[name])
-
-
-@pytest.mark.parametrize(
-    ("name", "statistics"),
-    [("wider", "running"), ("wider", "batch"), ("mobilenetv1", "running"), ("resnet18", "batch")],
-)
-def test_hard_masks_compute_what_the_built_network_does(name, statistics):
-    """Both normalisations of an inverted residual have their shifts masked."""
-    model, shape = network(name), shape_of(name)
-    keep = some_filters(model)
-    built = structured.remove_filters(model, keep, input_shape=shape)
-    method = DF(
-        budget=macs(model, shape) // 2, input_shape=shape, mode="filters", statistics=statistics
-    )
-    surrogate = method.start(model)
-    decide(method, keep)
-    for module in built.eval().modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.training = statistics == "batch"
-    with torch.no_grad():
-        close(surrogate(images(shape, 4)), built(images(shape, 4)))
-        assert method.spent * method.dense == pytest.approx(macs(built, shape))
-
-
 def test_gradients_are_those_of_finite_differences():
     """Also of a tall matrix, 240 × 40 and 1280 × 80 here, which is decomposed by its columns."""
     model, shape = network("mobilenet"), shape_of("mobilenet")
@@ -130,14 +100,7 @@ def test_gradients_are_those_of_finite_differences():
 
     loss().backward()
     for leaf in [table[name] for name in leaves for table in (method.m, method.gamma)]:
-        step, values = 1e-6, []
-        for sign in (1, -1):
-            with torch.no_grad():
-                leaf.view(-1)[0] += sign * step
-                values.append(float(loss()))
-                leaf.view(-1)[0] -= sign * step
-        slope = (values[0] - values[1]) / (2 * step)
-        assert float(leaf.grad.view(-1)[0]) == pytest.approx(slope, rel=1e-4, abs=1e-7)
+        slopes_fit(loss, leaf, [0])
 
 
 @pytest.mark.parametrize(("name", "steps"), [("mobilenet", 12), ("resnet18", 10)])
