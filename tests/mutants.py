@@ -11,10 +11,11 @@ outcome says so: then change ``file``, ``function``, ``line`` and ``mutant`` in 
 cosmic-ray and mutmut draw no sample and remember positions in files, hence the standard library.
 
 What only a GPU runs is left out (``UNTRIED``, and ``lib/cuda_graph.py``), and so are the tests of
-the workbook (``WORKBOOK``): experiments, reports, notebooks, commands. Every mutant has ``SECONDS``
-of a processor for its tests: those named like its module first, then those that import it, the
-fewest imports away first, short files first. A test that is still running ``GRACE`` seconds later
-has noticed it: ``killed: timeout``.
+the workbook (``WORKBOOK``): experiments, reports, notebooks, commands. The tests named like the
+mutant's module run first, then those that import it, the fewest imports away first, short files
+first. Both have ``SECONDS`` of a processor (``MUTANT_SECONDS`` in the environment gives another
+number): ``survived 60 s`` says that not all could run. A test that is still running ``GRACE``
+seconds later has noticed the mutant: ``killed: timeout``.
 """
 
 import ast
@@ -50,7 +51,7 @@ WORKBOOK = re.compile(
 )
 
 NUMBER, SEED = 50, 20
-SECONDS, GRACE = 150, 90
+SECONDS, GRACE = int(os.environ.get("MUTANT_SECONDS", 60)), 90
 
 SWAPS = {
     **{ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=", ast.NotEq: "=="},
@@ -278,8 +279,8 @@ def _origin(module: str, name: str, known: dict[str, Path]) -> str:
     return module
 
 
-def tests_of(module: str) -> list[Path]:
-    """The core's test files that reach a module, the likeliest to notice a fault in it first."""
+def tests_of(module: str) -> tuple[list[str], list[str]]:
+    """The core's test files named like a module, and the others that reach it, nearest first."""
     known = {_module(path): path for path in _modules()}
     importers = {name: _imports(path, known) for name, path in known.items()}
     distances, reached = {module: 1}, [module]
@@ -289,14 +290,18 @@ def tests_of(module: str) -> list[Path]:
                 distances[name] = distances[current] + 1
                 reached.append(name)
     words = set(re.split(r"[._]", module))
-    order = {}
+    own, others = [], {}
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
-        own = set(path.stem.split("_")[1:]) <= words
+        name = _relative(path)
         far = min((distances.get(m, 99) for m in _imports(path, known)), default=99)
-        parallel = "distributed" in path.name and not module.endswith("distributed")
-        if (own or far < 99) and not WORKBOOK.search(_relative(path)) and not parallel:
-            order[path] = (not own, far, path.stat().st_size)
-    return sorted(order, key=order.__getitem__)
+        parallel = "distributed" in name and not module.endswith("distributed")
+        if WORKBOOK.search(name) or parallel:
+            continue
+        if set(path.stem.split("_")[1:]) <= words:
+            own.append(name)
+        elif far < 99:
+            others[name] = far, path.stat().st_size
+    return own, sorted(others, key=others.__getitem__)
 
 
 def outcome(mutant: Mutant) -> str:
@@ -311,7 +316,11 @@ def outcome(mutant: Mutant) -> str:
         tree = Path(folder)
         _copy(tree)
         (tree / _relative(path)).write_text("\n".join(source.lines))
-        return _tested(tree, [_relative(test) for test in tests_of(_module(path))], SECONDS)
+        for tests in filter(None, tests_of(_module(path))):
+            said = _tested(tree, tests, SECONDS)
+            if said.startswith("killed"):
+                break
+        return said
 
 
 def check(noticed: list[str]) -> str:
