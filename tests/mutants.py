@@ -316,6 +316,7 @@ def outcome(mutant: Mutant) -> str:
         tree = Path(folder)
         _copy(tree)
         (tree / _relative(path)).write_text("\n".join(source.lines))
+        said = "survived"  # where no test reaches it
         for tests in filter(None, tests_of(_module(path))):
             said = _tested(tree, tests, SECONDS)
             if said.startswith("killed"):
