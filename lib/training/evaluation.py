@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,14 +42,14 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]]) 
     cropped; a network of several inputs takes a list of them. A network without BatchNorm is left
     alone, and no batch is asked for. Of several processes each gives its share of the batches.
     """
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    norms: list[Any] = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     if not norms:
         return
     was_training, momenta = model.training, [norm.momentum for norm in norms]
     model.eval()
     calls = dict.fromkeys(norms, 0)
 
-    def averaged(norm: nn.Module, _: object) -> None:
+    def averaged(norm: Any, _: object) -> None:
         # a plain average, as a momentum of None, which asks the device for the number of batches
         calls[norm] += 1
         norm.momentum = 1 / calls[norm]

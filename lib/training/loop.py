@@ -90,7 +90,7 @@ def train(
     with bar:
         while loop.epoch < schedule.epochs and not method.done:
             began = time.monotonic()
-            if distributed.agree(lambda late=began + 1.2 * longest > deadline: late):
+            if distributed.agree(partial(bool, began + 1.2 * longest > deadline)):
                 if unsaved:
                     save(loop.state_dict())
                 raise OutOfTime(f"stopped after {loop.epoch} of {schedule.epochs} epochs")
