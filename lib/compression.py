@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from html import escape
 from pathlib import Path
+from typing import Any, TypedDict, Unpack, overload
 
 import pandas as pd
 import torch
@@ -122,10 +123,32 @@ def curve(found: Sequence[Compressed]) -> pd.DataFrame:
     return pd.DataFrame([dense, *({"budget": one.budget, **one.after} for one in found)])
 
 
-def _said(value: float) -> str:
+def _said(value: Any) -> str:
     return f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
 
 
+class Options(TypedDict, total=False):
+    """The options of :func:`compress`."""
+
+    method: str | Method | None
+    ignored: Iterable[str | nn.Module]
+    loss: Callable[[Tensor, Tensor], Tensor]
+    validation: Iterable | None
+    epochs: int
+    lr: float
+    weight_decay: float
+    described: dict[str, object] | None
+    quiet: bool
+
+
+@overload
+def compress(
+    model: nn.Module, data: Iterable, budget: str | float, **options: Unpack[Options]
+) -> Compressed: ...
+@overload
+def compress(
+    model: nn.Module, data: Iterable, budget: list | tuple, **options: Unpack[Options]
+) -> list[Compressed]: ...
 def compress(
     model: nn.Module,
     data: Iterable,
@@ -178,9 +201,16 @@ def compress(
     if isinstance(budget, Sequence) and not isinstance(budget, str):
         if not budget:
             raise ValueError("the list of budgets is empty: give one at least")
-        options = dict(method=method, ignored=ignored, loss=loss, validation=validation)
-        options |= dict(
-            epochs=epochs, lr=lr, weight_decay=weight_decay, described=described, quiet=quiet
+        options = Options(
+            method=method,
+            ignored=ignored,
+            loss=loss,
+            validation=validation,
+            epochs=epochs,
+            lr=lr,
+            weight_decay=weight_decay,
+            described=described,
+            quiet=quiet,
         )
         for one in budget:
             parse(one, model)  # a wrong one is refused before any is trained
@@ -189,8 +219,10 @@ def compress(
     job = _Job(model, data, loss, validation, _names(model, ignored), described or {}, quiet)
     if job.ignored and kind == "macs":
         raise ValueError("of a budget of MACs no layer can be ignored: leave ignored= out")
-    given = isinstance(method, Method)
-    make = None if given else _chosen(method or next(iter(CHOICES[kind])), kind)
+    make: Any = None
+    if not isinstance(method, Method):
+        make = _chosen(method or next(iter(CHOICES[kind])), kind)
+    given = make is None
     checks.within("epochs", epochs, 2, remedy="some compress, some train on")
     before = job.measure(model)
     compressing = max(1, round(COMPRESSING * epochs))
@@ -201,7 +233,7 @@ def compress(
         return job.result(str(budget), "rounding", before)
     if not compressible(job.model):
         raise ValueError("the model has no convolution, linear layer or embedding to compress")
-    first = copy.deepcopy(method) if given else make(job, amount, schedule)
+    first: Any = copy.deepcopy(method) if given else make(job, amount, schedule)
     job.train(first, schedule, f"{budget}: {first.label}")
     if first.then is not None:
         job.train(METHODS[first.then](), on, f"{budget}: training on")
@@ -227,7 +259,7 @@ def _chosen(method: str, kind: str) -> Callable[["_Job", float, Schedule], Metho
     return choices[method]
 
 
-def _pull(bits: float, job: "_Job", schedule: Schedule) -> dict[str, float]:
+def _pull(bits: float, job: "_Job", schedule: Schedule) -> dict[str, Any]:
     """ADMM's options for a budget of so many bits."""
     steps = schedule.epochs * len(job.data)
     return {
@@ -239,11 +271,11 @@ def _pull(bits: float, job: "_Job", schedule: Schedule) -> dict[str, float]:
     }
 
 
-def _admm(job: "_Job", bits: float, schedule: Schedule) -> Method:
+def _admm(job: "_Job", bits: int, schedule: Schedule) -> Method:
     return ADMM(budget=bits, **_pull(bits, job, schedule))
 
 
-def _file(job: "_Job", size: float, schedule: Schedule) -> Method:
+def _file(job: "_Job", size: int, schedule: Schedule) -> Method:
     options = {"input_shape": job.image_shape, "as_written": job.as_before, **job.described}
     return FileADMM(file_bytes=size, **options, **_pull(8 * size, job, schedule))
 
@@ -256,14 +288,14 @@ def _lc(job: "_Job", share: float, schedule: Schedule) -> Method:
     return LC(cost="l0-constraint", amount=share, growth=LC_RISE ** (1 / schedule.epochs))
 
 
-def _structured(made: type[Method], job: "_Job", macs: float, _: Schedule, **options) -> Method:
+def _structured(made: Any, job: "_Job", macs: float, _: Schedule, **options) -> Method:
     if job.image_shape is None:
         raise ValueError("a budget of MACs needs images: one floating input of (batch, c, h, w)")
     return made(budget=int(macs), input_shape=job.image_shape, **options)
 
 
 #: The methods of each kind of budget by their names, the usual one first.
-CHOICES = {
+CHOICES: dict[str, dict[str, Any]] = {
     "bytes": {"admm": _file},
     "bits": {"admm": _admm},
     "share": {"magnitude": _gradual, "lc": _lc},
@@ -301,7 +333,7 @@ class _Job:
         self.left_alone = _left_alone(self.model)
         *inputs, _ = batch
         image = len(inputs) == 1 and inputs[0].dim() == 4 and inputs[0].is_floating_point()
-        self.image_shape = tuple(inputs[0].shape[1:]) if image else None
+        self.image_shape: Any = tuple(inputs[0].shape[1:]) if image else None
 
     def train(self, method: Method, schedule: Schedule, said: str) -> None:
         """Trains in place; as the workbook's loop, but for data that come in batches.
@@ -314,15 +346,13 @@ class _Job:
         trained = [p for p in model.parameters() if p.requires_grad]
         decayed = [p for p in trained if p.dim() > 1]
         others = [p for p in trained if p.dim() < 2]
-        optimizer = torch.optim.SGD(
-            [{"params": decayed, "weight_decay": schedule.weight_decay}, {"params": others}],
-            lr=schedule.lr,
-            momentum=schedule.momentum,
-        )
+        groups: list[dict] = [{"params": decayed, "weight_decay": schedule.weight_decay}]
+        groups.append({"params": others})
+        optimizer = torch.optim.SGD(groups, lr=schedule.lr, momentum=schedule.momentum)
         steps = len(self.data)
-        rates = schedule.rates(steps)
-        there = iter(rates.to(self.device))  # at once: copied at each step, each would wait
-        rates = iter(rates.tolist())
+        planned = schedule.rates(steps)
+        there = iter(planned.to(self.device))  # at once: copied at each step, each would wait
+        rates = iter(planned.tolist())
         ends = {
             steps * (i + 1) // method.periods_per_epoch - 1 for i in range(method.periods_per_epoch)
         }
@@ -340,7 +370,7 @@ class _Job:
                     penalty = method.penalty()
                     optimizer.zero_grad()
                     (value if penalty is None else value + penalty).backward()
-                    nn.utils.clip_grad_norm_(trained, schedule.clip)
+                    nn.utils.clip_grad_norm_(trained, schedule.clip or math.inf)
                     optimizer.step()
                     method.after_step(next(there))
                     if i in ends:

@@ -46,3 +46,9 @@ def ignore(model: nn.Module, layers: Iterable[str]) -> None:
             raise ValueError(f"no layer {name!r} to ignore: choose of {', '.join(known)}")
         layer: Any = model.get_submodule(name)
         layer.ignored = True
+
+
+def weight_of(model: nn.Module, name: str) -> Tensor:
+    """The weight of the layer of this name."""
+    layer: Any = model.get_submodule(name)
+    return layer.weight

@@ -112,9 +112,6 @@ class Dataset:
         return pixels.to(memory_format=torch.channels_last)
 
 
-S = TypeVar("S", Split, Streamed, Split | Streamed)
-
-
 def fingerprint(train: Split, test: Split) -> str:
     """SHA-256 of the decoded pixels and labels (on the CPU), training split then test split."""
     digest = hashlib.sha256()
@@ -122,6 +119,9 @@ def fingerprint(train: Split, test: Split) -> str:
         digest.update(split.images.numpy().data)
         digest.update(split.labels.numpy().data)
     return digest.hexdigest()
+
+
+S = TypeVar("S", Split, Streamed, Split | Streamed)
 
 
 def hold_out(split: S, count: int, *, equally: bool = False) -> tuple[S, S]:

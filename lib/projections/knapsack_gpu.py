@@ -154,9 +154,7 @@ def _among_few(values, layout, bits, budget, scale, low, high) -> tuple[Cut, int
     if len(few) > FEW * len(values):
         return None
     # the third
-    top, sums, places, found = _fetched_mixed(
-        sizes.amax(), layout.sums(above), few, values[few]
-    )
+    top, sums, places, found = _fetched_mixed(sizes.amax(), layout.sums(above), few, values[few])
     if not math.isfinite(top[0]):
         return None
     layers = np.array(layout.order)[np.searchsorted(layout.ends, places, side="right")]

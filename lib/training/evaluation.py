@@ -42,7 +42,8 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]]) 
     cropped; a network of several inputs takes a list of them. A network without BatchNorm is left
     alone, and no batch is asked for. Of several processes each gives its share of the batches.
     """
-    norms: list[Any] = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    kind: Any = nn.modules.batchnorm._BatchNorm
+    norms = [m for m in model.modules() if isinstance(m, kind)]
     if not norms:
         return
     was_training, momenta = model.training, [norm.momentum for norm in norms]
