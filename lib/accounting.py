@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from lib.layers import compressible
+from lib.projections.checks import one_of, within
 
 #: The widest codebook, in bits. A layer with more distinct values is stored as 32-bit floats.
 WIDEST = 8
@@ -26,17 +27,33 @@ def bitwidth(weight: Tensor) -> int:
 
     A layer with more than 2⁸ distinct nonzero values counts as floats, 32 bits each: that is how
     the papers count a network that is pruned and not quantized.
-    Yang et al. (CVPR 2020), eq. 1, there without the lower bound of one bit.
+
+    Notes
+    -----
+    O(n log n). Yang et al. (CVPR 2020), eq. 1, there without the lower bound of one bit.
     """
     return _bits_of(len(_occurrences(weight)))
 
 
 def layer_costs(weights: Mapping[str, Tensor]) -> pd.DataFrame:
-    """One row a layer: what its weights cost, all columns ending in ``_bits`` in bits.
+    """What each layer's weights cost.
 
-    ``shape`` is written 50×20×5×5; ``levels`` counts distinct nonzero values; ``nominal_bits`` is
-    b(W)·‖W‖₀; ``position_bits`` and ``value_bits`` are the zero-order entropies of the layer's
-    zero/nonzero pattern and of its nonzero values; ``codebook_bits`` is 32 a level.
+    Parameters
+    ----------
+    weights : mapping of str to Tensor
+        The layers by name, of any shapes and dtypes.
+
+    Returns
+    -------
+    DataFrame
+        One row per layer, all columns ending in ``_bits`` in bits. ``shape`` is written 50×20×5×5;
+        ``levels`` counts distinct nonzero values; ``nominal_bits`` is b(W)·‖W‖₀; ``position_bits``
+        and ``value_bits`` are the zero-order entropies of the layer's zero/nonzero pattern and of
+        its nonzero values; ``codebook_bits`` is 32 per level.
+
+    Notes
+    -----
+    O(n log n).
     """
     return pd.DataFrame([_layer_cost(name, weight) for name, weight in weights.items()])
 
@@ -49,7 +66,7 @@ def nominal_bits(weights: Mapping[str, Tensor]) -> int:
 def paid(layers: pd.DataFrame, mode: str) -> pd.DataFrame:
     """What a network pays under ADMM's budget: in each layer so many ``weights``, ``bits`` each.
 
-    ``layers`` is :func:`layer_costs`'s table. Their products sum to what the budget limits:
+    Their products sum to what the budget limits:
 
     - ``joint``: the nonzero weights pay, b(W) bits each; zero is free (eq. 1);
     - ``prune``: the nonzero weights pay 32 bits each, also where a layer is so small that its
@@ -58,28 +75,63 @@ def paid(layers: pd.DataFrame, mode: str) -> pd.DataFrame:
       levels and zero are three bits. ``nominal_bits``, which counts nonzeros and their values
       alone, would call them two.
 
-    Raises ``ValueError`` for another mode.
+    Parameters
+    ----------
+    layers : DataFrame
+        As :func:`layer_costs` returns it.
+    mode : str
+        ``joint``, ``prune`` or ``quantize``.
+
+    Returns
+    -------
+    DataFrame
+        ``name``, ``weights`` and ``bits``, one row per layer.
+
+    Raises
+    ------
+    ValueError
+        For another mode.
     """
+    one_of("mode", mode, ("joint", "prune", "quantize"))
     if mode == "joint":
         weights, bits = layers["kept"], layers["bits"]
     elif mode == "prune":
         weights, bits = layers["kept"], pd.Series(32, index=layers.index)
-    elif mode == "quantize":
+    else:
         values = layers["levels"] + (layers["kept"] < layers["weights"])
         weights, bits = layers["weights"], values.map(_bits_of)
-    else:
-        raise ValueError(f"unknown mode {mode!r}: choose one of joint, prune, quantize")
     return pd.DataFrame({"name": layers["name"], "weights": weights, "bits": bits})
 
 
 def shares(densities: Sequence[float], costs: Sequence[int], budget: float) -> list[float]:
     """min(1, s·dᵢ) for the largest s with Σ min(1, s·dᵢ)·costᵢ ≤ ``budget``; all 1 if that fits.
 
-    ``densities`` are positive; ``costs`` is what each layer would cost whole, in the budget's
-    units, positive too. Exact to rounding. Raises ``ValueError`` for numbers out of range.
+    Exact to rounding.
+
+    Parameters
+    ----------
+    densities : sequence of float
+        dᵢ > 0.
+    costs : sequence of int
+        What each layer would cost whole, in the budget's units, above 0.
+    budget : float
+        0 or more.
+
+    Returns
+    -------
+    list of float
+        The share of each layer, from 0 to 1.
+
+    Raises
+    ------
+    ValueError
+        For numbers out of range.
+
+    Notes
+    -----
+    O(layers²).
     """
-    if not budget >= 0:
-        raise ValueError(f"the budget is {budget}; it must be 0 or more")
+    within("the budget", budget, 0)
     if not all(d > 0 for d in densities) or not all(c > 0 for c in costs):
         raise ValueError(f"densities {list(densities)} and costs {list(costs)} must be positive")
     if budget >= sum(costs):
@@ -100,13 +152,23 @@ def shares(densities: Sequence[float], costs: Sequence[int], budget: float) -> l
 def summary(model: nn.Module, layers: pd.DataFrame | None = None) -> dict[str, float | int]:
     """The costs of a whole network, under the keys that ``result.json`` uses.
 
-    ``layers`` is its :func:`layer_costs`, where that is known.
-
     ``estimated_bytes`` is a file's size as entropy coding would leave it: positions, values and
     codebooks of the compressible weights, everything else that inference reads in 32 bits a value:
     biases, and the scale, shift, running mean and variance of BatchNorm (not its count of batches).
     The rates and means are of the compressible weights alone, as the papers' are; ``parameters``
     are what training changes: weights, biases, scales and shifts.
+
+    Parameters
+    ----------
+    model : Module
+        The network.
+    layers : DataFrame, optional
+        Its :func:`layer_costs`, where they are known.
+
+    Returns
+    -------
+    dict
+        Numbers by name; rates are 32 bits per weight over what is counted.
     """
     layers = layer_costs(compressible(model)) if layers is None else layers
     weights, kept = int(layers["weights"].sum()), int(layers["kept"].sum())
@@ -128,8 +190,23 @@ def summary(model: nn.Module, layers: pd.DataFrame | None = None) -> dict[str, f
 def macs(model: nn.Module, input_shape: tuple[int, ...]) -> int:
     """Multiply-accumulates of one image's forward pass, convolutions and linear layers only.
 
-    PyTorch's FlopCounterMode counts 2 FLOPs a MAC. Zeros inside a layer are counted: only a
-    network that was really built smaller costs less.
+    Zeros inside a layer are counted: only a network that was really built smaller costs less.
+
+    Parameters
+    ----------
+    model : Module
+        The network; it is left as it was.
+    input_shape : tuple of int
+        Of one image: channels, height, width.
+
+    Returns
+    -------
+    int
+        PyTorch's FlopCounterMode counts 2 FLOPs per MAC.
+
+    Notes
+    -----
+    One forward pass of one image.
     """
     device = next(model.parameters()).device
     image = torch.zeros(1, *input_shape, device=device)

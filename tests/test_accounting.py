@@ -120,8 +120,8 @@ def test_shares_by_hand():
 @pytest.mark.parametrize(
     ("densities", "costs", "limit", "message"),
     [
-        ([0.1], [10], -1, "the budget is -1; it must be 0 or more"),
-        ([0.1], [10], float("nan"), "the budget is nan"),
+        ([0.1], [10], -1, "the budget = -1"),
+        ([0.1], [10], float("nan"), "the budget = nan"),
         ([0.1, 0.0], [10, 10], 5, "must be positive"),
         ([0.1, 0.1], [10, 0], 5, "must be positive"),
         ([float("nan")], [10], 5, "must be positive"),

@@ -7,10 +7,24 @@ from torch import Tensor
 
 
 def round_to(values: Tensor, significant: int) -> Tensor:
-    """The nearest floats with ``significant`` leading bits, ties to even; exact, any shape.
+    """The nearest floats with ``significant`` leading bits, ties to even; exact.
 
-    What is not finite stays as it is, but negative zero becomes zero, which costs a file nothing.
-    Integers and booleans are returned as they are.
+    Parameters
+    ----------
+    values : Tensor
+        Any shape and dtype.
+    significant : int
+        Bits, 1 or more.
+
+    Returns
+    -------
+    Tensor
+        New, of the same shape and dtype. What is not finite stays as it is, but negative zero
+        becomes zero, which costs a file nothing. Integers and booleans are returned as they are.
+
+    Notes
+    -----
+    Linear, some eighteen launches, no wait for the device.
     """
     if not values.is_floating_point():
         return values

@@ -9,7 +9,7 @@ be named: they depend on the machine and its load.
 
 import re
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -17,7 +17,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib import atomic, data, paths
-from lib.workbook import benchmarks, experiments, plots, report
+from lib.workbook import experiments, plots, report
+from lib.workbook.report.places import MIRROR, places
+from lib.workbook.report.readme import BLOCKS, df_name
 from lib.workbook.runs import Run
 
 README = paths.ROOT / "README.md"
@@ -28,9 +30,6 @@ MEASURED = re.compile(
     r"|training-projections|training-steps|speed-cifar10|speed-cifar10-jpeg)-(cpu|cuda)\.csv"
     r"|coders\.csv|nncodec\.csv"
 )
-
-#: The data set of Table 4's committed runs.
-MIRROR = "cifar10-jpeg"
 
 
 def render(text: str) -> str:
@@ -126,23 +125,34 @@ def tables() -> dict[str, pd.DataFrame]:
     They are those that the notebooks make with ``dataset="mnist"``, ``"cifar10"`` and, as far as
     nothing exact stands in its place, ``"cifar10-jpeg"``.
     """
+    comparison, dataset = report.comparison, "mnist"
     made = {
-        "admm-table-3": _ours(report.table_3(_rows(), dataset="mnist")),
-        "admm-figure-2": report.figure_2(_curves()),
+        "admm-table-3": _ours(report.table_3(_table_3(), dataset=dataset)),
+        "admm-figure-2": report.figure_2(report.admm.finished_histories()),
         **{
             f"admm-table-4-{name}": _ours(report.table_4(rows, dataset=name))
             for name, rows in report.committed_rows_4().items()
         },
-        "lc-results": report.comparison.results_curve(report.comparison.finished_curves("mnist")),
+        "lc-results": report.lc.results_curve(report.finished(experiments.lc.curves(dataset))),
         **{
-            f"head-to-head-{network}": report.comparison.head_to_head("mnist", network)
-            for network in experiments.comparison.RATES["mnist"]
+            f"head-to-head-{network}": comparison.head_to_head(dataset, network)
+            for network in experiments.comparison.RATES[dataset]
         },
-        "allocation-earns": report.comparison.earned("mnist"),
-        **{_df_name(place): report.df.curve(place.found) for place in _df_places()},
-        "file-sizes": report.byte_budget.curve(report.byte_budget.finished("mnist")),
+        "allocation-earns": comparison.weight_choices(dataset),
+        **{df_name(place): report.df.curve(place.found) for place in places(experiments.df.curve)},
+        "file-sizes": report.byte_budget.curve(
+            report.finished(experiments.byte_budget.curve(dataset))
+        ),
     }
     return {name: table for name, table in made.items() if not table.empty}
+
+
+def _ours(table: pd.DataFrame) -> pd.DataFrame:
+    return table[table["source"] == "ours"]
+
+
+def _table_3() -> list[list[Run]]:
+    return report.finished(experiments.table_3("mnist"))
 
 
 def figures(made: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, Figure]]:
@@ -156,17 +166,12 @@ def figures(made: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, Figure]]:
         yield from _figures_of_table_4()
         yield from _figures_of_comparison(made)
         yield from _figures_of_df(made)
-        yield from _figures_of_files(made)
         yield from _figures_of_benchmarks()
-
-
-def _ours(table: pd.DataFrame) -> pd.DataFrame:
-    return table[table["source"] == "ours"]
 
 
 def _figures_of_table_3() -> Iterator[tuple[str, Figure]]:
     """Table 3's rates, the allocation in its rows, and Figure 2."""
-    if rows := _rows():
+    if rows := _table_3():
         table = report.table_3(rows, dataset="mnist")
         yield "admm-table-3-rates", plots.rates(table, title="LeNet-5 on MNIST")
         layers = {
@@ -176,23 +181,21 @@ def _figures_of_table_3() -> Iterator[tuple[str, Figure]]:
         }
         title = "ADMM Figure 3, LeNet-5 on MNIST"
         yield "admm-figure-3", _allocation(layers, title=title)
-    if curves := _curves():
+    if curves := report.admm.finished_histories():
         title = "ADMM Figure 2, LeNet-5 on MNIST"
         yield "admm-figure-2", plots.convergence(curves, title=title)
 
 
 def _figures_of_table_4() -> Iterator[tuple[str, Figure]]:
     """Table 4's rates, and the allocation in each of its networks."""
-    rows = {name: found for name, found in report.committed_rows_4().items() if found}
-    if not rows:
+    rows = report.committed_rows_4()
+    if not any(rows.values()):
         return
-    exact, mirrored = (
-        report.table_4(rows.get(name, []), dataset=name) for name in ("cifar10", MIRROR)
-    )
     panels = {"cifar10": data.describe("cifar10")}
-    if MIRROR in rows:
+    if rows[MIRROR]:
         panels[MIRROR] = f"ours: {data.describe(MIRROR)}"
-    table, title = pd.concat([exact, _ours(mirrored)]), "ADMM Table 4: rate and drop"
+    table = pd.concat(report.admm.parts_4(rows).values())
+    title = "ADMM Table 4: rate and drop"
     yield "admm-table-4-rates", plots.rates_by_network(table, panels=panels, title=title)
     for name, found in rows.items():
         for network, layers in report.allocations(found).items():
@@ -206,7 +209,7 @@ def _allocation(layers: Mapping[str, pd.DataFrame], *, title: str) -> Figure:
 
 
 def _figures_of_comparison(made: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, Figure]]:
-    """LC's figure of results, the methods head to head, and what the allocation earns."""
+    """LC's figure of results, the head to head, what the allocation earns, files of a size."""
     if "lc-results" in made:
         title = "LeNet-300-100 (tanh) on MNIST"
         yield "lc-results", plots.comparison.results_curve(made["lc-results"], title=title)
@@ -218,252 +221,30 @@ def _figures_of_comparison(made: Mapping[str, pd.DataFrame]) -> Iterator[tuple[s
         asked = experiments.comparison.ALLOCATION_RATE["mnist"]
         title = f"what the allocation earns: LeNet-300-100 on MNIST, {asked:,.0f}×"
         yield "allocation-earns", plots.comparison.earned(made["allocation-earns"], title=title)
-
-
-def _rows() -> list[list[Run]]:
-    """Table 3's runs on MNIST, those of an experiment together, as far as there are any."""
-    found = [report.finished(experiment) for experiment in experiments.table_3("mnist")]
-    return [runs for runs in found if runs]
-
-
-def _table_3() -> str:
-    table = report.table_3(_rows(), dataset="mnist")
-    ours = table["source"] == "ours"
-    shown = pd.DataFrame(
-        {
-            "LeNet-5 on MNIST": table["method"].where(~ours, "**" + table["method"] + "**"),
-            "nonzero": table["nonzero_percent"].map("{:.1f} %".format),
-            "bits": table["mean_bits"].map("{:.2f}".format),
-            "nominal rate": table["rate"].map("{:,.0f}×".format),
-            "drop, points": _drops(table),
-            "verdict": report.shown(table["verdict"], "{}", unknown=""),
-            "dense → compressed": _accuracies(table),
-            "entropy rate": table["entropy_rate"].map("{:,.0f}×".format).where(ours, ""),
-            "file, bytes": report.shown(table["file_bytes"], "{:,.0f}", unknown=""),
-            **report.shown_computed_in(table),
+    if "file-sizes" in made:
+        table = made["file-sizes"]
+        curves = {
+            "asked for in bytes": table,
+            "asked for in nominal bits": report.byte_budget.nominal("mnist"),
+            "MIRACLE, as published": report.reported("file_lenet5").rename(
+                columns={"bytes": "file"}
+            ),
         }
-    )
-    return _markdown(shown)
-
-
-def _control() -> str:
-    """How the same runs stand against the dense network trained on, and how accurate they are."""
-    table = report.table_3(_rows(), dataset="mnist")
-    drops = ", ".join(map("{:.2f}".format, _ours(table)["control_drop"]))
-    return (
-        "Against the dense network trained on by the same schedule without compression, the rows "
-        f"of ours lose {drops} points, in this order. {report.levels(table)}"
-    )
-
-
-def _figure_2() -> str:
-    """The paper's claims about Figure 2, on the committed curves."""
-    curves = _curves()
-    if not set(experiments.FIGURE_2_RHOS) <= set(curves):
-        return "Figure 2's four curves are not all there yet."
-    lines = report.figure_2_claims(report.figure_2(curves)).splitlines()
-    return "\n".join(f"- {line}" for line in lines)
-
-
-def _curves() -> dict[float, pd.DataFrame]:
-    """ρ → the history of Figure 2's curve of seed 0, as far as they are there."""
-    found = {
-        rho: report.finished(experiment, most=1)
-        for rho, experiment in experiments.figure_2("mnist").items()
-        if rho in experiments.FIGURE_2_RHOS
-    }
-    return {rho: runs[0].history for rho, runs in found.items() if runs}
-
-
-def _table_4() -> str:
-    """The paper's rows and ours of the same pixels, then ours of the mirror's."""
-    rows = report.committed_rows_4()
-    parts = []
-    for name, found in rows.items():
-        table = report.table_4(found, dataset=name)
-        table = table if name == "cifar10" else _ours(table)
-        if len(table):
-            parts += [f"{data.describe(name)}:", _markdown(_shown_4(table))]
-    if not any(rows.values()):
-        return "\n\n".join([*parts, report.committed_table_4()])
-    picture = "results/figures/admm-table-4-rates.png"
-    return "\n\n".join([*parts, f"![Drop against rate, the paper's rows and ours]({picture})"])
-
-
-def _shown_4(table: pd.DataFrame) -> pd.DataFrame:
-    modes = {"joint": "joint", "prune": "pruning only", "quantize": "quantization only"}
-
-    def stated(column: str, form: str) -> list[str]:
-        return report.shown(table[column], form, unknown="")
-
-    ours = table["source"] == "ours"
-    made = pd.DataFrame(
-        {
-            "network": table["network"],
-            "method": table["method"].where(~ours, "**" + table["method"] + "**"),
-            "mode": table["mode"].map(modes),
-            "nonzero": stated("nonzero_percent", "{:.1f} %"),
-            "bits": stated("mean_bits", "{:.2f}"),
-            "rate": stated("paper_rate", "{:,.1f}×"),
-            "drop, points": _drops(table, "{:.2f}"),
-        }
-    )
-    if not ours.any():
-        return made
-    return made.assign(
-        **{
-            "verdict": stated("verdict", "{}"),
-            "dense → compressed": _accuracies(table),
-            "drop against control": stated("control_drop", "{:.2f}"),
-            "entropy rate": stated("entropy_rate", "{:,.1f}×"),
-            "file, bytes": stated("file_bytes", "{:,.0f}"),
-            "epochs": report.printed(table)["epochs, dense + then"].tolist(),
-            **report.shown_computed_in(table),
-        }
-    )
-
-
-def _drops(table: pd.DataFrame, reported: str = "{:.1f}") -> list[str]:
-    return [
-        f"{row['drop_points']:.2f} [{row['drop_low']:.2f}, {row['drop_high']:.2f}] "
-        f"over {row['interval_over']}, n = {row['n']:.0f}"
-        if row["source"] == "ours"
-        else reported.format(row["drop_points"])
-        for _, row in table.iterrows()
-    ]
-
-
-def _accuracies(table: pd.DataFrame) -> list[str]:
-    places = table["source"].map({"ours": 2, "reported": 1})
-    return [
-        "" if pd.isna(after) else f"{before:.{n}f} → {after:.{n}f} %"
-        for before, after, n in zip(table["dense_accuracy"], table["accuracy"], places, strict=True)
-    ]
-
-
-def _head_to_head() -> str:
-    """Each network's table, and which method wins where."""
-    parts = []
-    for network in experiments.comparison.RATES["mnist"]:
-        table = report.comparison.head_to_head("mnist", network)
-        if table.empty:
-            continue
-        shown = report.comparison.printed(table).rename(columns={"asked": f"{network}, asked"})
-        said = report.comparison.verdict(report.comparison.by_seed("mnist", network))
-        wins = "\n".join(f"- {line}" for line in said.splitlines())
-        parts += [_markdown(shown), wins]
-        picture = f"results/figures/head-to-head-{network}.png"
-        parts.append(f"![Test error of each method against rate and epochs, {network}]({picture})")
-    return "\n\n".join(parts) or report.comparison.committed_head_to_head()
-
-
-def _lc() -> str:
-    claims = report.comparison.committed_claims().splitlines()
-    return "\n".join(f"- {claim.strip()}" for claim in claims)
-
-
-def _earned() -> str:
-    table = report.comparison.earned("mnist")
-    if table.empty:
-        return report.comparison.committed_earned()
-    spread = table["accuracy_sd"].map(" ± {:.2f}".format).where(table["n"] > 1, "")
-    said = report.comparison.worth(report.comparison.earned_by_seed("mnist"))
-    parts = "\n".join(f"- {line}" for line in said.splitlines())
-    rows = _markdown(
-        pd.DataFrame(
-            {
-                "LeNet-300-100 on MNIST": table["what"],
-                "accuracy, %": table["accuracy"].map("{:.2f}".format) + spread,
-                "nominal rate": table["rate"].map("{:,.0f}×".format),
-                "epochs": table["epochs"],
-                "n": table["n"],
-                **report.shown_computed_in(table),
-            }
-        )
-    )
-    return f"{rows}\n\n{parts}"
-
-
-def _df_places() -> list[report.df.Place]:
-    """DF's rows and its baselines', as far as there are runs."""
-    return report.df.places(experiments.df.curve)
-
-
-def _df_name(place: report.df.Place) -> str:
-    return f"df-curve-{place.dataset}{'-full' if place.length == 'full' else ''}"
-
-
-def _df() -> str:
-    parts = []
-    for place in _df_places():
-        table = report.df.curve(place.found).sort_values(["asked", "method"], key=_order)
-        lines = "\n".join(f"- {line}" for line in report.df.verdict(place.found).splitlines())
-        picture = f"![Accuracy against MACs](results/figures/{_df_name(place)}.png)"
-        parts += [_markdown(_shown_df(place, table)), lines, picture]
-    return "\n\n".join(parts) or report.none("DF's Table 3", "cifar10")
-
-
-def _shown_df(place: report.df.Place, table: pd.DataFrame) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            f"{place.network}, {data.describe(place.dataset)}": table["method"],
-            "MACs less, asked": table["asked"].map("{:g} %".format),
-            "built": table["reduction"].map("{:.1f} %".format),
-            "parameters": table["parameters"].map("{:,.0f}".format),
-            "accuracy, %": table["accuracy"].map("{:.2f}".format),
-            "against dense": table["gain"].map("{:+.2f}".format),
-            "verdict": table["verdict"],
-            "against dense trained on": table["control_gain"].map("{:+.2f}".format),
-            "n": table["n"],
-            "hours": table["hours"].map("{:.2f}".format),
-            **report.shown_computed_in(table),
-        }
-    )
-
-
-def _order(column: pd.Series) -> pd.Series:
-    names = list(report.df.NAMES.values())
-    return column.map(names.index) if column.name == "method" else column
+        dense = float(table["dense_error"].mean())
+        title = "LeNet-5 on MNIST: error against the file's size"
+        yield "file-sizes", plots.coders.files(curves, dense=dense, title=title)
 
 
 def _figures_of_df(made: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, Figure]]:
     """Figure 3a with the paper's rows, which are of ResNet-56."""
     paper = report.df.reported("df_table3", network="resnet56")
-    for place in _df_places():
-        name = _df_name(place)
+    for place in places(experiments.df.curve):
+        name = df_name(place)
         panels = {
             f"reported: resnet56, {data.describe('cifar10')}": (None, paper),
             f"ours: {place.network}, {data.describe(place.dataset)}": (made[name], None),
         }
         yield name, plots.df.curve(panels, title="DF Figure 3a: accuracy against MACs")
-
-
-def _files() -> str:
-    found = report.byte_budget.finished("mnist")
-    if not found:
-        return "No file of LeNet-5 on MNIST yet."
-    curve = report.byte_budget.curve(found)
-    table = report.byte_budget.printed(curve)
-    source = report.reported("file_lenet5")["source"].iloc[0]
-    said = "\n".join(
-        f"- {line}" for line in report.byte_budget.beside_published(curve).splitlines()
-    )
-    picture = "![Error against the file's size](results/figures/file-sizes.png)"
-    return f"{_markdown(table)}\n\nPublished ({source}), and ours:\n\n{said}\n\n{picture}"
-
-
-def _figures_of_files(made: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, Figure]]:
-    if "file-sizes" not in made:
-        return
-    table = made["file-sizes"]
-    curves = {
-        "asked for in bytes": table,
-        "asked for in nominal bits": report.byte_budget.nominal("mnist"),
-        "MIRACLE, as published": report.reported("file_lenet5").rename(columns={"bytes": "file"}),
-    }
-    dense = float(table["dense_error"].mean())
-    title = "LeNet-5 on MNIST: error against the file's size"
-    yield "file-sizes", plots.coders.files(curves, dense=dense, title=title)
 
 
 def _figures_of_benchmarks() -> Iterator[tuple[str, Figure]]:
@@ -478,22 +259,3 @@ def _figures_of_benchmarks() -> Iterator[tuple[str, Figure]]:
         title = "{network} on {dataset}, batch {batch}, {device}".format(**table.iloc[0])
         bars = table[table["step"] != "best loader, else as ours"]
         yield file.stem, plots.ladder(bars, title=title)
-
-
-def _markdown(table: pd.DataFrame) -> str:
-    rows = [list(table.columns), ["---"] * len(table.columns), *table.to_numpy().tolist()]
-    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
-
-
-BLOCKS: dict[str, Callable[[], str]] = {
-    "table-3": _table_3,
-    "control": _control,
-    "figure-2": _figure_2,
-    "table-4": _table_4,
-    "lc": _lc,
-    "head-to-head": _head_to_head,
-    "earned": _earned,
-    "df": _df,
-    "files": _files,
-    "gpu": benchmarks.gpu_said,
-}

@@ -297,7 +297,7 @@ def test_all_weights_may_be_corrected():
         *((cost, share, "amount = .* must be from 0 to 1: of a constraint it is a share")
           for cost in COSTS if cost.endswith("constraint")
           for share in (-0.1, 1.1, float("nan"))),
-        *((cost, alpha, "amount = .* must be 0 or more, .*: of a penalty it is α")
+        *((cost, alpha, "amount = .* must be 0 or more, and finite: of a penalty it is α")
           for cost in COSTS if cost.endswith("penalty")
           for alpha in (-1, float("nan"), float("inf"))),
         *(("codebook", k, "must be a whole number from 1 to 256") for k in (0, 257, 2.5)),

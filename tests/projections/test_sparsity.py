@@ -18,8 +18,8 @@ from lib.projections.sparsity import (
     l2_constraint,
     l2_penalty,
 )
+from tests.projections.test_knapsack import DTYPES, gaussians
 
-DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 CONSTRAINTS = [(l0_constraint, "keep"), (l1_constraint, "radius"), (l2_constraint, "radius")]
 PENALTIES = [l0_penalty, l1_penalty, l2_penalty]
 
@@ -74,11 +74,6 @@ def check_l1(weights, radius):
     assert (np.abs(w[~on]) <= t + slack[~on]).all()
     assert (np.abs((w - o)[on] - t * np.sign(o[on])) <= slack[on]).all()
     return result
-
-
-def gaussians(sizes, seed=0, dtype=torch.float32, scale=1.0):
-    g = torch.Generator().manual_seed(seed)
-    return [(torch.randn(n, generator=g) * scale * (i + 1)).to(dtype) for i, n in enumerate(sizes)]
 
 
 def norm1(weights):

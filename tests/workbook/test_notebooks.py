@@ -5,54 +5,15 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 
 import nbformat
 import pytest
 
 from lib import paths
-from lib.workbook import benchmarks, experiments, report
+from lib.workbook import experiments, report
 
 FILES = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
 MOST_BYTES = 1_000_000
-
-#: A cell tagged committed-NAME shows committed rows: what lib.workbook.report makes of them now.
-COMMITTED: dict[str, Callable[[], str]] = {
-    "table-3": report.committed_table_3,
-    "table-3-levels": report.committed_levels,
-    "table-3-parts": report.committed_file_parts,
-    "figure-2": report.committed_figure_2,
-    "layers": report.committed_layers,
-    "table-4": report.committed_table_4,
-    "speed": report.committed_speed,
-    "counted": benchmarks.committed_counted,
-    "meetings": report.lc.committed_meetings,
-    "curve": report.comparison.committed_curve,
-    "claims": report.comparison.committed_claims,
-    "tenth": report.comparison.committed_tenth,
-    "least": report.comparison.committed_least,
-    "head-to-head": report.comparison.committed_head_to_head,
-    "quantized": report.comparison.committed_quantized,
-    "trials": report.comparison.committed_trials,
-    "earned": report.comparison.committed_earned,
-    "overlap": report.comparison.committed_overlap,
-    "df-curve": report.df.committed_curve,
-    "df-parts": report.df.committed_parts,
-    "df-schedule": report.df.committed_schedule,
-    "df-printed": report.df.committed_printed,
-    "df-binary": report.df.committed_binary,
-    "df-tried": report.trials.committed_grid,
-    "endings": report.trials.committed_ends,
-    "df-schemes": report.df.committed_schemes,
-    "df-gain": report.df.committed_gain,
-    "df-both": report.df.committed_both,
-    "df-table-5": report.df.committed_table_5,
-    "df-table-5-beside": report.df.committed_table_5_beside,
-    "coders": report.coders.committed_coders,
-    "files": report.byte_budget.committed_files,
-    "table-2": report.imagenet.committed_table_2,
-    "df-imagenet": report.imagenet_df.committed_beside,
-}
 
 HOME = re.compile(r"/(?:home|Users|root)\b/?|[A-Z]:\\\\?Users|/tmp/", re.IGNORECASE)
 
@@ -201,4 +162,4 @@ def committed_cells():
 @pytest.mark.parametrize(("name", "cell"), list(committed_cells()))
 def test_committed_rows_are_what_the_run_folders_say(name, cell, monkeypatch):
     monkeypatch.delenv("WORKBOOK_RESULTS", raising=False)
-    assert "".join(texts(cell)).strip() == COMMITTED[name]().strip()
+    assert "".join(texts(cell)).strip() == report.committed(name).strip()

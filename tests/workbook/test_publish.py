@@ -29,6 +29,7 @@ def test_table_4_of_runs_that_are_there(results, trained, monkeypatch):
     """Made of a small network's runs, as if they were the mirror's."""
     rows = {"cifar10": [], "cifar10-jpeg": [[trained]]}
     monkeypatch.setattr(report, "committed_rows_4", lambda: rows)
+    monkeypatch.setattr(report.admm, "committed_rows_4", lambda: rows)
     block = publish.render("<!-- begin table-4 -->\n\n<!-- end table-4 -->")
     reported, ours = block.split("\nJPEG mirror of CIFAR-10, not its pixels:")
     assert reported.count("| resnet") == len(report.reported("admm_table4"))

@@ -115,10 +115,7 @@ def seconds(experiment: Experiment, device: str) -> float:
     that trains nothing is evaluated all the same: it counts as an epoch.
     """
     dataset = "cifar" if experiment.dataset.startswith("cifar") else experiment.dataset
-    cpu, cuda = SECONDS[dataset][experiment.network.removesuffix("-tanh")]
-    epoch = (
-        cpu * calibration.factor(experiment.network, experiment.dataset)
-        if device == "cpu"
-        else cuda
-    )
+    epoch = SECONDS[dataset][experiment.network.removesuffix("-tanh")][device == "cuda"]
+    if device == "cpu":
+        epoch *= calibration.factor(experiment.network, experiment.dataset)
     return epoch * max(1, experiment.epochs)

@@ -1,46 +1,37 @@
 """The papers' tables and ours: runs are read, and rows made of them."""
 
 from lib.workbook.report import (
+    admm,
     byte_budget,
     coders,
+    columns,
     comparison,
     df,
+    df_settings,
     imagenet,
     imagenet_costs,
     imagenet_df,
     lc,
+    places,
+    readme,
+    rows,
+    speed,
     statistics,
-    tables,
     trials,
 )
-from lib.workbook.report.tables import (
+from lib.workbook.report.admm import (
     allocations,
-    committed_figure_2,
-    committed_file_parts,
-    committed_layers,
-    committed_levels,
     committed_rows_4,
-    committed_speed,
-    committed_table_3,
-    committed_table_4,
-    drop,
     features,
     figure_2,
     figure_2_claims,
-    file_bytes,
-    file_parts,
-    finished,
-    interval,
     label,
     levels,
-    none,
-    printed,
-    reported,
-    save,
-    shown,
-    shown_computed_in,
-    speed,
     table_3,
     table_4,
     uniform,
 )
+from lib.workbook.report.coders import file_parts
+from lib.workbook.report.columns import shown
+from lib.workbook.report.committed import COMMITTED, committed
+from lib.workbook.report.rows import finished, interval, reported, save

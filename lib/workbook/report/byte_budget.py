@@ -1,71 +1,47 @@
 """Networks in files of a size: what they cost and what is lost."""
 
-import numpy as np
+from collections.abc import Mapping, Sequence
+
 import pandas as pd
 
 from lib.workbook import experiments
-from lib.workbook.report import tables
+from lib.workbook.report import admm, rows
+from lib.workbook.report.columns import columns, shown
+from lib.workbook.report.rows import finished, reported
 from lib.workbook.runs import Run
 
-
-def finished(dataset: str) -> dict[int, list[Run]]:
-    """Bytes asked for → the runs that are there."""
-    found = {
-        size: tables.finished(run) for size, run in experiments.byte_budget.curve(dataset).items()
-    }
-    return {size: runs for size, runs in found.items() if runs}
+#: Result → what its column is called here.
+CALLED = {"file_bytes": "file", "kept_fraction": "kept", "mean_bits": "bits"}
 
 
-def curve(found: dict[int, list[Run]]) -> pd.DataFrame:
-    """A row a size: means over seeds, errors in % of the test split, ``error_sd`` over seeds."""
-    return tables.frame([_row(size, runs) for size, runs in sorted(found.items())])
-
-
-def _row(size: int, runs: list[Run]) -> dict[str, float]:
-    def mean(key: str) -> float:
-        return float(np.mean([run.result[key] for run in runs]))
-
-    errors = [100 * (1 - run.result["accuracy"]) for run in runs]
-    return {
-        "asked": size,
-        "file": mean("file_bytes"),
-        "error": float(np.mean(errors)),
-        "error_sd": float(np.std(errors, ddof=1)) if len(errors) > 1 else float("nan"),
-        "dense_error": 100 * (1 - mean("dense_accuracy")),
-        "control_error": 100 * (1 - mean("control_accuracy")),
-        "kept": mean("kept_fraction"),
-        "bits": mean("mean_bits"),
-        "nominal_rate": mean("nominal_rate"),
-        "n": len(runs),
-        "computed_in": tables.computed_in(runs),
-    }
+def curve(found: Mapping[int, Sequence[Run]]) -> pd.DataFrame:
+    """Bytes asked for → runs as a table: means over seeds, errors in % of the test split."""
+    columns = (
+        "file_bytes error error_sd dense_error control_error kept_fraction mean_bits nominal_rate n"
+    )
+    return rows.table(dict(sorted(found.items())), ["asked"], columns).rename(columns=CALLED)
 
 
 def nominal(dataset: str) -> pd.DataFrame:
     """The rows of Table 3, whose budget was in nominal bits: ``label``, ``file`` and errors."""
-    found = [tables.finished(row) for row in experiments.table_3(dataset)]
-    return pd.DataFrame(
-        [_row(0, runs) | {"label": tables.label(runs[0])} for runs in found if runs],
-        columns=["label", "file", "error", "error_sd"],
-    )
+    found = finished(experiments.table_3(dataset))
+    columns = "file_bytes error error_sd"
+    made = [{"label": admm.label(runs[0])} | rows.summary(runs, columns) for runs in found]
+    return pd.DataFrame(made, columns=["label", *columns.split()]).rename(columns=CALLED)
 
 
-def printed(table: pd.DataFrame) -> pd.DataFrame:
-    """The curve as it is read."""
-    spread = table["error_sd"].map(" ± {:.2f}".format).where(table["n"] > 1, "")
-    return pd.DataFrame(
-        {
-            "asked, bytes": table["asked"].map("{:,}".format),
-            "file, bytes": table["file"].map("{:,.0f}".format),
-            "error, %": table["error"].map("{:.2f}".format) + spread,
-            "dense, %": table["dense_error"].map("{:.2f}".format),
-            "dense trained on, %": table["control_error"].map("{:.2f}".format),
-            "kept, %": (100 * table["kept"]).map("{:.2f}".format),
-            "nominal rate": table["nominal_rate"].map("{:,.0f}×".format),
-            "n": table["n"],
-            **tables.shown_computed_in(table),
-        }
-    )
+#: :func:`curve`'s table as it is read, with the spread of its means.
+CURVE = columns(
+    "asked file error dense_error control_error kept nominal_rate n",
+    asked=("asked, bytes", "{:,}"),
+    file=("file, bytes", "{:,.0f}"),
+    error=("error, %", "{:.2f}"),
+    dense_error=("dense, %", "{:.2f}"),
+    control_error=("dense trained on, %", "{:.2f}"),
+    kept=("kept, %", "{:.2f}", lambda table: 100 * table["kept"]),
+    nominal_rate=("nominal rate", "{:,.0f}×"),
+    n=("n", None),
+)
 
 
 def beside_published(table: pd.DataFrame) -> str:
@@ -74,9 +50,9 @@ def beside_published(table: pd.DataFrame) -> str:
     ``table`` is :func:`curve`'s. A published file smaller than all of ours has none beside it. The
     last line counts those that are better than ours.
     """
-    errors = printed(table)["error, %"]
+    errors = shown(table, CURVE, spread=True)["error, %"]
     lines, gaps = [], []
-    for other in tables.reported("file_lenet5").itertuples():
+    for other in reported("file_lenet5").itertuples():
         line = f"{other.method}, {other.bytes:,} bytes: {other.error:.2f} %"
         within = table["file"][table["file"] <= other.bytes]
         if len(within):
@@ -94,12 +70,15 @@ def beside_published(table: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def committed_files() -> str:
-    """MNIST's curve as text, with the published files."""
-    found = finished("mnist")
-    if not found:
-        return "No file of LeNet-5 on MNIST yet."
+def files(found: Mapping[int, Sequence[Run]]) -> tuple[pd.DataFrame, str, str]:
+    """The curve as it is read, a heading for the published files, and those beside ours."""
     table = curve(found)
-    ours = printed(table).to_string(index=False)
-    source = tables.reported("file_lenet5")["source"].iloc[0]
-    return f"{ours}\n\nPublished ({source}), and ours:\n{beside_published(table)}"
+    source = reported("file_lenet5")["source"].iloc[0]
+    heading = f"Published ({source}), and ours:"
+    return shown(table, CURVE, spread=True), heading, beside_published(table)
+
+
+def files_text(found: Mapping[int, Sequence[Run]]) -> str:
+    """The curve, and the published files."""
+    table, heading, beside = files(found)
+    return f"{table.to_string(index=False)}\n\n{heading}\n{beside}"

@@ -4,6 +4,7 @@
 """
 
 import math
+from collections.abc import Sequence
 
 import pandas as pd
 from torch import nn
@@ -11,7 +12,9 @@ from torch import nn
 from lib import accounting, archive, paths
 from lib.layers import compressible
 from lib.workbook import benchmarks, experiments
-from lib.workbook.report import tables
+from lib.workbook.report import admm
+from lib.workbook.report.columns import columns, text
+from lib.workbook.report.rows import finished, mean
 from lib.workbook.runs import Run
 
 #: The parts of a coded layer, in bits, under the names that every table of layers uses.
@@ -47,23 +50,37 @@ def layers(model: nn.Module) -> dict[str, pd.DataFrame]:
     return {coder: table[["name", *PARTS]] for coder, table in tables.items()}
 
 
-def file_parts(model: nn.Module, **named) -> pd.Series:
-    """Every byte of the file: its parts, in bytes; they sum to its size.
+def bytes_by_part(content: bytes) -> pd.Series:
+    """Every byte of the file ``content``, which :func:`lib.archive.encode` made.
 
-    ``named`` is what :func:`lib.archive.write` takes, a run's ``architecture``. ``rest`` is what
-    the coded stream holds of other tensors (biases, normalisation), ``header`` names, shapes,
-    version and checksum, ``end`` what the stream's last words leave unused.
+    ``positions``, ``values`` and ``codebooks`` are those of layers' weights, ``rest`` what the
+    coded stream holds of other tensors (biases, normalisation), ``header`` names, shapes, version
+    and checksum, ``end`` what the stream's last words leave unused. They sum to the file's size.
     """
-    content = archive.encode(model, **named)
-    header = 21 + int.from_bytes(content[17:21], "little")
-    coded = archive.sizes(archive.Archive(model.state_dict()))
-    names = {f"{name}.weight" for name in compressible(model)}
-    weights = coded[coded["name"].isin(names)]
-    parts = {part: weights[column].sum() / 8 for column, part in PARTS.items()}
-    parts["rest"] = coded[~coded["name"].isin(names)][list(PARTS)].to_numpy().sum() / 8
-    parts["header"] = header
-    parts["end"] = len(content) - sum(parts.values())
-    return pd.Series(parts)
+    parts = archive.parts(content)
+    layers = parts[parts["shape"].str.contains("×", na=False)]
+    totals = parts.drop(layers.index).set_index("name")["total"]
+    made = {
+        "positions": layers["positions"].sum(),
+        "values": layers["values"].sum(),
+        "codebooks": layers["codebook"].sum(),
+        "rest": totals.drop(["header", "checksum", "rounding"]).sum(),
+        "header": totals["header"] + totals["checksum"],
+    }
+    return pd.Series(made | {"end": len(content) - sum(made.values())})
+
+
+def file_parts(run: Run) -> dict[str, float]:
+    """What the file of the final network holds, in bytes, as a run's tables state it.
+
+    As :func:`bytes_by_part`; ``biases`` are all that is no layer's weight, ``frame`` the rest.
+    """
+    parts = bytes_by_part(run.file(run.state()))
+    return {
+        **parts[["values", "positions", "codebooks"]],
+        "biases": parts["rest"],
+        "frame": parts["header"] + parts["end"],
+    }
 
 
 def coders(model: nn.Module, **named) -> dict[str, float | int | str]:
@@ -92,7 +109,7 @@ def coders(model: nn.Module, **named) -> dict[str, float | int | str]:
         **beside,
         "zstd": packed[layout],
         "zstd_layout": layout,
-        **{f"file_{part}": size for part, size in file_parts(model, **named).items()},
+        **bytes_by_part(archive.encode(model, **named)).add_prefix("file_"),
     }
 
 
@@ -106,10 +123,10 @@ def committed_runs() -> dict[str, Run]:
         *experiments.table_3("mnist"),
         experiments.comparison.head_to_head("mnist", "lenet5", "lc", 2_000),
     ]
-    found = [run for e in wanted for run in tables.finished(e, most=1)]
+    found = [run for (run,) in finished(wanted, most=1)]
     found += [
         run
-        for rows in tables.committed_rows_4().values()
+        for rows in admm.committed_rows_4().values()
         for runs in rows
         for run in runs[:1]
         if run.result["network"] == "resnet20" and run.result["mode"] == "joint"
@@ -135,28 +152,32 @@ def measured() -> pd.DataFrame:
     return table.merge(others[["network", "nncodec"]], on="network", how="left")
 
 
-def printed(table: pd.DataFrame) -> pd.DataFrame:
-    """The table of coders as it is read: bytes of positions, values and codebooks."""
-    known = {coder: name for coder, name in CODERS.items() if coder in table}
-    shown = table[list(known)].apply(lambda column: column.map(_whole)).rename(columns=known)
-    kept = (100 * table["kept"] / table["weights"]).map("{:.1f}".format)
-    shown.insert(0, "kept, %", kept)
-    shown.insert(0, "network", table["label"])
-    return shown
+#: A table of :func:`coders`'s rows as it is read.
+CODED = columns(
+    f"label kept {' '.join(CODERS)}",
+    label=("network", "{}"),
+    kept=("kept, %", "{:.1f}", lambda table: 100 * table["kept"] / table["weights"]),
+    **{coder: (name, "{:,.0f}") for coder, name in CODERS.items()},
+)
 
 
-def committed_coders() -> str:
-    """The committed table of coders as text, and under it the whole files, part by part."""
+def coders_text() -> str:
+    """The committed table of coders, and under it the whole files, part by part."""
     table = measured()
     parts = table.filter(like="file_").rename(columns=lambda name: name.removeprefix("file_"))
     whole = parts.assign(file=parts.sum(axis=1)).map("{:,.0f}".format)
     whole.insert(0, "network", table["label"])
     return (
         "Positions, values and codebooks, bytes\n"
-        f"{printed(table).to_string(index=False)}\n\n"
+        f"{text(table, CODED, unknown='not measured', waiting='nncodec')}\n\n"
         f"The whole file, bytes\n{whole.to_string(index=False)}"
     )
 
 
-def _whole(number: float) -> str:
-    return "not measured" if math.isnan(number) else f"{number:,.0f}"
+def file_parts_text(rows: Sequence[Sequence[Run]]) -> str:
+    """What the files of rows of Table 3 hold, in bytes, means over seeds."""
+    parts = pd.DataFrame([pd.DataFrame(map(file_parts, runs)).mean() for runs in rows])
+    shown = parts.assign(total=parts.sum(axis=1)).round().astype(int)
+    names = [f"{mean(runs, 'nominal_rate'):,.0f}×, {admm.label(runs[0])}" for runs in rows]
+    shown.insert(0, "row", names)
+    return shown.assign(largest=parts.idxmax(axis=1)).to_string(index=False)

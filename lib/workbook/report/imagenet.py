@@ -9,7 +9,9 @@ from lib.networks import pretrained
 from lib.optimizers import METHODS
 from lib.workbook import experiments, runs
 from lib.workbook.experiments import Experiment
-from lib.workbook.report import tables
+from lib.workbook.report import admm
+from lib.workbook.report.columns import columns, text
+from lib.workbook.report.rows import finished, frame, reported, taken
 from lib.workbook.runs import Run
 
 #: What our rows are called, by the first stage's method and the mode.
@@ -22,13 +24,6 @@ NAMES = {
 }
 
 
-def finished(dataset: str) -> list[list[Run]]:
-    """The runs of Table 2's rows that are there, row by row; nothing is trained."""
-    return [
-        found for row in experiments.imagenet.table_2(dataset) if (found := tables.finished(row))
-    ]
-
-
 def table_2(rows: Sequence[Sequence[Run]], *, dataset: str) -> pd.DataFrame:
     """ADMM's Table 2: the paper's rows, then ours, a row for each experiment's runs over seeds.
 
@@ -37,12 +32,10 @@ def table_2(rows: Sequence[Sequence[Run]], *, dataset: str) -> pd.DataFrame:
     (:func:`lib.accounting.paid`); ``rate`` is our nominal rate, of nonzero weights and values
     alone.
     """
-    paper = tables.reported("admm_table2").assign(source="reported", data="imagenet")
+    paper = reported("admm_table2").assign(source="reported", data="imagenet")
     paper["paper_rate"] = paper["rate"]
-    ours = tables.frame([_row(found, dataset) for found in rows])
-    table = pd.concat([paper, ours], ignore_index=True) if len(ours) else paper
-    differ = ours.columns.intersection(["computed_in"])
-    return table.reindex(columns=list(dict.fromkeys([*paper.columns, *tables.OURS, *differ])))
+    ours = frame([_row(found, dataset) for found in rows])
+    return taken(pd.concat([paper, ours], ignore_index=True), [*paper.columns, *admm.OURS.split()])
 
 
 def _row(found: Sequence[Run], dataset: str) -> dict[str, object]:
@@ -50,35 +43,25 @@ def _row(found: Sequence[Run], dataset: str) -> dict[str, object]:
     mode = "quantize" if run.result["mode"] == "quantize" else "joint"
     method = run.experiment["stages"][0]["method"]
     name = NAMES.get((method, run.result["mode"])) or f"{METHODS[method].label} (ours)"
-    made = tables.row(found, dataset, method=name, mode=mode)
+    made = admm.row(found, dataset, method=name, mode=mode)
     made["automated"] = "yes" if run.result["method"] == "admm" else "no"
     if mode == "quantize":  # the paper states no share
         made["nonzero_percent"] = float("nan")
     return made
 
 
-def printed(table: pd.DataFrame) -> pd.DataFrame:
-    """The table as it is read: rounded, with units, a dash where nothing is stated."""
-    shown = tables.shown
-    columns = {
-        "network": table["network"],
-        "method": table["method"],
-        "mode": table["mode"],
-        "nonzero, %": shown(table["nonzero_percent"], "{:.1f}"),
-        "mean bits": shown(table["mean_bits"], "{:.1f}"),
-        "rate as in the paper": shown(table["paper_rate"], "{:.1f}×"),
-        "top-1 drop, points": shown(table["drop_points"], "{:.2f}"),
-        "top-5 drop": shown(table["top5_drop_points"], "{:.2f}"),
-        "drop against control": shown(table["control_drop"], "{:.2f}"),
-        "dense, %": shown(table["dense_accuracy"], "{:.2f}"),
-        "compressed, %": shown(table["accuracy"], "{:.2f}"),
-        "nominal rate": shown(table["rate"].where(table["source"] == "ours"), "{:.1f}×"),
-        "entropy rate": shown(table["entropy_rate"], "{:.1f}×"),
-        "file, bytes": shown(table["file_bytes"], "{:,.0f}"),
-        **tables.shown_computed_in(table),
-    }
-    found = pd.DataFrame(columns)
-    return found.loc[:, (found != "–").any()]
+#: The table as it is read.
+TABLE_2 = columns(
+    "network method mode nonzero_percent mean_bits paper_rate drop_points top5_drop_points "
+    "control_drop dense_accuracy accuracy rate entropy_rate file_bytes",
+    mean_bits=("mean bits", "{:.1f}"),
+    paper_rate=("rate as in the paper", "{:.1f}×"),
+    drop_points=("top-1 drop, points", "{:.2f}"),
+    top5_drop_points=("top-5 drop", "{:.2f}"),
+    accuracy=("compressed, %", "{:.2f}"),
+    rate=("nominal rate", "{:.1f}×", lambda table: table["rate"].where(table["source"] == "ours")),
+    entropy_rate=("entropy rate", "{:.1f}×"),
+)
 
 
 def needed(rows: Sequence[Experiment]) -> list[Experiment]:
@@ -107,24 +90,18 @@ def missing(rows: Sequence[Experiment], *, what: str) -> str:
 def starts(rows: Sequence[Experiment]) -> list[str]:
     """What the published networks that rows start from know here, a line for each measured one."""
     networks = dict.fromkeys(row.network for row in rows)
-    found = [
-        (name, tables.finished(experiments.dense("imagenet", network=name), most=1))
-        for name in networks
-    ]
+    wanted = {name: experiments.dense("imagenet", network=name) for name in networks}
     return [
         f"{name}: {pretrained.TOP_1[name]} % published, {100 * run.result['accuracy']:.2f} % here"
-        for name, runs_ in found
-        for run in runs_
+        for name, (run,) in finished(wanted, most=1).items()
     ]
 
 
-def committed_table_2() -> str:
-    """ImageNet's measured rows, where there are any, and how many runs are missing, as text."""
-    found, rows = finished("imagenet"), experiments.imagenet.table_2("imagenet")
-    said = missing(rows, what="Table 2")
-    known = starts(rows)
+def table_2_text() -> str:
+    """ImageNet's measured rows, where there are any, and how many runs are missing."""
+    rows = experiments.imagenet.table_2("imagenet")
+    found, known, said = finished(rows), starts(rows), missing(rows, what="Table 2")
     if not found:
         return "\n".join([f"Not measured yet. {said}", *known])
     table = table_2(found, dataset="imagenet")
-    shown = printed(table[table["source"] == "ours"]).to_string(index=False)
-    return "\n".join([shown, "", *known, said])
+    return "\n".join([text(table[table["source"] == "ours"], TABLE_2), "", *known, said])

@@ -10,6 +10,8 @@ from lib import networks, structured
 from lib.data.imagenet import FORMS
 from lib.workbook import experiments
 from lib.workbook.report import df, imagenet
+from lib.workbook.report.columns import columns, text
+from lib.workbook.report.rows import finished
 from lib.workbook.runs import Run
 
 #: The paper's networks: the table that each stands in, and its name here.
@@ -32,38 +34,29 @@ def reported(network: str) -> pd.DataFrame:
     return df.reported(TABLES[network][0], network=network, dataset="imagenet")
 
 
-#: Column → its heading and how its values are written.
-PRINTED = {
-    "kind": ("kind", "{}"),
-    "algorithm": ("algorithm", "{}"),
-    "baseline_accuracy": ("dense, %", "{:.2f}"),
-    "accuracy": ("accuracy, %", "{:.2f}"),
-    "delta": ("Δ as printed", "{:+.2f}"),
-    "gain": ("accuracy − dense", "{:+.2f}"),
-    "gflops": ("10⁹ MACs", "{:g}"),
-    "reduction_percent": ("MACs less, %", "{:.0f}"),
-    "parameters_m": ("10⁶ parameters", "{:g}"),
-    "parameter_reduction_percent": ("parameters less, %", "{:.0f}"),
-}
-
-
 def misprinted(paper: pd.DataFrame) -> pd.Series:
     """Which rows of :func:`reported` print a Δ that is not accuracy − dense."""
     return (paper["delta"] - paper["gain"]).abs() > 0.005
 
 
-def printed(paper: pd.DataFrame) -> pd.DataFrame:
-    """:func:`reported` as it is read: a dash where nothing is stated, ``*`` at a misprinted Δ.
-
-    The paper's FLOPs are multiply-accumulates.
-    """
-    columns = {
-        heading: ["–" if pd.isna(value) else form.format(value) for value in paper[name]]
-        for name, (heading, form) in PRINTED.items()
-    }
+def _printed_delta(paper: pd.DataFrame) -> pd.Series:
+    """Δ as the paper prints it, ``*`` where it is misprinted."""
     marks = misprinted(paper).map({True: "*", False: ""})
-    columns["Δ as printed"] = [d + m for d, m in zip(columns["Δ as printed"], marks, strict=True)]
-    return pd.DataFrame(columns)
+    return paper["delta"].map("{:+.2f}".format, na_action="ignore") + marks
+
+
+#: :func:`reported` as it is read. The paper's FLOPs are multiply-accumulates.
+TABLE = columns(
+    "kind algorithm baseline_accuracy accuracy delta gain gflops reduction_percent parameters_m "
+    "parameter_reduction_percent",
+    baseline_accuracy=("dense, %", "{:.2f}"),
+    delta=("Δ as printed", "{}", _printed_delta),
+    gain=("accuracy − dense", "{:+.2f}"),
+    gflops=("10⁹ MACs", "{:g}"),
+    reduction_percent=("MACs less, %", "{:.0f}"),
+    parameters_m=("10⁶ parameters", "{:g}"),
+    parameter_reduction_percent=("parameters less, %", "{:.0f}"),
+)
 
 
 def best_of_others(paper: pd.DataFrame) -> pd.DataFrame:
@@ -102,19 +95,19 @@ def beside() -> pd.DataFrame:
 
 def measured_curve() -> pd.DataFrame | None:
     """Our rows of Figure 3b on ImageNet, or None where there is no run."""
-    made = df.curve(df.finished(experiments.imagenet.figure_3b("imagenet")))
+    made = df.curve(finished(experiments.imagenet.figure_3b("imagenet")))
     return None if made.empty else made
 
 
-def committed_beside() -> str:
-    """:func:`beside` as text, a dash where a run of ours is missing, and how many are."""
+def beside_text() -> str:
+    """:func:`beside`, a dash where a run of ours is missing, and how many are."""
     rows = [
         row
         for _, name in TABLES.values()
         for row in experiments.imagenet.hybrid("imagenet", name).values()
     ]
     rows += experiments.imagenet.figure_3b("imagenet").values()
-    made = df.printed(beside(), waiting=df.MEASURED).to_string(index=False)
+    made = text(beside(), df.SHOWN, waiting=df.MEASURED)
     said = imagenet.missing(rows, what="Tables 4 and 6 and Figure 3b")
     return "\n".join([made, "", *imagenet.starts(rows), said])
 

@@ -1,6 +1,6 @@
-"""How LC's two copies of the weights meet: run folders → tables."""
+"""LC: how its two copies of the weights meet, and its figure of results."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 import torch
@@ -8,12 +8,17 @@ import torch
 from lib.layers import compressible
 from lib.projections.sparsity import l0_constraint
 from lib.workbook import experiments
-from lib.workbook.report import tables
+from lib.workbook.report import comparison, rows, statistics
+from lib.workbook.report.columns import columns
+from lib.workbook.report.rows import BySeed, by_seed, differences, finished
 from lib.workbook.runs import Run
 
+#: A curve's name → its points, each the runs over seeds.
+Curves = Mapping[str, Sequence[Sequence[Run]]]
 
-def meetings(histories: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """How each run ended, a row a run: μ, its distance, losses (nats) and accuracies (%).
+
+def convergence(histories: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """How w and θ met, a row a run: μ, their distance, losses (nats) and accuracies (%).
 
     ``histories`` maps a label to the history of a traced run of LC. ``mse`` is the mean squared
     difference of w and θ, ``mse_first`` that of the first epoch; ``added`` is what compressing adds
@@ -59,35 +64,113 @@ def as_pruned_at_first(run: Run, parent: Run) -> dict[str, float]:
     }
 
 
-def printed(table: pd.DataFrame) -> pd.DataFrame:
-    """:func:`meetings`'s table as it is read: rounded, with units."""
-    return pd.DataFrame(
-        {
-            "run": table["run"],
-            "first μ": table["mu_first"].map("{:.3g}".format),
-            "last μ": table["mu"].map("{:.3g}".format),
-            "first mean (w − θ)²": table["mse_first"].map("{:.1e}".format),
-            "last": table["mse"].map("{:.1e}".format),
-            "loss of w": table["loss"].map("{:.4f}".format),
-            "loss of θ": table["compressed_loss"].map("{:.4f}".format),
-            "w, %": table["accuracy"].map("{:.2f}".format),
-            "θ, %": table["compressed_accuracy"].map("{:.2f}".format),
-        }
-    )
+#: :func:`convergence`'s table as it is read.
+CONVERGENCE = columns(
+    "run mu_first mu mse_first mse loss compressed_loss accuracy compressed_accuracy",
+    mu_first=("first μ", "{:.3g}"),
+    mu=("last μ", "{:.3g}"),
+    mse_first=("first mean (w − θ)²", "{:.1e}"),
+    mse=("last", "{:.1e}"),
+    loss=("loss of w", "{:.4f}"),
+    compressed_loss=("loss of θ", "{:.4f}"),
+    accuracy=("w, %", "{:.2f}"),
+    compressed_accuracy=("θ, %", "{:.2f}"),
+)
 
 
-def finished_meetings(dataset: str) -> dict[str, pd.DataFrame]:
-    """Label → history of those meetings that are there, seed 0; nothing is trained."""
-    found = {
-        name: tables.finished(e, most=1) for name, e in experiments.lc.meetings(dataset).items()
+def finished_histories(dataset: str) -> dict[str, pd.DataFrame]:
+    """Label → history of those runs that are there, seed 0; nothing is trained."""
+    found = finished(experiments.lc.meetings(dataset), most=1)
+    return {name: of_seeds[0].history for name, of_seeds in found.items()}
+
+
+# ------------------------------------------------------------------------------- figure of results
+
+
+def results_curve(curves: Curves) -> pd.DataFrame:
+    """LC's figure in numbers: a row for each point of each curve, means and sd over seeds.
+
+    ``kept_percent`` is what is left of the weights, ``error`` (%) and ``loss`` (nats) of the test
+    split, ``train_loss`` of the training split.
+    """
+    points = [((name, _amount(found[0])), found) for name, found in _points(curves)]
+    columns = "kept_percent error error_sd control_error loss train_loss hours n"
+    return rows.table(points, ["curve", "amount"], columns)
+
+
+def _points(curves: Curves) -> Iterator[tuple[str, Sequence[Run]]]:
+    return ((name, found) for name, points in curves.items() for found in points if found)
+
+
+def _amount(run: Run) -> float:
+    options = dict(run.experiment["stages"][0]["options"])
+    return options.get("amount", options.get("keep"))
+
+
+#: The curves of LC's figure whose number of weights is set, to the same shares.
+COUNTED = ("l0-constraint", "magnitude", "gradual")
+
+
+def by_share(curves: Curves) -> dict[float, dict[str, BySeed]]:
+    """Share of the weights that stays → method → its accuracies (%) by seed, of ``COUNTED``."""
+    found: dict[float, dict[str, BySeed]] = {}
+    for name, runs in _points({name: curves.get(name, ()) for name in COUNTED}):
+        found.setdefault(_amount(runs[0]), {})[name] = by_seed(runs)
+    return found
+
+
+def least(curves: Curves) -> str:
+    """Which of ``COUNTED`` loses least at which share: lines of ``comparison.verdict``."""
+    return comparison.verdict(by_share(curves), named="{:.1%} kept".format)
+
+
+def over_control(table: pd.DataFrame, *, kept: float) -> pd.DataFrame:
+    """How far errors are above the fine-tuned dense control, in points: a row a curve.
+
+    Of :func:`results_curve`'s points that keep ``kept`` percent of the weights or more: how many
+    there are, the least and the most.
+    """
+    enough = table[table["kept_percent"].round(1) >= kept]
+    over = (enough["error"] - enough["control_error"]).groupby(enough["curve"], sort=False)
+    return over.agg(points="count", least="min", most="max").reset_index()
+
+
+def layer_shares(runs: Mapping[str, Run]) -> pd.DataFrame:
+    """The share of its weights (%) that each layer keeps, a column a run."""
+    shares = {
+        name: (100 * run.layers["kept"] / run.layers["weights"]).set_axis(run.layers["name"])
+        for name, run in runs.items()
     }
-    return {name: seeds[0].history for name, seeds in found.items() if seeds}
+    return pd.DataFrame(shares)
 
 
-def committed_meetings() -> str:
-    """How w and θ met in the committed MNIST runs, as text; one line where none is there."""
-    histories = finished_meetings("mnist")
-    if not histories:
-        return tables.none("how w and θ meet", "mnist")
-    table = printed(meetings(histories)).to_string(index=False)
-    return f"{experiments.lc.NETWORK} on MNIST\n{table}"
+def claims() -> str:
+    """How LC stands against the fine-tuned dense control, and against pruning, on MNIST.
+
+    Errors in percent, paired differences over seeds in points; empty where no run is there.
+    """
+    drawn, again = experiments.lc.curves("mnist"), experiments.lc.longer()
+    compared = {
+        f"{share:.1%} kept": at
+        for share, *at in zip(experiments.lc.KEPT, *map(drawn.get, COUNTED), strict=True)
+    }
+    name = "{kept:.1%} kept, {epochs} epochs".format(**experiments.lc.LONGER)
+    compared[name] = [again["l0-constraint"], again["magnitude"]]
+    lines = [_claim(name, *map(finished, row)) for name, row in compared.items()]
+    return "\n".join(filter(None, lines))
+
+
+def _claim(name: str, lc: Sequence[Run], *others: Sequence[Run]) -> str:
+    """One line of :func:`claims`; empty without a run of LC."""
+    if not lc:
+        return ""
+    against = {"the dense network trained on": by_seed(lc, "control_accuracy")}
+    for pruning, found in zip(("one-shot", "gradual"), others, strict=False):
+        against[f"{pruning} pruning"] = by_seed(found)
+    parts = [
+        f"{statistics.over_seeds(points).said} against {what} (n = {len(points)})"
+        for what, other in against.items()
+        if (points := differences(other, by_seed(lc)))  # of errors
+    ]
+    error = rows.summary(lc, "error")["error"]
+    return f"{name}: LC-ℓ0 {error:.2f} %; {'; '.join(parts)}"

@@ -41,9 +41,13 @@ class Interval:
     @property
     def said(self) -> str:
         """The mean with its sign, and the interval with what it is over, if there is one."""
-        if math.isnan(self.low):
-            return f"{self.mean:+.2f} points"
-        return f"{self.mean:+.2f} [{self.low:+.2f}, {self.high:+.2f}] points over {self.over}"
+        said = self.said_as("{:+.2f}")
+        return said if math.isnan(self.low) else f"{said} over {self.over}"
+
+    def said_as(self, form: str = "{:.2f}") -> str:
+        """The mean in points, and the interval, if there is one."""
+        mean, low, high = map(form.format, (self.mean, self.low, self.high))
+        return f"{mean} points" if math.isnan(self.low) else f"{mean} [{low}, {high}] points"
 
     def __neg__(self) -> "Interval":
         bounds = -self.mean, -self.high, -self.low, -self.at_most, -self.at_least

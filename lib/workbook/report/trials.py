@@ -1,25 +1,125 @@
-"""ResNet-20's trials on held-out images: ADMM's ends, DF's β and C, each against today's choice.
+"""Trials on held-out images: the knobs of each method, ADMM's ends, DF's β and C.
 
-Networks are compared by the losses of the same held-out images, paired image by image. A standard
-error is over those images, of one pair of networks: it says nothing about other seeds.
+ResNet-20's trials are compared with today's choice by the losses of the same held-out images,
+paired image by image. A standard error is over those images, of one pair of networks: it says
+nothing about other seeds.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from lib import data
+from lib.data.catalogue import HELD_OUT
 from lib.workbook import experiments
-from lib.workbook.report import tables
+from lib.workbook.experiments import Experiment
+from lib.workbook.report import statistics
+from lib.workbook.report.columns import columns, headed, text
+from lib.workbook.report.comparison import NAMES
+from lib.workbook.report.rows import finished, frame, summary
 from lib.workbook.runs import Run
 
-#: The data set of the trials.
+#: The data set of ResNet-20's trials.
 DATASET = "cifar10"
 
 #: Standard errors that another choice has to be ahead by, on each seed.
 ENOUGH = 2
+
+#: Settings that every method's knobs are tried at before any beyond their edges.
+FIRST_TRIALS = 6
+
+# ------------------------------------------------------------------------------------------- knobs
+
+
+def edges(
+    trials: Mapping[str, Sequence[Experiment]], settings: Mapping[str, Sequence[dict]]
+) -> str:
+    """How much trials of knobs tell apart: a line a method, of those whose trials are all there.
+
+    Which chosen knobs are the least or the largest that was tried; and how many other settings are
+    within one standard error, of one accuracy on the held-out images, of the chosen one.
+    """
+    lines = []
+    for method, wanted in trials.items():
+        made = tried({method: wanted}, settings)
+        if len(made) < len(wanted):
+            continue
+        right, best = made["accuracy"].to_numpy() / 100, int(np.flatnonzero(made["chosen"])[0])
+        chosen = settings[method][best]
+        values = {knob: sorted({s[knob] for s in settings[method]}) for knob in chosen}
+        ends = [
+            f"{knob} {value}"
+            for knob, value in chosen.items()
+            if not isinstance(value, (bool, str)) and value in (values[knob][0], values[knob][-1])
+        ]
+        error = math.sqrt(right[best] * (1 - right[best]) / HELD_OUT["mnist"])
+        near = int((right[best] - right <= error).sum()) - 1
+        lines.append(
+            f"{NAMES[method]}: chosen at an edge of what was tried: {', '.join(ends) or 'none'}; "
+            f"{near} of the {len(made) - 1} others within one standard error, "
+            f"{100 * error:.2f} points"
+        )
+    return "\n".join(lines)
+
+
+def tried(
+    trials: Mapping[str, Sequence[Experiment]], settings: Mapping[str, Sequence[dict]]
+) -> pd.DataFrame:
+    """The trials of knobs that are there: a row each, with its accuracy (%) on held-out images.
+
+    ``ahead`` is its difference in points to the best of the method's first six, ``ahead_se`` the
+    standard error of that, paired image by image. ``chosen`` marks the first of the best of the
+    six, or the best of those beyond their edges where it is ahead by more than its standard error.
+    """
+    rows = []
+    for method, wanted in trials.items():
+        found = finished(dict(enumerate(wanted)), most=1)
+        first = [(i, run) for i, (run,) in found.items() if i < FIRST_TRIALS]
+        if not first:
+            continue
+        best, best_run = max(first, key=lambda trial: _held_out(trial[1]))
+        made = []
+        for i, (run,) in found.items():
+            gained = run.correct.astype(np.int8) - best_run.correct.astype(np.int8)
+            made.append(
+                {
+                    "method": NAMES[method],
+                    "knobs": ", ".join(f"{k} {v}" for k, v in settings[method][i].items()),
+                    "accuracy": _held_out(run),
+                    "ahead": 100 * float(gained.mean()),
+                    "ahead_se": statistics.standard_error(gained),
+                    "chosen": i == best,
+                    "computed_in": run.computed_in,
+                }
+            )
+        wider = made[len(first) :]
+        if wider:
+            further = max(wider, key=lambda row: row["ahead"])
+            if further["ahead"] > further["ahead_se"]:
+                made[[row["chosen"] for row in made].index(True)]["chosen"] = False
+                further["chosen"] = True
+        rows += made
+    return frame(rows)
+
+
+def _held_out(run: Run) -> float:
+    return 100 * run.result["held_out_accuracy"]
+
+
+def knobs_text() -> str:
+    """The trials of knobs on images held out of MNIST's training split; empty without a run."""
+    made = (
+        (experiments.comparison.trials(), experiments.comparison.tried()),
+        (experiments.lc.trials(), experiments.lc.TRIALS),
+    )
+    heading = "images held out of MNIST's training split, accuracy in %"
+    parts = [headed(heading, table) for each in made if not (table := tried(*each)).empty]
+    return "\n\n".join(filter(None, [*parts, *(edges(*each) for each in made)]))
+
+
+# --------------------------------------------------------------------------- ResNet-20's, by losses
 
 
 def against(found: Mapping[str, Run], today: str) -> pd.DataFrame:
@@ -32,19 +132,16 @@ def against(found: Mapping[str, Run], today: str) -> pd.DataFrame:
     rows = []
     for name, run in found.items():
         gained = _gained(found[today], run) if today in found else np.full(2, math.nan)
-        rows.append(
-            {
-                "trial": name,
-                "accuracy": 100 * run.result["held_out_accuracy"],
-                "loss": run.result["test_loss"],
-                "ahead": 1000 * gained.mean(),
-                "ahead_se": 1000 * gained.std(ddof=1) / math.sqrt(len(gained)),
-                "images": run.result["images"],
-                "hours": tables.hours([run]),
-                "computed_in": run.computed_in,
-            }
-        )
-    return tables.frame(rows)
+        known = {
+            "trial": name,
+            "accuracy": _held_out(run),
+            "loss": run.result["test_loss"],
+            "ahead": 1000 * gained.mean(),
+            "ahead_se": 1000 * gained.std(ddof=1) / math.sqrt(len(gained)),
+            "images": run.result["images"],
+        }
+        rows.append(known | summary([run], "hours computed_in"))
+    return frame(rows)
 
 
 def _gained(today: Run, other: Run) -> np.ndarray:
@@ -53,27 +150,17 @@ def _gained(today: Run, other: Run) -> np.ndarray:
 
 def ends(seed: int) -> pd.DataFrame:
     """The ends of ADMM that are there, on one seed, as :func:`against`."""
-    there = {
-        name: [run for run in tables.finished(experiment) if run.result["seed"] == seed]
-        for name, experiment in experiments.trials.endings(DATASET).items()
-    }
-    return against({name: run for name, (run,) in _present(there).items()}, "today")
+    found = finished(experiments.trials.endings(DATASET))
+    there = [(name, run) for name, runs in found.items() for run in runs]
+    return against({name: run for name, run in there if run.result["seed"] == seed}, "today")
 
 
 def grid() -> pd.DataFrame:
     """DF's β and C that are there, against the paper's β and our C, as :func:`against`."""
     wanted = experiments.df.trials(DATASET, **experiments.df.cpu())
-    there = {_named(*key): tables.finished(e, most=1) for key, e in wanted.items()}
-    first, *_ = wanted
-    return against({name: run for name, (run,) in _present(there).items()}, _named(*first))
-
-
-def _named(beta: float, steepness: float) -> str:
-    return f"β = {beta:g}, C = {steepness:g}"
-
-
-def _present(found: Mapping[str, list[Run]]) -> dict[str, list[Run]]:
-    return {name: runs for name, runs in found.items() if runs}
+    named = {key: "β = {:g}, C = {:g}".format(*key) for key in wanted}
+    found = {named[key]: run for key, (run,) in finished(wanted, most=1).items()}
+    return against(found, next(iter(named.values())))
 
 
 def best(table: pd.DataFrame) -> str | None:
@@ -107,25 +194,37 @@ def decision() -> str:
     return f"Today's end stays: {name} is ahead by two standard errors on seed 0, not on seed 1."
 
 
-def committed_ends() -> str:
-    """The trials of ADMM's end from the committed runs, as text; or one line."""
+#: :func:`against`'s table as it is read.
+AGAINST = columns(
+    "trial accuracy loss ahead ahead_se images hours",
+    accuracy=("accuracy", "{:.2f}"),
+    loss=("loss", "{:.4f}"),
+    ahead=("ahead", "{:+.1f}"),
+    ahead_se=("ahead_se", "{:.1f}"),
+    images=("images", None),
+)
+
+
+def ends_text() -> str:
+    """The trials of ADMM's end, and what they decide; empty where none is there."""
+    tables = {seed: table for seed in (0, 1) if len(table := ends(seed))}
+    if not tables:
+        return ""
     compress, tune = experiments.trials.EPOCHS.values()
     dense = experiments.admm_table_4.CPU["trial"]
     heading = (
         f"resnet20 on {data.describe(DATASET)}, 35.4×, {dense} + {compress} + {tune} "
         "epochs, held-out images; ahead: thousandths of a nat"
     )
-    parts = [f"seed {seed}\n{_text(table)}" for seed in (0, 1) if not (table := ends(seed)).empty]
-    if not parts:
-        return tables.none("ADMM's ends", DATASET)
+    parts = [f"seed {seed}\n{text(table, AGAINST)}" for seed, table in tables.items()]
     return "\n\n".join([heading, *parts, decision()])
 
 
-def committed_grid() -> str:
-    """DF's β and C from the committed runs, as text; or one line."""
+def grid_text() -> str:
+    """DF's β and C, and whether another pair is ahead; empty where none is there."""
     table = grid()
     if table.empty:
-        return tables.none("DF's β and C", DATASET)
+        return ""
     epochs = f"{experiments.admm_table_4.CPU['trial']} + {experiments.df.CPU['choose']}"
     heading = (
         f"resnet20 on {data.describe(DATASET)}, 60 % of the MACs less, "
@@ -133,11 +232,4 @@ def committed_grid() -> str:
     )
     name = best(table)
     said = f"{name} is ahead of today's" if name else "No other is ahead of today's"
-    return f"{heading}\n{_text(table)}\n\n{said} by two standard errors."
-
-
-def _text(table: pd.DataFrame) -> str:
-    forms = {"accuracy": "{:.2f}", "loss": "{:.4f}", "ahead": "{:+.1f}", "ahead_se": "{:.1f}"}
-    forms["hours"] = "{:.2f}"
-    shown = {name: tables.shown(table[name], form) for name, form in forms.items()}
-    return table.assign(**shown).to_string(index=False)
+    return f"{heading}\n{text(table, AGAINST)}\n\n{said} by two standard errors."

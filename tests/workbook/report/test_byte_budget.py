@@ -5,28 +5,20 @@ import math
 import pandas as pd
 import pytest
 
-from lib.workbook import experiments, report, runs
+from lib.workbook import experiments, report
+from tests.workbook.report.made import run
 
 
-def fake(folder, size, error, *, dense=0.01):
-    result = {
-        "accuracy": 1 - error,
-        "dense_accuracy": 1 - dense,
-        "control_accuracy": 1 - dense / 2,
-        "file_bytes": size,
-        "kept_fraction": 0.02,
-        "mean_bits": 1.5,
-        "nominal_rate": 1_000,
-        "trained_by": [{"computed_in": "float32"}],
-    }
-    return runs.Run(folder, result)
+def fake(size, error):
+    known = {"file_bytes": size, "nominal_rate": 1_000}
+    return run(1 - error, dense=0.99, control=0.995, **known)
 
 
-def test_a_row_is_the_mean_over_seeds(tmp_path):
+def test_a_row_is_the_mean_over_seeds():
     table = report.byte_budget.curve(
         {
-            3_000: [fake(tmp_path, 2_990, 0.007), fake(tmp_path, 3_000, 0.009)],
-            1_500: [fake(tmp_path, 1_499, 0.015)],
+            3_000: [fake(2_990, 0.007), fake(3_000, 0.009)],
+            1_500: [fake(1_499, 0.015)],
         }
     )
     assert table["asked"].tolist() == [1_500, 3_000]
@@ -36,23 +28,20 @@ def test_a_row_is_the_mean_over_seeds(tmp_path):
     assert table["error_sd"][1] == pytest.approx(math.sqrt(0.02))
     assert table["dense_error"].tolist() == pytest.approx([1, 1])
     assert table["n"].tolist() == [1, 2]
-    printed = report.byte_budget.printed(table)
+    printed = report.shown(table, report.byte_budget.CURVE, spread=True)
     assert printed["error, %"].tolist() == ["1.50", "0.80 ± 0.14"]
 
 
-def test_rows_without_runs_are_left_out(monkeypatch):
-    monkeypatch.setattr(report.tables, "finished", lambda experiment, **_: [])
-    assert report.byte_budget.finished("mnist") == {}
-    assert report.byte_budget.committed_files() == "No file of LeNet-5 on MNIST yet."
+def test_rows_without_runs_are_left_out(finished):
     assert report.byte_budget.nominal("mnist").empty
 
 
-def test_beside_a_published_file_stands_our_largest_that_is_no_larger(tmp_path):
+def test_beside_a_published_file_stands_our_largest_that_is_no_larger():
     table = report.byte_budget.curve(
         {
-            1_000: [fake(tmp_path, 998, 0.02)],
-            1_600: [fake(tmp_path, 1_600, 0.001)],
-            3_000: [fake(tmp_path, 2_990, 0.005), fake(tmp_path, 3_000, 0.006)],
+            1_000: [fake(998, 0.02)],
+            1_600: [fake(1_600, 0.001)],
+            3_000: [fake(2_990, 0.005), fake(3_000, 0.006)],
         }
     )
     assert report.byte_budget.beside_published(table).splitlines() == [
@@ -60,7 +49,7 @@ def test_beside_a_published_file_stands_our_largest_that_is_no_larger(tmp_path):
         "MIRACLE, 1,520 bytes: 0.96 %; ours, 998 bytes: 2.00 % (n = 1), 1.04 points more",
         "Published files with a lower error than ours: 1 of 2.",
     ]
-    larger = report.byte_budget.curve({5_000: [fake(tmp_path, 4_990, 0.01)]})
+    larger = report.byte_budget.curve({5_000: [fake(4_990, 0.01)]})
     assert report.byte_budget.beside_published(larger).splitlines() == [
         "MIRACLE, 3,030 bytes: 0.69 %",
         "MIRACLE, 1,520 bytes: 0.96 %",
@@ -69,17 +58,17 @@ def test_beside_a_published_file_stands_our_largest_that_is_no_larger(tmp_path):
 
 def test_every_size_of_the_catalogue_is_a_budget_in_bytes():
     for dataset in experiments.byte_budget.SIZES:
-        for size, run in experiments.byte_budget.curve(dataset).items():
-            assert (run.budget, run.budget_in) == (size, "bytes")
-            limits = [dict(stage.options).get("file_bytes") for stage in run.stages]
+        for size, row in experiments.byte_budget.curve(dataset).items():
+            assert (row.budget, row.budget_in) == (size, "bytes")
+            limits = [dict(stage.options).get("file_bytes") for stage in row.stages]
             assert limits == [size, None, size]
             # the control is trained on by the same schedule, on images shifted alike
-            assert run.control.parent == run.parent == experiments.byte_budget.start(dataset)
-            assert run.control.epochs == run.epochs
-            assert {stage.schedule.crop for stage in run.control.stages} == {
+            assert row.control.parent == row.parent == experiments.byte_budget.start(dataset)
+            assert row.control.epochs == row.epochs
+            assert {stage.schedule.crop for stage in row.control.stages} == {
                 experiments.byte_budget.SHIFT
             }
-            assert run in [entry.experiment for entry in experiments.catalogue(dataset)]
+            assert row in [entry.experiment for entry in experiments.catalogue(dataset)]
 
 
 def test_the_published_files():

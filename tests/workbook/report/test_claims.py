@@ -72,36 +72,3 @@ def test_a_margin_says_a_number_or_that_nothing_is_measured():
 def test_what_the_papers_are_known_for_is_there(paper, kind, words):
     there = CLAIMS[(CLAIMS["paper"] == paper) & (CLAIMS["kind"] == kind)]
     assert there["claim"].str.contains(words).any()
-
-
-@pytest.mark.parametrize(
-    ("paper", "rivals"),
-    [
-        ("ADMM", "HAQ; Deep Compression; uniform; CLIP-Q; Ye et al.; Constraint-Aware; BC-GNJ"),
-        ("ADMM", "BC-GHS; ReLeQ; AMC; black-box; set by hand; fixed bits"),
-        ("DF", "CHIP; ThiNet; Hinge; CC; EDP; BSR; TRP; ALDS; DMCP; NPPM; DECORE; PGMPF"),
-    ],
-)
-def test_the_rivals_of_the_tables_are_there(paper, rivals):
-    compared = CLAIMS[(CLAIMS["paper"] == paper) & (CLAIMS["kind"] == "comparison")]
-    for rival in rivals.split("; "):
-        assert compared["claim"].str.contains(rival, regex=False).any(), rival
-
-
-@pytest.mark.parametrize(
-    ("listed_by", "paper", "words"),
-    [
-        ("both", "ADMM", "smaller τ′.* no improvement"),
-        ("both", "DF", "Scheme 1 is significantly better than scheme 2"),
-        ("both", "LC", "Constraint and penalty form are equivalent"),
-        ("first", "ADMM", "compared method sets ratios and bitwidths as hyper-parameters"),
-        ("first", "DF", "first to make the choice of ranks"),
-        ("first", "LC", "all costs that prune"),
-        ("second", "ADMM", "lack of a systematic way"),
-        ("second", "DF", "grows exponentially with the number of layers"),
-        ("second", "LC", "θ alone and leaves w"),
-    ],
-)
-def test_examples_of_each_list_are_there(listed_by, paper, words):
-    there = CLAIMS[(CLAIMS["listed_by"] == listed_by) & (CLAIMS["paper"] == paper)]
-    assert there["claim"].str.contains(words).sum() == 1

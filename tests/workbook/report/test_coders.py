@@ -2,7 +2,6 @@
 
 import math
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +9,7 @@ import torch
 
 from lib import accounting, archive, networks, paths
 from lib.layers import compressible
-from lib.workbook import benchmarks, plots, report
+from lib.workbook import benchmarks, report
 
 
 @pytest.fixture
@@ -27,8 +26,9 @@ def model():
 
 @pytest.mark.parametrize("named", [{}, {"network": "lenet300", "classes": 10, "channels": 1}])
 def test_the_parts_are_the_file(model, named):
-    parts = report.coders.file_parts(model, **named)
-    assert parts.sum() == len(archive.encode(model, **named))
+    content = archive.encode(model, **named)
+    parts = report.coders.bytes_by_part(content)
+    assert parts.sum() == len(content)
     assert (parts > 0).all()
     assert parts["end"] < 12  # a coder's last words, and its roundings
 
@@ -40,7 +40,7 @@ def test_layers_are_those_of_the_meters(model):
         assert table["name"].tolist() == list(weights), coder
     total = {coder: table[list(report.coders.PARTS)].sum() for coder, table in tables.items()}
     assert total["nominal"].sum() == accounting.nominal_bits(weights)
-    coded = report.coders.file_parts(model)
+    coded = report.coders.bytes_by_part(archive.encode(model))
     assert np.isclose(total["archive"]["position_bits"] / 8, coded["positions"])
     # strewn evenly, nothing is to be gained and little to be lost
     ratio = total["archive"]["position_bits"] / total["entropy"]["position_bits"]
@@ -66,7 +66,7 @@ def test_the_committed_table_is_what_the_committed_networks_give(monkeypatch):
         row, model = table.loc[network], run.model()
         for coder, layers in report.coders.layers(model).items():
             assert row[coder] == math.ceil(layers[list(report.coders.PARTS)].to_numpy().sum() / 8)
-        parts = report.coders.file_parts(model, **run.architecture)
+        parts = report.coders.bytes_by_part(archive.encode(model, **run.architecture))
         assert np.allclose(row[[f"file_{part}" for part in parts.index]].astype(float), parts)
         assert row["accuracy"] == run.result["accuracy"]
     assert table["nncodec"].notna().all()
@@ -78,21 +78,8 @@ def test_what_was_not_measured_is_said(monkeypatch, tmp_path):
     monkeypatch.setattr(paths, "results", lambda dataset: tmp_path)
     (tmp_path / "benchmarks").mkdir()
     table.drop(columns="nncodec").to_csv(tmp_path / "benchmarks" / "coders.csv", index=False)
-    assert "not measured" in report.coders.committed_coders()
+    assert "not measured" in report.committed("coders")
     pd.DataFrame(
         {"network": table["network"], "stream_bytes": 1_000, "codebook_bytes": 234}
     ).to_csv(tmp_path / "benchmarks" / "nncodec.csv", index=False)
-    assert "1,234" in report.coders.committed_coders()
-
-
-def test_figures(model):
-    drawn = [
-        plots.coders.layers(report.coders.layers(model), title=""),
-        plots.coders.mask(np.eye(4, 6, dtype=bool), title=""),
-        plots.coders.coders(report.coders.measured(), title=""),
-    ]
-    bars = drawn[0].axes[0].patches
-    assert len(bars) == 4 * 3 * 3  # counts and coders, parts, layers
-    for figure in drawn:
-        figure.canvas.draw()
-        plt.close(figure)
+    assert "1,234" in report.committed("coders")

@@ -1,7 +1,5 @@
 """DF's tables and figures, of runs whose numbers are known and of networks that were built."""
 
-from types import SimpleNamespace
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -12,54 +10,10 @@ from torch import nn
 
 from lib import accounting, networks, structured
 from lib.workbook import experiments, plots, report
+from tests.workbook.report.made import run
 
 SHAPE = (1, 16, 16)
 NAMES = report.df.NAMES
-
-
-def run(accuracy, *, dense=0.90, control=0.92, macs=500, lr=0.1, **result):
-    options = {"budget": 480, "penalty": 10.0}
-    stages = [{"method": "df", "options": list(options.items()), "schedule": {"epochs": 4}}]
-    first = {"stages": [{"method": "sgd", "schedule": {"epochs": 20, "lr": lr}}]}
-    history = {"stage": [0, 0, 1], "macs_share": [0.9, 0.46, np.nan], "mu": [6, 10, np.nan]}
-    return SimpleNamespace(
-        experiment={"stages": stages, "parent": first},
-        computed_in=result.pop("computed_in", "float32"),
-        correct=np.arange(200) < 200 * (accuracy or 0),
-        history=pd.DataFrame(history),
-        result={
-            "accuracy": accuracy,
-            "dense_accuracy": dense,
-            "control_accuracy": control,
-            "held_out_accuracy": None,
-            "network": "resnet8",
-            "dataset": "digits",
-            "macs": macs,
-            "dense_macs": 1000,
-            "parameters": 100,
-            "nominal_bits": 32 * 50,
-            "nominal_rate": 2.0,
-            "file_bytes": 1234,
-            "epochs": 25,
-            "train_seconds": 1800.0,
-            "parent": None,
-            "seed": 0,
-        }
-        | result,
-    )
-
-
-@pytest.fixture
-def finished(monkeypatch):
-    """What ``report.finished`` returns: slug's beginning → runs."""
-    there = {}
-
-    def lookup(experiment, *, most=100):
-        found = [runs for start, runs in there.items() if experiment.slug.startswith(start)]
-        return found[0][:most] if found else []
-
-    monkeypatch.setattr(report.tables, "finished", lookup)
-    return there
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +25,7 @@ def neighbours(monkeypatch):
         right = np.arange(len(run.correct)) < len(run.correct) * accuracy
         return right.astype(np.int8) - run.correct.astype(np.int8)
 
-    monkeypatch.setattr(report.tables, "_lost", lost)
+    monkeypatch.setattr(report.rows, "_images_lost", lost)
 
 
 @pytest.fixture(autouse=True)
@@ -106,22 +60,24 @@ def test_the_reduction_is_that_of_what_was_built():
 
 
 def test_a_network_without_parent_or_control_has_no_gain():
-    row = report.df.measured([run(0.9, dense=None, control=None)])
+    row = report.rows.summary([run(0.9, dense=None, control=None)], report.df.COLUMNS)
     assert np.isnan(row["gain"])
     assert np.isnan(row["control_gain"])
-    assert "–" not in report.df.text(pd.DataFrame([row]))  # such columns are left out
+    assert "–" not in report.columns.text(
+        pd.DataFrame([row]), report.df.SHOWN
+    )  # such columns are left out
 
 
 def test_rows_that_computed_in_different_numbers_say_so():
     found = {("hybrid", 0.5): [run(0.8)], ("ranks", 0.5): [run(0.8, computed_in="bfloat16")]}
-    shown = report.df.printed(report.df.curve(found))
+    shown = report.shown(report.df.curve(found), report.df.SHOWN)
     assert shown["computed in"].tolist() == ["float32", "bfloat16"]
     del found["ranks", 0.5]
-    assert "computed in" not in report.df.printed(report.df.curve(found))
+    assert "computed in" not in report.shown(report.df.curve(found), report.df.SHOWN)
 
 
 def test_settings_are_the_papers_and_what_the_catalogue_has():
-    table = report.df.settings()
+    table = report.df_settings.settings()
     assert table.loc["β", ["CIFAR-10", "ImageNet (ILSVRC2012)"]].tolist() == ["4", "8"]
     assert table.loc["learning rate of the dense network"].tolist()[:3] == ["0.01", "0.01", "–"]
     assert (table.loc["λ"] == ["1"] * 3 + ["10"] * 5).all()
@@ -168,7 +124,7 @@ def test_the_lead_is_over_the_better_half_and_signed():
 def test_a_gain_is_paired_over_the_seeds_that_both_have():
     mine = [run(0.95), run(0.93, seed=1), run(0.5, seed=2)]
     other = [run(0.94, seed=1), run(0.92)]
-    gained = report.df._gain(mine, other)
+    gained = report.rows.gain(mine, other)
     assert (gained.mean, gained.n, gained.over) == (pytest.approx(1.0), 2, "seeds")
     expected = stats.ttest_1samp([3, -1], 0).confidence_interval(0.95)
     assert (gained.low, gained.high) == pytest.approx(tuple(expected))
@@ -228,32 +184,32 @@ def test_landing_is_of_the_last_epoch_that_chose():
     assert table["accuracy"].tolist() == pytest.approx([90, 80])
 
 
-def test_origins_are_paired_and_count_all_epochs():
+def test_sources_of_the_gain_are_paired_and_count_all_epochs():
     df = [run(0.95, dense=0.90, control=0.96), run(0.93, dense=0.92, control=0.92)]
     scratch = [run(0.91, dense=None, control=None, epochs=45)]
-    table = report.df.origins({"hybrid": df, "from-scratch": scratch}).set_index("what")
+    table = report.df.gain_sources({"hybrid": df, "from-scratch": scratch}).set_index("what")
     assert table["epochs"].tolist() == [20, 45, 45, 45]
     assert table["gain"].tolist() == pytest.approx([0, 3, 3, 1])
     assert table["df_gain"].tolist() == pytest.approx([-3, 0, 0, -4])
     assert table["n"].tolist() == [2, 2, 2, 1]
     assert table["reduction"].tolist() == pytest.approx([0, 0, 50, 50])
-    assert len(report.df.origins({"hybrid": df})) == 3
+    assert len(report.df.gain_sources({"hybrid": df})) == 3
 
 
-def test_origins_have_the_weak_start_first_and_its_own_dense_network():
+def test_sources_have_the_weak_start_first_and_its_own_dense_network():
     found = {
         "hybrid": [run(0.95, dense=0.94, control=0.96)],
         "weak": [run(0.93, dense=0.90, control=0.925, lr=0.01)],
         "from-scratch": [run(0.91, dense=None, control=None, epochs=45)],
     }
-    table = report.df.origins(found)
+    table = report.df.gain_sources(found)
     assert table["start"].dropna().tolist() == [0.01] * 3 + [0.1] * 3
     assert table["accuracy"].tolist() == pytest.approx([90, 92.5, 93, 94, 96, 95, 91])
     assert table["gain"].tolist() == pytest.approx([0, 2.5, 3, 0, 2, 1, -3])
     assert table["df_gain"].tolist() == pytest.approx([-5, -2.5, -2, -1, 1, 0, -4])
     assert np.isnan(table["start"].iloc[-1])
     # alone it has no DF from our start to be compared with
-    alone = report.df.origins({"weak": found["weak"]})
+    alone = report.df.gain_sources({"weak": found["weak"]})
     assert alone["gain"].tolist() == pytest.approx([0, 2.5, 3])
     assert alone["df_gain"].isna().all()
 
@@ -266,13 +222,13 @@ def test_a_gain_is_what_epochs_and_what_compression_did():
     assert made["by_epochs"].tolist() == pytest.approx([2.5, 1])
     assert made["by_compression"].tolist() == pytest.approx([0.5, -1])
     assert made["gain"].tolist() == pytest.approx([3, 0])
-    said = report.df.origin_verdict({"hybrid": ours, "weak": weak}).splitlines()
+    said = report.df.gain_verdict({"hybrid": ours, "weak": weak}).splitlines()
     assert said[0] == "start at 0.01: Δ +3.00 points = epochs +2.50, compression +0.50 (n = 1)"
     assert said[2] == (
         "weak start minus ours: dense -4.00 points, Δ +3.00 (epochs +1.50, compression +1.50), "
         "DF -1.00"
     )
-    assert len(report.df.origin_verdict({"weak": weak}).splitlines()) == 1
+    assert len(report.df.gain_verdict({"weak": weak}).splitlines()) == 1
 
 
 def test_table_5_waits_beside_what_is_reported(finished):
@@ -280,11 +236,11 @@ def test_table_5_waits_beside_what_is_reported(finished):
     assert made["reported"].tolist() == [93.87, 93.74, 93.64, 72.12, 71.05]
     assert made["reported_gain"].tolist() == [-0.27, -0.40, -0.50, -0.27, -1.34]
     assert made["accuracy"].isna().all()
-    assert report.df.committed_table_5_beside().count("–") == 5 * len(report.df.MEASURED)
+    assert report.committed("df-table-5-beside").count("–") == 5 * len(report.df.MEASURED.split())
     finished["resnet56-cifar100-df-hybrid-55pct"] = [run(0.71, dense=0.72, control=0.73)]
     there = report.df.table_5().set_index(["what", "asked"]).loc[("resnet56, CIFAR-100", 55)]
     assert there[["accuracy", "gain", "control_gain"]].tolist() == pytest.approx([71, -1, -2])
-    assert report.df.committed_table_5_beside().count("–") == 4 * len(report.df.MEASURED)
+    assert report.committed("df-table-5-beside").count("–") == 4 * len(report.df.MEASURED.split())
 
 
 def test_rates_are_relative_to_the_dense_networks_weights():
@@ -307,27 +263,9 @@ def test_the_grid_has_a_row_a_beta_and_a_column_a_steepness():
     assert np.isnan(grid.loc[2.0, 10.0])
 
 
-COMMITTED = [
-    report.df.committed_curve,
-    report.df.committed_parts,
-    report.df.committed_schedule,
-    report.df.committed_printed,
-    report.df.committed_schemes,
-    report.df.committed_gain,
-    report.df.committed_both,
-    report.df.committed_table_5,
-]
-
-
-def test_where_no_run_is_there_a_line_says_so(finished):
-    for committed in COMMITTED:
-        assert committed().startswith("No run of ")
-        assert "\n" not in committed()
-
-
 def test_what_is_missing_is_named(finished):
     finished["resnet20-cifar10-df-hybrid-50pct"] = [run(0.9, network="resnet20")]
-    said = report.df.committed_curve()
+    said = report.committed("df-curve")
     assert said.startswith("resnet20 on CIFAR-10, cpu schedule\n")
     (missing,) = (line for line in said.splitlines() if line.startswith("not there yet: "))
     names = missing.removeprefix("not there yet: ").split("; ")
@@ -341,34 +279,16 @@ def test_what_is_there_on_cifar_10_retires_the_mirrors(finished):
     for percent in (50, 60):
         row = f"resnet20-cifar10-jpeg-df-hybrid-{percent}pct"
         finished[row] = [run(0.8, network="resnet20")]
-    (mirror,) = report.df.places(experiments.df.curve)
+    (mirror,) = report.places.places(experiments.df.curve)
     assert (mirror.dataset, mirror.length, mirror.missing) == ("cifar10-jpeg", "short", ())
     assert set(mirror.found) == {("hybrid", 0.5), ("hybrid", 0.6)}
     finished["resnet20-cifar10-df-hybrid-50pct"] = [run(0.9, network="resnet20")]
-    exact, mirror = report.df.places(experiments.df.curve)
+    exact, mirror = report.places.places(experiments.df.curve)
     assert (exact.dataset, exact.length) == ("cifar10", "cpu")
     assert set(exact.found) == {("hybrid", 0.5)}
     assert set(mirror.found) == {("hybrid", 0.6)}
-    said = report.df.committed_curve()
+    said = report.committed("df-curve")
     assert said.index("resnet20 on CIFAR-10, cpu") < said.index("resnet20 on JPEG mirror")
-
-
-def test_figures_draw_every_method_point_and_reported_row():
-    found = {(m, r): [run(0.9 + r / 20, macs=1000 - 1000 * r)] for m in NAMES for r in (0.5, 0.75)}
-    ours, paper = report.df.curve(found), report.df.reported("df_table3", network="resnet56")
-    figure = plots.df.curve({"both": (ours, paper), "paper": (None, paper)}, title="")
-    both, alone = figure.axes
-    assert len(both.containers) == len(NAMES)
-    assert all(len(c.lines[0].get_xdata()) == 2 for c in both.containers)
-    assert sum(len(line.get_xdata()) for line in alone.lines[:-1]) == len(paper)
-    labels = {text.get_text() for text in figure.legends[0].get_texts()}
-    assert labels >= {*NAMES.values(), "reported: DF", "dense, trained on"}
-
-    table1 = report.reported("df_table1").rename(columns={"reduction_percent": "reduction"})
-    rows = {(value, 0.5): [run(0.9)] for value in (True, False)}
-    drawn = plots.df.accuracies(report.df.schedule(rows), by="sigmoid", paper=table1, title="").axes
-    assert [len(axis.containers) for axis in drawn] == [2, 2]
-    assert list(drawn[1].containers[0].lines[0].get_ydata()) == [94.13, 93.20, 92.76]
 
 
 def test_bars_stack_filters_and_ranks():
@@ -396,5 +316,5 @@ def test_what_is_learned_falls_to_what_is_built():
             "test_accuracy": [0.1, 0.9, 0.4, 0.8],
         }
     )
-    run = SimpleNamespace(history=history, result={"accuracy": 0.81})
-    assert report.df.fell({"a": run})["a"].tolist() == [90, 40, 81]
+    made = report.df.built_accuracies({"a": run(0.81, history=history)})
+    assert made["a"].tolist() == [90, 40, 81]

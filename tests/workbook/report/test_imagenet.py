@@ -1,39 +1,25 @@
 """Table 2: our rows as the paper counts them, and what stands where nothing is measured."""
 
-from types import SimpleNamespace
-
 import pandas as pd
 import pytest
 
 from lib.workbook import experiments, report, runs
+from tests.workbook.report.made import run
 
 
-def fake(mode, method, layers, **result):
+def fake(mode, method, layers):
     """A run of a network of a thousand weights in two layers."""
-    result = {
-        "network": "mobilenetv1",
-        "mode": mode,
-        "method": method,
-        "accuracy": 0.66,
-        "dense_accuracy": 0.70,
-        "control_accuracy": 0.71,
-        "kept_fraction": sum(kept for _, kept, _ in layers) / 1000,
-        "nominal_rate": 40.0,
-        "entropy_rate": 20.0,
-        "file_bytes": 300,
-    } | result
     table = pd.DataFrame(layers, columns=["weights", "kept", "levels"])
     table = table.assign(name=["a", "b"], bits=[1, 2])
-    experiment = {"stages": [{"method": method}]}
-    return SimpleNamespace(
-        result=result, layers=table, experiment=experiment, computed_in="float32"
-    )
+    known = {"network": "mobilenetv1", "mode": mode, "kept_fraction": table["kept"].sum() / 1000}
+    accuracies = {"dense": 0.70, "control": 0.71}
+    return run(0.66, method=method, layers=table, **accuracies, **known)
 
 
 @pytest.fixture(autouse=True)
 def no_interval(monkeypatch):
     interval = report.statistics.Interval(4.0, 3.0, 5.0, 3.2, 4.8, 1, "images")
-    monkeypatch.setattr(report.tables, "interval", lambda found: interval)
+    monkeypatch.setattr(report.admm, "interval", lambda found: interval)
 
 
 def test_a_row_pays_for_its_nonzeros_or_for_every_weight_as_its_mode_says():
@@ -49,11 +35,11 @@ def test_a_row_pays_for_its_nonzeros_or_for_every_weight_as_its_mode_says():
     assert ours["nonzero_percent"].fillna(-1).tolist() == [30.0, -1]
     assert ours["drop_points"].tolist() == pytest.approx([4, 4])
     assert ours["control_drop"].tolist() == pytest.approx([5, 5])
-    shown = report.imagenet.printed(ours)
+    shown = report.shown(ours, report.imagenet.TABLE_2)
     assert shown["top-1 drop, points"].tolist() == ["4.00"] * 2
     assert shown["rate as in the paper"].tolist() == ["64.0×", "16.0×"]
     assert "top-5 drop" not in shown  # a run does not keep it
-    assert "–" not in report.imagenet.printed(table)["rate as in the paper"].tolist()
+    assert "–" not in report.shown(table, report.imagenet.TABLE_2)["rate as in the paper"].tolist()
 
 
 def test_every_row_of_ours_has_a_name():
@@ -72,7 +58,7 @@ def test_what_is_needed_comes_first_and_once():
 
 
 def test_where_nothing_is_measured_a_line_says_how_much_is_missing(results):
-    said = report.imagenet.committed_table_2()
+    said = report.committed("table-2")
     count = len(report.imagenet.needed(experiments.imagenet.table_2("imagenet")))
     assert said.startswith(f"Not measured yet. Table 2 on ImageNet (ILSVRC2012): {count} runs")
     assert said.endswith("python -m lib run --missing --dataset imagenet")
@@ -82,9 +68,9 @@ def test_where_nothing_is_measured_a_line_says_how_much_is_missing(results):
 def test_a_start_that_was_measured_stands_beside_what_is_published(monkeypatch):
     def finished(experiment, **options):
         there = experiment.network == "alexnet" and experiment.published
-        return [SimpleNamespace(result={"accuracy": 0.5655})] if there else []
+        return [run(0.5655)] if there else []
 
-    monkeypatch.setattr(report.tables, "finished", finished)
+    monkeypatch.setattr(report.rows, "seeds_of", finished)
     assert report.imagenet.starts(experiments.imagenet.table_2("imagenet")) == [
         "alexnet: 56.52 % published, 56.55 % here"
     ]

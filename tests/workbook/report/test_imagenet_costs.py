@@ -1,10 +1,9 @@
 """What runs on ImageNet cost, against counts by hand."""
 
-import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
-from lib.workbook import experiments, plots, report
+from lib.workbook import experiments, report
 
 TRAIN, VAL = 1_281_167, 50_000
 
@@ -117,14 +116,3 @@ def test_measured_steps_are_of_the_full_size(tmp_path, monkeypatch):
     found = report.imagenet_costs.measured_steps()
     assert found["network"].tolist() == ["resnet50-imagenet", "alexnet"]
     assert found["seconds"].tolist() == [0.5, 0.0625]
-
-
-def test_costs_are_drawn(made):
-    made = made.assign(floor_hours=2.0, guess_hours=5.0)
-    asked = pd.DataFrame({"floor": [3e3, 2e4], "guess": [1e3, 2e3]}, index=["a", "b"])
-    left, right = plots.imagenet_costs.costs(made, asked, images_a_core=300, title="").axes
-    drawn = [bar.get_height() for bars in left.containers for bar in bars]
-    assert sum(drawn) == 7 * len(made)
-    assert [list(line.get_xdata()) for line in right.lines[:2]] == asked.T.values.tolist()
-    assert [text.get_text() for text in right.texts] == ["4 cores", "16 cores", "64 cores"]
-    plt.close("all")

@@ -28,7 +28,7 @@ def mobile():
 
 @pytest.mark.parametrize(("network", "rows"), [("resnet50", 35), ("resnet18", 17)])
 def test_every_row_is_read(network, rows):
-    made = report.imagenet_df.printed(report.imagenet_df.reported(network))
+    made = report.shown(report.imagenet_df.reported(network), report.imagenet_df.TABLE)
     assert len(made) == rows
     assert made["algorithm"].iloc[-1] == "DF"
 
@@ -37,9 +37,9 @@ def test_misprinted_deltas_are_marked():
     marked = {
         network: [
             (row["algorithm"], row["Δ as printed"], row["accuracy − dense"])
-            for row in report.imagenet_df.printed(report.imagenet_df.reported(network)).to_dict(
-                "records"
-            )
+            for row in report.shown(
+                report.imagenet_df.reported(network), report.imagenet_df.TABLE
+            ).to_dict("records")
             if row["Δ as printed"].endswith("*")
         ]
         for network in report.imagenet_df.TABLES
@@ -52,7 +52,7 @@ def test_misprinted_deltas_are_marked():
 
 
 def test_what_is_not_stated_is_a_dash():
-    made = report.imagenet_df.printed(report.imagenet_df.reported("resnet50"))
+    made = report.shown(report.imagenet_df.reported("resnet50"), report.imagenet_df.TABLE)
     (hinge,) = made[made["algorithm"] == "Hinge"].to_dict("records")
     assert [k for k, v in hinge.items() if v == "–"] == [
         "dense, %",
@@ -149,8 +149,7 @@ def test_figure_3b_draws_every_row_that_states_it():
     assert "Hinge" not in [text.get_text() for text in gain.texts]
 
 
-def test_ours_wait_beside_what_is_reported(monkeypatch):
-    monkeypatch.setattr(report.tables, "finished", lambda experiment, **_: [])
+def test_ours_wait_beside_what_is_reported(finished):
     made = report.imagenet_df.beside()
     assert made["asked"].tolist() == [44, 50, 66, 78, 50, 62, 70, 35, 55]
     assert made["reported"].tolist() == [
@@ -161,7 +160,7 @@ def test_ours_wait_beside_what_is_reported(monkeypatch):
     assert made["reported_gain"].iloc[7] == 0.36  # printed as 0.20
     assert made["accuracy"].isna().all()
     assert report.imagenet_df.measured_curve() is None
-    said = report.imagenet_df.committed_beside()
-    assert said.count("–") == 9 * len(report.df.MEASURED)
+    said = report.committed("df-imagenet")
+    assert said.count("–") == 9 * len(report.df.MEASURED.split())
     # nine rows, eight halves, three starts, three controls
     assert "23 runs missing" in said

@@ -2,12 +2,15 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import stats
 from torch import nn
 
-from lib.workbook import report
+from lib.workbook import experiments, report
+from tests.workbook.report.made import run
 
 HISTORY = pd.DataFrame(
     {
@@ -23,7 +26,7 @@ HISTORY = pd.DataFrame(
 
 
 def test_a_row_is_how_a_run_ended():
-    (row,) = report.lc.meetings({"one": HISTORY}).to_dict("records")
+    (row,) = report.lc.convergence({"one": HISTORY}).to_dict("records")
     assert row == pytest.approx(
         {
             "run": "one",
@@ -41,7 +44,9 @@ def test_a_row_is_how_a_run_ended():
 
 
 def test_printed_rounds_and_keeps_the_order():
-    printed = report.lc.printed(report.lc.meetings({"b": HISTORY, "a": HISTORY}))
+    printed = report.shown(
+        report.lc.convergence({"b": HISTORY, "a": HISTORY}), report.lc.CONVERGENCE
+    )
     assert list(printed["run"]) == ["b", "a"]
     assert printed.iloc[0].drop("run").tolist() == [
         "0.1",
@@ -55,7 +60,7 @@ def test_printed_rounds_and_keeps_the_order():
     ]
 
 
-def run(*layers):
+def network(*layers):
     model = nn.Sequential(*(nn.Linear(len(w), 1) for w in layers))
     for part, w in zip(model, layers, strict=True):
         part.weight.data = torch.tensor([w])
@@ -63,24 +68,82 @@ def run(*layers):
 
 
 def test_what_is_left_of_the_first_c_step():
-    parent = run([3.0, 0.1], [-4.0, 0.5])  # two stay: 3 and −4
-    unmoved = report.lc.as_pruned_at_first(run([3.0, 0.0], [-4.0, 0.0]), parent)
+    parent = network([3.0, 0.1], [-4.0, 0.5])  # two stay: 3 and −4
+    unmoved = report.lc.as_pruned_at_first(network([3.0, 0.0], [-4.0, 0.0]), parent)
     assert unmoved == {"same": 1.0, "moved": 0.0}
-    exchanged = report.lc.as_pruned_at_first(run([0.0, 0.0], [-4.0, 4.0]), parent)
+    exchanged = report.lc.as_pruned_at_first(network([0.0, 0.0], [-4.0, 4.0]), parent)
     assert exchanged == pytest.approx({"same": 0.5, "moved": 1.0})  # √(3² + 4²) of 5
 
 
-def test_committed_meetings_say_how_to_get_them(results):
-    assert "make reproduce DATASET=mnist" in report.lc.committed_meetings()
-    assert report.lc.finished_meetings("mnist") == {}
-
-
-def test_committed_meetings_are_the_finished_ones(monkeypatch):
-    found = [[SimpleNamespace(history=HISTORY)], []]
-    monkeypatch.setattr(report.tables, "finished", lambda e, most: found.pop(0) if found else [])
-    text = report.lc.committed_meetings()
-    assert "augmented Lagrangian" in text
-    assert "95.00" in text
-    heading, _, *rows = text.splitlines()
+def test_committed_meetings_are_the_finished_ones(finished):
+    first, *_ = experiments.lc.meetings("mnist").values()
+    finished[first.slug] = [run(history=HISTORY)]
+    heading, _, *rows = report.committed("meetings").splitlines()
     assert heading.endswith("on MNIST")
-    assert len(rows) == 1
+    (row,) = rows
+    assert "augmented Lagrangian" in row
+    assert "95.00" in row
+
+
+# --------------------------------------------------------------------- figure of results
+
+
+def point(accuracy, amount=0.05, kept=0.05, **known):
+    options = {"amount": amount, "cost": "l0-constraint"}
+    known |= {"options": options, "kept_fraction": kept, "dense": 0.98, "control": 0.99}
+    return run(accuracy, method="lc", **known)
+
+
+def test_the_curve_is_means_over_seeds_and_drops_what_is_not_there():
+    points = [[point(0.97), point(0.95)], []]
+    table = report.lc.results_curve({"l0-constraint": points})
+    (row,) = table.to_dict("records")
+    assert row["kept_percent"] == pytest.approx(5)
+    assert row["error"] == pytest.approx(4)
+    assert row["error_sd"] == pytest.approx(np.sqrt(2))
+    assert row["control_error"] == pytest.approx(1)
+    assert (row["amount"], row["n"]) == (0.05, 2)
+
+
+def test_layer_shares_are_percentages_by_layer():
+    table = report.lc.layer_shares({"a": point(0.9)})
+    assert table["a"].to_dict() == {"fc1": 5.0, "fc2": 40.0}
+
+
+def test_the_least_is_lost_share_by_share():
+    curves = {
+        "l0-constraint": [[point(0.97, amount=0.05, seed=0)], [point(0.90, amount=0.01, seed=0)]],
+        "magnitude": [[point(0.96, amount=0.05, seed=0)], []],
+        "gradual": [[], [point(0.95, amount=0.01, seed=0)]],
+        "l1-penalty": [[point(0.99, amount=0.05, seed=0)]],  # is not told a share
+    }
+    assert report.lc.least(curves).splitlines() == [
+        "1.0% kept: gradual leads with 95.00 %, 5.00 points (n = 1) before l0-constraint.",
+        "5.0% kept: l0-constraint leads with 97.00 %, 1.00 points (n = 1) before magnitude.",
+    ]
+
+
+def test_over_the_control_are_points_that_keep_enough():
+    curves = {
+        "magnitude": [[point(0.99, kept=0.2)], [point(0.97, kept=0.1)], [point(0.5, kept=0.09)]],
+        "l1-penalty": [[point(0.995, kept=0.5)]],
+    }
+    made = report.lc.over_control(report.lc.results_curve(curves), kept=10)
+    assert made["curve"].tolist() == ["magnitude", "l1-penalty"]
+    assert made["points"].tolist() == [2, 1]
+    assert made["least"].tolist() == pytest.approx([0, -0.5])
+    assert made["most"].tolist() == pytest.approx([2, -0.5])
+
+
+def test_claims_are_paired_against_the_control_and_signed(finished):
+    finished["lenet300-tanh-mnist-lc-l0-constraint-0.05-"] = [
+        point(0.985, seed=0),
+        point(0.983, seed=1),
+    ]
+    finished["lenet300-tanh-mnist-magnitude-0.05-"] = [point(0.97, seed=1)]
+    low, high = stats.ttest_1samp([0.5, 0.7], 0).confidence_interval(0.95)
+    line = (
+        f"5.0% kept: LC-ℓ0 1.60 %; +0.60 [{low:+.2f}, {high:+.2f}] points over seeds against the "
+        "dense network trained on (n = 2); -1.30 points against one-shot pruning (n = 1)"
+    )
+    assert report.committed("claims").strip() == line

@@ -1,12 +1,8 @@
-"""Tables from made-up run folders whose numbers are known."""
+"""ADMM's tables, from made-up runs whose numbers are known and from real ones."""
 
-import hashlib
-import json
 import math
-import shutil
 import statistics
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -19,6 +15,7 @@ from lib.training import Schedule
 from lib.workbook import experiments, report, runs
 from lib.workbook.experiments import Stage
 from lib.workbook.runs.verify import verify
+from tests.workbook.report.made import run
 
 IMAGES = 1000
 
@@ -32,20 +29,10 @@ LAYERS = pd.DataFrame(
         "bits": [3, 1],
     }
 )
-EXPERIMENT = {
-    "stages": [
-        {
-            "method": "admm",
-            "options": [["rho", 0.05], ["start_bits", 1]],
-            "schedule": {"epochs": 12},
-        }
-    ],
-    "parent": {"stages": [{"method": "sgd", "schedule": {"epochs": 20}}]},
-}
-RESULT = {
-    "parent": None,
+KNOWN = {
     "network": "lenet5",
-    "mode": "joint",
+    "method": "admm",
+    "options": {"rho": 0.05, "start_bits": 1},
     "kept_fraction": 900 / 5_000,
     "nominal_bits": 1_100,
     "nominal_rate": 32 * 5_000 / 1_100,
@@ -54,46 +41,27 @@ RESULT = {
 }
 
 
-@pytest.fixture
-def make(results):
-    """Makes the folder of a run that got the first so many images right, and reads it."""
-
-    def make(id, right, *, layers=None, **result):
-        correct = np.arange(IMAGES) < right if isinstance(right, int) else right
-        contents = dict.fromkeys([*runs.FILES, runs.store.WEIGHTS], b"")
-        contents["correct.npy"] = runs.train._npy(np.packbits(correct))
-        contents["experiment.json"] = json.dumps(EXPERIMENT).encode()
-        contents["layers.csv"] = (LAYERS if layers is None else layers).to_csv(index=False).encode()
-        digests = {name: hashlib.sha256(c).hexdigest() for name, c in contents.items()}
-        result = (
-            RESULT
-            | result
-            | {"id": id, "files": digests, "images": IMAGES, "accuracy": float(correct.mean())}
-        )
-        contents["result.json"] = json.dumps(result).encode()
-        folder = results / "runs" / id
-        shutil.rmtree(folder, ignore_errors=True)
-        runs.store.install(folder, contents)
-        return runs.read(folder)
-
-    return make
+def one(right, **known):
+    """A run that gets these images right, or so many of the first."""
+    correct = np.arange(IMAGES) < right if isinstance(right, int) else right
+    known = KNOWN | {"layers": LAYERS, "correct": correct, "images": IMAGES} | known
+    return run(float(correct.mean()), **known)
 
 
 @pytest.fixture
-def compressed(make):
-    """Makes a compressed run a seed, its parent and control, from how many each gets right."""
+def compressed(monkeypatch):
+    """Makes a compressed run a seed, its parent and control, from what each gets right."""
+    there = {}
+    monkeypatch.setattr(report.rows, "_neighbour", lambda run, kind: there[run.result[kind]])
 
-    def compressed(*rights, **result):
+    def compressed(*rights, **known):
         found = []
         for seed, (dense, control, right) in enumerate(rights):
-            result |= {
-                "parent": make(f"dense-s{seed}", dense).id,
-                "control": make(f"control-s{seed}", control).id,
-                "dense_accuracy": dense / IMAGES,
-                "control_accuracy": control / IMAGES,
-                "seed": seed,
-            }
-            found.append(make(f"compressed-s{seed}", right, **result))
+            there[f"dense-s{seed}"], there[f"control-s{seed}"] = one(dense), one(control)
+            accuracies = {"dense": dense / IMAGES, "control": control / IMAGES}
+            made = one(right, parent=f"dense-s{seed}", seed=seed, **accuracies, **known)
+            made.result["control"] = f"control-s{seed}"
+            found.append(made)
         return found
 
     return compressed
@@ -102,23 +70,23 @@ def compressed(make):
 def test_a_drop_is_the_mean_of_paired_differences(compressed):
     found = compressed((990, 995, 980), (992, 993, 985), (988, 990, 987))
     losses, against_control = [1.0, 0.7, 0.1], [1.5, 0.8, 0.3]  # points
-    for against, wanted in (("dense", losses), ("control", against_control)):
-        drop = report.drop(found, against=against)
-        assert drop["drop"] == pytest.approx(statistics.mean(wanted))
-        assert drop["drop_sd"] == pytest.approx(statistics.stdev(wanted))
-        assert drop["n"] == 3
-    alone = report.drop(found[:1])
+    for against, wanted in (("drop", losses), ("control_drop", against_control)):
+        made = report.rows.summary(found, f"{against} {against}_sd n")
+        assert made[against] == pytest.approx(statistics.mean(wanted))
+        assert made[f"{against}_sd"] == pytest.approx(statistics.stdev(wanted))
+        assert made["n"] == 3
+    alone = report.rows.summary(found[:1], "drop drop_sd")
     assert alone["drop"] == pytest.approx(1.0)
     assert math.isnan(alone["drop_sd"])
 
 
 def test_a_file_that_was_not_made_leaves_a_blank(compressed):
     found = compressed((990, 990, 980), (990, 990, 980))
-    assert report.file_bytes(found) == 4_000
+    assert report.rows.summary(found, "file_bytes") == {"file_bytes": 4_000}
     found[1].result["file_bytes"] = None
     table = report.table_3([found], dataset="mnist")
     assert math.isnan(table["file_bytes"].iloc[-1])
-    assert report.printed(table)["file, bytes"].iloc[-1] == "–"
+    assert "file, bytes" not in report.shown(table, report.admm.TABLE_3)  # nor has the paper
 
 
 def test_the_parts_of_a_file_sum_to_it(trained):
@@ -128,20 +96,14 @@ def test_the_parts_of_a_file_sum_to_it(trained):
     assert parts["biases"] == pytest.approx(4 * 580, rel=0.2)
 
 
-def test_the_parts_of_committed_files_name_the_largest(monkeypatch):
+def test_the_parts_of_files_name_the_largest(monkeypatch):
     held = {
-        "a": {"values": 10.0, "positions": 30.0, "biases": 20.0},
-        "b": {"values": 12.0, "positions": 20.0, "biases": 40.0},
+        900: {"values": 10.0, "positions": 30.0, "biases": 20.0},
+        1_100: {"values": 12.0, "positions": 20.0, "biases": 40.0},
     }
-    found = [
-        SimpleNamespace(result={"nominal_rate": rate}, name=name)
-        for name, rate in (("a", 900), ("b", 1_100))
-    ]
-    monkeypatch.setattr(report.tables, "file_parts", lambda run: held[run.name])
-    monkeypatch.setattr(report.tables, "label", lambda run: "from 1 bit")
-    first, *_ = experiments.table_3("mnist")
-    monkeypatch.setattr(report.tables, "finished", lambda e, **_: found if e == first else [])
-    heading, row = report.committed_file_parts().splitlines()
+    found = [run(nominal_rate=rate, options={"start_bits": 1}) for rate in held]
+    monkeypatch.setattr(report.coders, "file_parts", lambda run: held[run.result["nominal_rate"]])
+    heading, row = report.coders.file_parts_text([found]).splitlines()
     assert heading.split() == ["row", "values", "positions", "biases", "total", "largest"]
     assert row.split() == ["1,000×,", "from", "1", "bit", "11", "25", "30", "66", "biases"]
 
@@ -166,11 +128,8 @@ def test_an_interval_of_one_pair_is_over_images(compressed):
     assert (interval.over, interval.n) == ("images", 1)
 
 
-def test_images_won_and_lost_cancel(make):
-    right = np.arange(IMAGES) >= 100
-    make("dense-s0", 900)
-    run = make("compressed-s0", right, parent="dense-s0")
-    interval = report.interval([run])
+def test_images_won_and_lost_cancel(compressed):
+    interval = report.interval(compressed((900, 900, np.arange(IMAGES) >= 100)))
     assert interval.mean == 0
     assert interval.low == pytest.approx(-interval.high)
     assert interval.low < 0
@@ -194,11 +153,6 @@ def test_table_3_has_the_papers_rows_and_ours(compressed):
     assert row["accuracy"] == pytest.approx(98.95)
     assert (row["n"], row["data"]) == (2, "mnist")
     assert (row["entropy_rate"], row["file_bytes"]) == (500, 4_000)
-
-
-def test_table_3_without_runs_is_the_papers_alone():
-    table = report.table_3([[], []], dataset="mnist")
-    assert set(table["source"]) == {"reported"}
 
 
 def test_the_paper_states_the_accuracy_of_its_own_networks_alone():
@@ -243,17 +197,17 @@ def test_table_4_has_the_papers_rows_and_ours(compressed):
     (row,) = ours.to_dict("records")
     assert (row["network"], row["mode"], row["data"]) == ("resnet20", "joint", "digits")
     assert row["method"] == "ADMM (ours, from 1 bit)"
-    assert (row["dense_epochs"], row["epochs"]) == (20, 12)
+    assert (row["dense_epochs"], row["epochs"]) == (20, 4)
     assert row["rate"] == row["paper_rate"] == pytest.approx(160_000 / 1_100)
     assert row["mean_bits"] == pytest.approx(1_100 / 900)
     assert row["drop_points"] == pytest.approx(0.15)
     assert row["control_drop"] == pytest.approx(0.25)
     assert row["drop_low"] <= row["drop_points"] <= row["drop_high"]
     assert row["n"] == 2
-    shown = report.printed(table)
+    shown = report.shown(table, report.admm.TABLE_4)
     assert len(shown) == len(table)
     assert shown["rate as in the paper"].iloc[-1] == "145.5×"
-    assert shown["epochs, dense + then"].tolist() == ["–"] * len(paper) + ["20 + 12"]
+    assert shown["epochs, dense + then"].tolist() == ["–"] * len(paper) + ["20 + 4"]
 
 
 def test_when_only_quantizing_zeros_pay_and_zero_is_a_value(compressed):
@@ -296,22 +250,12 @@ def test_table_4_as_the_paper_prints_it():
     ).all()
 
 
-def test_committed_table_4_without_runs_is_one_line(results):
-    line = report.committed_table_4()
-    assert line.startswith("No run of Table 4 is committed yet (CIFAR-10")
-    assert "\n" not in line
-
-
-def test_committed_table_4_keeps_other_pixels_apart(make):
+def test_committed_table_4_keeps_other_pixels_apart(finished, compressed):
     """And what is there on CIFAR-10 retires the mirror's."""
     first, second, *_ = experiments.table_4("cifar10-jpeg", length="short").values()
-    make("dense-s0", 900)
-    make("control-s0", 900)
-    result = {"parent": "dense-s0", "control": "control-s0", "seed": 0, "network": "resnet20"}
-    result |= {"dense_accuracy": 0.9, "control_accuracy": 0.9}
     for experiment in (first, second):
-        make(experiment.id(0), 890, **result)
-    exact, mirrored = report.committed_table_4().split("\n\n")
+        finished[experiment.name] = compressed((900, 900, 890), network="resnet20")
+    exact, mirrored = report.committed("table-4").split("\n\n")
     assert exact.startswith("CIFAR-10\n")
     assert mirrored.startswith("JPEG mirror of CIFAR-10, not its pixels\n")
     assert "ReLeQ" in exact
@@ -320,8 +264,8 @@ def test_committed_table_4_keeps_other_pixels_apart(make):
     assert mirrored.count("(ours") == 2
 
     row = experiments.table_4("cifar10", length="cpu")["resnet20", "quantize", 16, False]
-    make(row.id(0), 880, **result)
-    exact, mirrored = report.committed_table_4().split("\n\n")
+    finished[row.name] = compressed((900, 900, 880), network="resnet20")
+    exact, mirrored = report.committed("table-4").split("\n\n")
     assert exact.count("(ours") == mirrored.count("(ours") == 1
     assert "88.00" in exact
     assert "89.00" in mirrored
@@ -334,31 +278,22 @@ def test_finished_reads_what_is_there_and_trains_nothing(trained, tiny, monkeypa
     assert report.finished(tiny) == []
 
 
-def test_a_real_run_makes_a_row(trained):
-    table = report.table_3([[trained]], dataset="digits")
-    (row,) = table[table["source"] == "ours"].to_dict("records")
-    result = trained.result
-    lost = result["dense_accuracy"] - result["accuracy"]
-    assert row["drop_points"] == pytest.approx(100 * lost)
-    assert row["mean_bits"] == pytest.approx(result["mean_bits"])
-
-
 @pytest.mark.parametrize("mode", ["joint", "prune", "quantize"])
 def test_a_real_runs_rate_is_what_its_budget_counted(results, tiny, mode):
     """From the weights: at most the budget, in every mode, and `verify` says so too."""
     schedule = Schedule(epochs=1, lr=0.02, batch=64)
     budget = {"joint": 68_880, "prune": 32 * 40_000, "quantize": 2 * 430_500}[mode]
     stage = Stage(method="admm", schedule=schedule, options=(("budget", budget), ("mode", mode)))
-    run = runs.get(
+    made = runs.get(
         replace(tiny, slug=f"tiny-{mode}", stages=(stage,), mode=mode, budget=budget),
         0,
         device="cpu",
         quiet=True,
     )
-    assert verify(run) == []
-    (row,) = report.table_4([[run]], dataset="digits").tail(1).to_dict("records")
+    assert verify(made) == []
+    (row,) = report.table_4([[made]], dataset="digits").tail(1).to_dict("records")
     bits = 0
-    for weight in compressible(run.model()).values():
+    for weight in compressible(made.model()).values():
         if mode == "quantize":
             bits += math.ceil(math.log2(len(weight.unique()))) * weight.numel()
         else:
@@ -413,7 +348,7 @@ def test_a_table_is_saved_whole_or_not_at_all(tmp_path, monkeypatch):
     def full(file):
         raise OSError("no space left")
 
-    monkeypatch.setattr(report.tables.atomic.os, "fsync", full)
+    monkeypatch.setattr(report.rows.atomic.os, "fsync", full)
     with pytest.raises(OSError, match="no space"):
         report.save(table.assign(a=2.5), "t", tmp_path / "new")
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "new" / "t.csv"), table)
@@ -421,7 +356,6 @@ def test_a_table_is_saved_whole_or_not_at_all(tmp_path, monkeypatch):
 
 
 def test_the_speed_that_is_committed_is_shown_with_where_it_was_measured(results):
-    assert report.committed_speed() == "Not measured on CIFAR yet; notebook 31 says how."
     table = pd.DataFrame(
         {
             "step": ["plain loop", "data on the device", "best loader, else as ours"],
@@ -441,7 +375,7 @@ def test_the_speed_that_is_committed_is_shown_with_where_it_was_measured(results
     folder = results / "benchmarks"
     folder.mkdir()
     table.to_csv(folder / "speed-cifar10-jpeg-cpu.csv", index=False)
-    heading, columns, *rows = report.committed_speed().splitlines()
+    heading, columns, *rows = report.committed("speed").splitlines()
     assert heading == (
         "resnet20 on JPEG mirror of CIFAR-10, not its pixels, batch 128; some processor, on the "
         "CPU, 2 threads, torch 2.11.0"
@@ -452,6 +386,8 @@ def test_the_speed_that_is_committed_is_shown_with_where_it_was_measured(results
         ["1,000", "3.99×", "3.99×"],
         ["900", "–", "3.59×"],
     ]
-    on_gpu = report.speed(table.assign(launches=[300, math.nan, 2], waits=[1, math.nan, 0]))
+    on_gpu = report.shown(
+        table.assign(launches=[300, math.nan, 2], waits=[1, math.nan, 0]), report.speed.LADDER
+    )
     assert on_gpu["launches"].tolist() == ["300", "–", "2"]
     assert on_gpu["waits"].tolist() == ["1", "–", "0"]

@@ -1,0 +1,216 @@
+"""A run is a row: what every table reads of an experiment's runs over seeds.
+
+Accuracies, errors and shares are in percent, differences in points, paired seed by seed.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lib import atomic, paths
+from lib.workbook import runs
+from lib.workbook.experiments import Experiment
+from lib.workbook.report import statistics
+from lib.workbook.runs import Run
+
+#: Accuracies in percent by seed.
+BySeed = dict[int, float]
+
+
+def reported(name: str) -> pd.DataFrame:
+    """A table of a paper as the paper prints it, such as ``admm_table3``."""
+    return pd.read_csv(paths.REPORTED / f"{name}.csv")
+
+
+def save(table: pd.DataFrame, name: str, folder: Path) -> None:
+    """Writes ``name``.csv into ``folder``, whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic.write(folder / f"{name}.csv", table.to_csv(index=False).encode())
+
+
+def seeds_of(experiment: Experiment, *, most: int = 100) -> list[Run]:
+    """The finished runs of an experiment, seed by seed; nothing is trained."""
+    found = (runs.folder_of(experiment, seed) for seed in range(most))
+    return [runs.read(folder) for folder in found if runs.present(folder)]
+
+
+def finished(wanted, *, most: int = 100):
+    """The finished runs of an experiment, by seed, or of many, in a mapping or a sequence of them.
+
+    What has no run is left out of these. Nothing is trained.
+    """
+    if isinstance(wanted, Experiment):
+        return seeds_of(wanted, most=most)
+    if isinstance(wanted, Mapping):
+        found = {key: finished(one, most=most) for key, one in wanted.items()}
+        return {key: runs_ for key, runs_ in found.items() if runs_}
+    return [runs_ for one in wanted if (runs_ := finished(one, most=most))]
+
+
+# --------------------------------------------------------------------------- what a run is, summed
+
+
+#: Column → a number of each run, from a table of ``result.json``; ``NAME_sd`` is its spread.
+NUMBERS: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
+    "share": lambda r: r["accuracy"],
+    "accuracy": lambda r: 100 * r["accuracy"],
+    "dense_accuracy": lambda r: 100 * r["dense_accuracy"],
+    "control_accuracy": lambda r: 100 * r["control_accuracy"],
+    "error": lambda r: 100 * (1 - r["accuracy"]),
+    "drop": lambda r: 100 * (r["dense_accuracy"] - r["accuracy"]),
+    "control_drop": lambda r: 100 * (r["control_accuracy"] - r["accuracy"]),
+    "gain": lambda r: 100 * r["accuracy"] - 100 * r["dense_accuracy"],
+    "control_gain": lambda r: 100 * r["accuracy"] - 100 * r["control_accuracy"],
+    "reduction": lambda r: 100 * (1 - r["macs"] / r["dense_macs"]),
+    "rate": lambda r: r["nominal_rate"],
+    "loss": lambda r: r["test_loss"],
+}
+
+#: Column → what all runs of an experiment come to.
+OF_ALL: dict[str, Callable[[Sequence[Run]], object]] = {
+    "network": lambda found: found[0].result["network"],
+    "epochs": lambda found: found[0].result["epochs"],
+    "n": len,
+    "verdict": lambda found: _verdict(found),
+    "dense_error": lambda found: 100 * (1 - mean(found, "dense_accuracy")),
+    "control_error": lambda found: 100 * (1 - mean(found, "control_accuracy")),
+    "kept_percent": lambda found: 100 * mean(found, "kept_fraction"),
+    # of one thread on a CPU, the parent's left out; machines differ, and what ran beside
+    "hours": lambda found: mean(found, "train_seconds") / 3600,
+    "computed_in": lambda found: " and ".join(
+        dict.fromkeys(kind for run in found for kind in run.computed_in.split(" and "))
+    ),
+}
+
+
+def mean(found: Sequence[Run], key: str) -> float:
+    """A result as it is recorded, over the runs; NaN where one of them does not know it."""
+    return _results(found)[key].mean(skipna=False)
+
+
+def summary(found: Sequence[Run], columns: str) -> dict[str, object]:
+    """An experiment's runs over seeds as a row: means over them, and what ``OF_ALL`` says.
+
+    ``columns`` are names with spaces between. ``NAME_sd`` is the standard deviation over seeds, NaN
+    of one. A column that ``NUMBERS`` does not have is the result of that name. A mean is NaN where
+    one of the runs does not know its number.
+    """
+    results = _results(found)
+
+    def number(name: str) -> float:
+        column = _column(results, name.removesuffix("_sd"))
+        return column.std() if name.endswith("_sd") else column.mean(skipna=False)
+
+    return {
+        name: OF_ALL[name](found) if name in OF_ALL else number(name) for name in columns.split()
+    }
+
+
+def numbers(found: Sequence[Run], name: str) -> pd.Series:
+    """A column of ``NUMBERS``, or a result, of each run; NaN where it is not known."""
+    return _column(_results(found), name)
+
+
+def _results(found: Sequence[Run]) -> pd.DataFrame:
+    """The numbers in ``result.json``, a row a run."""
+    kinds = (int, float, type(None))
+    rows = [{k: v for k, v in run.result.items() if isinstance(v, kinds)} for run in found]
+    return pd.DataFrame(rows).astype(float)
+
+
+def _column(results: pd.DataFrame, name: str) -> pd.Series:
+    return NUMBERS[name](results) if name in NUMBERS else results[name]
+
+
+def table(
+    found: Mapping[object, Sequence[Run]] | Iterable[tuple[object, Sequence[Run]]],
+    keys: Sequence[str],
+    columns: str,
+) -> pd.DataFrame:
+    """A row for each key of ``found``: its parts in the columns ``keys``, then :func:`summary`.
+
+    Pairs take the place of a mapping where keys are not unique.
+    """
+    rows = []
+    for key, of_seeds in found.items() if isinstance(found, Mapping) else found:
+        parts = key if isinstance(key, tuple) else (key,)
+        known = summary(of_seeds, f"{columns} computed_in")
+        rows.append(dict(zip(keys, parts, strict=True)) | known)
+    return frame(rows)
+
+
+def frame(rows: Sequence[Mapping]) -> pd.DataFrame:
+    """Rows of ours as a table; the column ``computed_in`` stays only where they differ in it."""
+    made = pd.DataFrame(rows)
+    if "computed_in" in made and made["computed_in"].nunique() == 1:
+        return made.drop(columns="computed_in")
+    return made
+
+
+def taken(table: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
+    """These columns, each once, and ``computed_in`` where rows differ in it; NaN what is not there.
+
+    The same columns stand where no row is of ours.
+    """
+    differ = table.columns.intersection(["computed_in"])
+    return table.reindex(columns=list(dict.fromkeys([*columns, *differ])))
+
+
+# ------------------------------------------------------------------------------------- differences
+
+
+def interval(compressed: Sequence[Run], *, against: str = "dense") -> statistics.Interval:
+    """The accuracy lost, in points, with a 95 % interval, which says what it is over.
+
+    ``against`` is ``dense`` (the network that was compressed) or ``control`` (the same, fine-tuned
+    for as long). Of several runs the interval is over seeds, of the differences paired seed by seed
+    (Student's t). Of one run it is over test images: the same images for both networks, so that
+    what both get right or wrong cancels. That one says nothing about other seeds.
+    """
+    if len(compressed) == 1:
+        return statistics.over_images(_images_lost(compressed[0], against))
+    losses = numbers(compressed, {"dense": "drop", "control": "control_drop"}[against])
+    return statistics.over_seeds(losses)
+
+
+def _verdict(found: Sequence[Run]) -> str | None:
+    known = found[0].result["dense_accuracy"] is not None  # a network from new weights has none
+    return interval(found).verdict if known else None
+
+
+def _images_lost(run: Run, against: str) -> np.ndarray:
+    """+1 where the compressed network fails on an image that the other knew, −1 the other way."""
+    if against == "control":
+        other = _neighbour(run, "control")
+    else:
+        other = run
+        while other.result["parent"]:
+            other = _neighbour(other, "parent")
+    return other.correct.astype(np.int8) - run.correct.astype(np.int8)
+
+
+def _neighbour(run: Run, kind: str) -> Run:
+    return runs.read(run.folder.parent / run.result[kind])
+
+
+def gain(mine: Sequence[Run], other: Sequence[Run]) -> statistics.Interval:
+    """How much more accurate, in points: over the seeds that both have, of one over its images."""
+    pairs = [(a, b) for a in mine for b in other if a.result["seed"] == b.result["seed"]]
+    if len(pairs) == 1:
+        ((one, two),) = pairs
+        return statistics.over_images(one.correct.astype(np.int8) - two.correct.astype(np.int8))
+    return statistics.over_seeds(differences(by_seed(mine), by_seed(other)))
+
+
+def by_seed(found: Sequence[Run], name: str = "accuracy") -> BySeed:
+    """A column of ``NUMBERS`` by seed."""
+    if not found:
+        return {}
+    return dict(zip((run.result["seed"] for run in found), numbers(found, name), strict=True))
+
+
+def differences(one: BySeed, other: BySeed) -> list[float]:
+    """One minus the other, seed by seed, of the seeds that both have."""
+    return [one[seed] - other[seed] for seed in sorted(set(one) & set(other))]
