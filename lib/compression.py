@@ -201,16 +201,9 @@ def compress(
     if isinstance(budget, Sequence) and not isinstance(budget, str):
         if not budget:
             raise ValueError("the list of budgets is empty: give one at least")
-        options = Options(
-            method=method,
-            ignored=ignored,
-            loss=loss,
-            validation=validation,
-            epochs=epochs,
-            lr=lr,
-            weight_decay=weight_decay,
-            described=described,
-            quiet=quiet,
+        options: Any = dict(method=method, ignored=ignored, loss=loss, validation=validation)
+        options |= dict(
+            epochs=epochs, lr=lr, weight_decay=weight_decay, described=described, quiet=quiet
         )
         for one in budget:
             parse(one, model)  # a wrong one is refused before any is trained
@@ -219,10 +212,8 @@ def compress(
     job = _Job(model, data, loss, validation, _names(model, ignored), described or {}, quiet)
     if job.ignored and kind == "macs":
         raise ValueError("of a budget of MACs no layer can be ignored: leave ignored= out")
-    make: Any = None
-    if not isinstance(method, Method):
-        make = _chosen(method or next(iter(CHOICES[kind])), kind)
-    given = make is None
+    given = isinstance(method, Method)
+    make: Any = None if given else _chosen(method or next(iter(CHOICES[kind])), kind)
     checks.within("epochs", epochs, 2, remedy="some compress, some train on")
     before = job.measure(model)
     compressing = max(1, round(COMPRESSING * epochs))
@@ -244,7 +235,7 @@ def compress(
     return job.result(str(budget), first.label, before)
 
 
-def _chosen(method: str, kind: str) -> Callable[["_Job", float, Schedule], Method]:
+def _chosen(method: Any, kind: str) -> Callable[["_Job", float, Schedule], Method]:
     """What makes the method of this name for a budget of this kind."""
     added = {
         name: lambda job, amount, _, made=made: made(**{made.takes[kind]: amount})

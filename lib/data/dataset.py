@@ -31,10 +31,9 @@ class Split:
         return Split(self.images.to(device), self.labels.to(device))
 
     @property
-    def shape(self) -> tuple[int, int, int]:
+    def shape(self) -> tuple[int, ...]:
         """Channels, height and width of an image."""
-        channels, height, width = self.images.shape[1:]
-        return channels, height, width
+        return tuple(self.images.shape[1:])
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -91,7 +90,7 @@ class Dataset:
         object.__setattr__(self, "_statistics", statistics)
 
     @property
-    def shape(self) -> tuple[int, int, int]:
+    def shape(self) -> tuple[int, ...]:
         """Channels, height and width of an image."""
         return self.train.shape
 
