@@ -165,7 +165,7 @@ HELPERS = {"integers", "strided_sample", "on_host", "check_finite", "check_float
 HELPERS |= {"choose_bitwidths", "items_of", "exponent", "fetched", "sent"}
 
 #: What another function of the list calls, and nobody else.
-HELPERS |= {"project", "rounded", "each"}
+HELPERS |= {"project", "rounded", "each", "share", "distinct", "grid", "beyond", "polished"}
 
 
 def no_more(tally, most):

@@ -36,11 +36,9 @@ def best_cuts(rows: list[Row], wanted: list[list[int]], *, signs: bool) -> list[
 def _together(rows: list[Row], wanted: list[list[int]], *, signs: bool) -> list[list[np.ndarray]]:
     sizes = [len(row.rest) for row in rows]
     starts = np.concatenate([[0], np.cumsum(sizes)])
-    number, total, square, rest = (
-        np.concatenate([getattr(row, name) for row in rows])
-        for name in ("number", "total", "square", "rest")
-    )  # each (positions,)
-    asked = np.array([row.asked for row in rows])
+    *sums, asked = zip(*rows, strict=True)
+    number, total, square, rest = map(np.concatenate, sums)  # each (positions,)
+    asked = np.array(asked)
     steps = 1 + asked.max()
     best = np.full((len(rows), steps), np.inf)
     end = np.zeros((len(rows), steps), np.int64)
@@ -61,12 +59,13 @@ def _programme(number, total, square, rest, starts, asked, signs, best, end, las
     last[k, j] is the last cut before position j. Returns for each row the largest k reached.
     """
     rows = len(asked)
-    cost = np.empty(starts[-1])
+    cost = np.full(starts[-1], np.inf)  # F[0] is 0 at position 0, infinite elsewhere
+    last[0] = 0
     head = np.empty(starts[-1])
     counts = np.zeros(rows, np.int64)
     limits = np.minimum(asked, starts[1:] - starts[:-1] - 1)
     for r in range(rows):
-        best[r, 0] = rest[starts[r]]
+        best[r, 0], cost[starts[r]] = rest[starts[r]], 0.0
     k = 0
     while True:
         active = [
@@ -82,18 +81,15 @@ def _programme(number, total, square, rest, starts, asked, signs, best, end, las
         for r in active:
             part = slice(starts[r], starts[r + 1])
             for step in range(k + 1, until + 1):
-                if step == 1:
-                    _first(number[part], total[part], square[part], cost[part], last[1, part])
-                else:
-                    _step(
-                        number[part],
-                        total[part],
-                        square[part],
-                        head[part],
-                        cost[part],
-                        last[step - 1, part],
-                        last[step, part],
-                    )
+                _step(
+                    number[part],
+                    total[part],
+                    square[part],
+                    head[part],
+                    cost[part],
+                    last[step - 1, part],
+                    last[step, part],
+                )
                 best[r, step], end[r, step] = _close(cost[part], rest[part], head[part])
             counts[r] = until
         k = until
@@ -113,14 +109,6 @@ def _unfinished(best, counts, r, k, limit, asked, signs):
         for i in range(counts[row]):
             no_less += best[row, i] - best[row, i + 1] >= latest
     return no_less < asked[r]
-
-
-@inner
-def _first(number, total, square, cost, last):
-    for j in range(len(cost)):
-        # F[1][j] = c(0, j)
-        cost[j] = square[j] - total[j] * total[j] / max(number[j], 1.0)
-        last[j] = 0
 
 
 @inner
