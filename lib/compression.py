@@ -22,10 +22,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrize import ParametrizationList
-from tqdm.auto import tqdm
 
 from lib import accounting, archive
 from lib.budgets import dense_bytes, parse
+from lib.data import Dataset
 from lib.layers import compressible, ignore
 from lib.optimizers import ADMM, DF, LC, METHODS, FilterPruning, MagnitudePruning
 from lib.optimizers.byte_budget import (
@@ -40,8 +40,12 @@ from lib.optimizers.byte_budget import (
 )
 from lib.projections import checks
 from lib.projections.precision import each, round_to
-from lib.training import Schedule, recalibrate
+from lib.training import Diverged, Schedule, evaluate, train
+from lib.training.batches import Batches
 from lib.training.method import Method
+
+#: Images of a step of a data set: a short schedule needs many steps.
+BATCH = 64
 
 #: Of the epochs, the share that compresses; the rest trains on what is left.
 COMPRESSING = 2 / 3
@@ -143,15 +147,15 @@ class Options(TypedDict, total=False):
 
 @overload
 def compress(
-    model: nn.Module, data: Iterable, budget: str | float, **options: Unpack[Options]
+    model: nn.Module, data: Dataset | Iterable, budget: str | float, **options: Unpack[Options]
 ) -> Compressed: ...
 @overload
 def compress(
-    model: nn.Module, data: Iterable, budget: list | tuple, **options: Unpack[Options]
+    model: nn.Module, data: Dataset | Iterable, budget: list | tuple, **options: Unpack[Options]
 ) -> list[Compressed]: ...
 def compress(
     model: nn.Module,
-    data: Iterable,
+    data: Dataset | Iterable,
     budget: str | float | Sequence[str | float],
     *,
     method: str | Method | None = None,
@@ -170,7 +174,8 @@ def compress(
     ----------
     model : trained already, on the device to compute on.
     data : batches ``(inputs, …, targets)`` of training data with a length, a DataLoader say; the
-        model is called with the inputs.
+        model is called with the inputs. Or a data set of :mod:`lib.data`, in batches of 64, whose
+        test split is then measured on.
     budget : ``"100 kB"`` (a file's size; B, kB, MB, GB, KiB, MiB, GiB), ``"30x"`` (the file
         against all values as float32), ``"80000 bits"`` (of nonzero weights, the papers' count),
         ``"20 MMACs"`` (an input's multiply-accumulates; MACs, kMACs, MMACs, GMACs), ``"5 %"`` or
@@ -217,8 +222,9 @@ def compress(
     checks.within("epochs", epochs, 2, remedy="some compress, some train on")
     before = job.measure(model)
     compressing = max(1, round(COMPRESSING * epochs))
-    schedule = Schedule(epochs=compressing, lr=lr, weight_decay=weight_decay, clip=1.0)
-    on = Schedule(epochs=epochs - compressing, lr=lr / 10, weight_decay=weight_decay, clip=1.0)
+    options = {"weight_decay": weight_decay, "clip": 1.0, "batch": BATCH}
+    schedule = Schedule(epochs=compressing, lr=lr, **options)
+    on = Schedule(epochs=epochs - compressing, lr=lr / 10, **options)
 
     if kind == "bytes" and not given and job.round_to_fit(amount):
         return job.result(str(budget), "rounding", before)
@@ -252,7 +258,7 @@ def _chosen(method: Any, kind: str) -> Callable[["_Job", float, Schedule], Metho
 
 def _pull(bits: float, job: "_Job", schedule: Schedule) -> dict[str, Any]:
     """ADMM's options for a budget of so many bits."""
-    steps = schedule.epochs * len(job.data)
+    steps = schedule.epochs * job.steps
     return {
         # Σ αρ = PULL: the cosine's mean is half its first rate, the mean of ρ that rises from
         # 1 to RISE is (RISE − 1)/ln RISE
@@ -285,13 +291,18 @@ def _structured(made: Any, job: "_Job", macs: float, _: Schedule, **options) -> 
     return made(budget=int(macs), input_shape=job.image_shape, **options)
 
 
+def _df(job: "_Job", macs: float, schedule: Schedule) -> Method:
+    options = {"penalty": 10.0, "statistics": "batch", "step": 0.02}
+    return _structured(DF, job, macs, schedule, periods_per_epoch=min(8, job.steps), **options)
+
+
 #: The methods of each kind of budget by their names, the usual one first.
 CHOICES: dict[str, dict[str, Any]] = {
     "bytes": {"admm": _file},
     "bits": {"admm": _admm},
     "share": {"magnitude": _gradual, "lc": _lc},
     "macs": {
-        "df": partial(_structured, DF, penalty=10.0, statistics="batch", step=0.02),
+        "df": _df,
         "group-magnitude": partial(_structured, FilterPruning, score="group-magnitude"),
         "l1": partial(_structured, FilterPruning, score="l1"),
     },
@@ -299,20 +310,17 @@ CHOICES: dict[str, dict[str, Any]] = {
 
 
 class _Job:
-    """A copy of the model, the data, and the short loop that goes over them."""
+    """A copy of the model, and the data that it is trained and measured on."""
 
     def __init__(self, model, data, loss, validation, ignored, described, quiet):
-        try:
-            if len(data) < 1:
-                raise ValueError("the data hold no batch")
-        except TypeError as error:
-            raise ValueError("the data have no length: give a DataLoader or a list") from error
-        batch = next(iter(data))
-        if not isinstance(batch, Sequence) or len(batch) < 2 or not _tensors(batch):
-            raise ValueError("a batch of the data must be tensors, (inputs, targets) or with more")
+        self.image_shape: Any = _image_shape(data)
+        held = isinstance(data, Dataset)
+        self.steps = math.ceil(len(data.train) / BATCH) if held else len(data)  # of an epoch
         if not any(True for _ in model.parameters()):
             raise ValueError("the model has no parameters to compress")
         self.data, self.loss, self.quiet = data, loss, quiet
+        # of all draws, so that a seed of PyTorch's repeats them
+        self.seed, self.stage = int(torch.randint(2**31, ())), 1
         self.validation = data if validation is None else validation
         self.described = described
         self.dtypes = {name: value.dtype for name, value in model.state_dict().items()}
@@ -322,86 +330,32 @@ class _Job:
         ignore(self.model, ignored)
         self.weights = sum(w.numel() for w in compressible(self.model).values())
         self.left_alone = _left_alone(self.model)
-        *inputs, _ = batch
-        image = len(inputs) == 1 and inputs[0].dim() == 4 and inputs[0].is_floating_point()
-        self.image_shape: Any = tuple(inputs[0].shape[1:]) if image else None
 
     def train(self, method: Method, schedule: Schedule, said: str) -> None:
-        """Trains in place; as the workbook's loop, but for data that come in batches.
-
-        ``said`` stands before the progress bar.
-        """
-        model = self.model
-        network = method.start(model) or model
-        model.train()
-        trained = [p for p in model.parameters() if p.requires_grad]
-        decayed = [p for p in trained if p.dim() > 1]
-        others = [p for p in trained if p.dim() < 2]
-        groups: list[dict] = [{"params": decayed, "weight_decay": schedule.weight_decay}]
-        groups.append({"params": others})
-        optimizer = torch.optim.SGD(groups, lr=schedule.lr, momentum=schedule.momentum)
-        steps = len(self.data)
-        planned = schedule.rates(steps)
-        there = iter(planned.to(self.device))  # at once: copied at each step, each would wait
-        rates = iter(planned.tolist())
-        ends = {
-            steps * (i + 1) // method.periods_per_epoch - 1 for i in range(method.periods_per_epoch)
-        }
-        total = schedule.epochs * steps
-        with tqdm(total=total, desc=said, unit="step", disable=self.quiet, mininterval=1.0) as bar:
-            for epoch in range(schedule.epochs):
-                network.train()
-                for i, (inputs, targets) in enumerate(self._batches(self.data, torch.float32)):
-                    if i >= steps:
-                        break
-                    rate = next(rates)
-                    for group in optimizer.param_groups:
-                        group["lr"] = rate
-                    value = self.loss(network(*inputs), targets)
-                    penalty = method.penalty()
-                    optimizer.zero_grad()
-                    (value if penalty is None else value + penalty).backward()
-                    nn.utils.clip_grad_norm_(trained, schedule.clip or math.inf)
-                    optimizer.step()
-                    method.after_step(next(there))
-                    if i in ends:
-                        last = float(value.detach())
-                        if not math.isfinite(last):
-                            raise ValueError(
-                                f"the loss was {last} in epoch {epoch + 1}: lower lr "
-                                f"({schedule.lr:g} here) or look at the data"
-                            )
-                        method.after_period()
-                    bar.update(1)
-                if method.done:
-                    break
-        if method.finish():
-            recalibrate(model, (inputs for inputs, _ in self._batches(self.data, torch.float32)))
-        model.requires_grad_(True)
+        """Trains in place; ``said`` stands before the progress bar."""
+        options = {"loss": self.loss, "seed": self.seed, "stage": self.stage, "quiet": self.quiet}
+        try:
+            train(self.model, self.data, schedule, method, description=said, **options)
+        except Diverged as error:
+            raise ValueError(f"{error}, or look at the data") from error
+        self.stage += 1
+        self.model.requires_grad_(True)
 
     @torch.no_grad()
     def measure(self, model: nn.Module) -> dict[str, float | None]:
         """Loss, accuracy, and what the network costs."""
         model = copy.deepcopy(model).eval()
-        dtype = next((p.dtype for p in model.parameters()), torch.float32)
-        losses, right, seen = 0.0, 0, 0
-        classes = True
-        for inputs, targets in self._batches(self.validation, dtype):
-            outputs = model(*inputs)
-            if isinstance(outputs, Tensor):
-                outputs = outputs.float()
-            losses += float(self.loss(outputs, targets)) * len(targets)
-            classes = classes and isinstance(outputs, Tensor) and outputs.dim() == 2
-            classes = classes and targets.dim() == 1 and not targets.is_floating_point()
-            if classes:
-                right += int((outputs.argmax(1) == targets).sum())
-            seen += len(targets)
-        if not seen:
-            raise ValueError("the validation data hold no batch: give a DataLoader or a list")
+        found: Any = self.validation
+        if isinstance(found, Dataset):
+            split: Any = found.test
+            model = model.float()
+        else:
+            found = split = Batches(found, model)
+        loss, accuracy = evaluate(model, found, split, self.loss)
         weights = compressible(model).values()
         return {
-            "loss": losses / seen,
-            "accuracy": right / seen if classes else None,
+            "loss": loss,
+            "accuracy": accuracy,
             "bytes": dense_bytes(model),
             "kept": sum(int(torch.count_nonzero(w)) for w in weights),
             "macs": accounting.macs(model.float(), self.image_shape) if self.image_shape else None,
@@ -484,20 +438,10 @@ class _Job:
         model = self.model.eval()
         return Compressed(model, content, said, method, before, after, layers, self.left_alone)
 
-    @property
-    def device(self) -> torch.device:
-        return next(self.model.parameters()).device
-
     def as_before(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """A state dict in the dtypes that the model came with."""
         dtypes = {id(state[name]): dtype for name, dtype in self.dtypes.items()}
         return each(state, lambda value: value.to(dtypes[id(value)]))
-
-    def _batches(self, data: Iterable, dtype: torch.dtype):
-        for *inputs, targets in data:
-            moved = [x.to(self.device) for x in inputs]
-            moved = [x.to(dtype) if x.is_floating_point() else x for x in moved]
-            yield moved, targets.to(self.device)
 
 
 def _mixed(state: dict[str, Tensor], bits: int, more: int) -> dict[str, Tensor]:
@@ -515,8 +459,25 @@ def _mixed(state: dict[str, Tensor], bits: int, more: int) -> dict[str, Tensor]:
     return each(state, mix)
 
 
-def _tensors(batch: Sequence) -> bool:
-    return all(isinstance(part, Tensor) for part in batch)
+def _image_shape(data: Any) -> tuple[int, ...] | None:
+    """(channels, height, width) of what the network reads, None where that is no images.
+
+    Raises ``ValueError`` for what are no data.
+    """
+    if isinstance(data, Dataset):
+        return data.shape
+    try:
+        if len(data) < 1:
+            raise ValueError("the data hold no batch")
+    except TypeError as error:
+        raise ValueError("the data have no length: give a DataLoader or a list") from error
+    batch = next(iter(data))
+    tensors = isinstance(batch, Sequence) and all(isinstance(part, Tensor) for part in batch)
+    if not tensors or len(batch) < 2:
+        raise ValueError("a batch of the data must be tensors, (inputs, targets) or with more")
+    *inputs, _ = batch
+    image = len(inputs) == 1 and inputs[0].dim() == 4 and inputs[0].is_floating_point()
+    return tuple(inputs[0].shape[1:]) if image else None
 
 
 def _names(model: nn.Module, layers: Iterable[str | nn.Module]) -> list[str]:

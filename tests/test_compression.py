@@ -416,7 +416,7 @@ def test_errors_say_the_remedy(options, message):
 
 def test_a_loss_that_becomes_nan_is_an_error():
     model, data = made("lenet")
-    with pytest.raises(ValueError, match=r"the loss was nan in epoch 1: lower lr"):
+    with pytest.raises(ValueError, match=r"the loss was nan in epoch 1: lower the learning rate"):
         smaller(model, data, "800 B", loss=lambda x, y: functional.cross_entropy(x, y) * math.nan)
 
 

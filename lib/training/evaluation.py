@@ -1,6 +1,6 @@
 """Losses, accuracies and predictions of a network on a split, and BatchNorm's statistics anew."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,13 +10,14 @@ from torch.nn import functional
 
 from lib.data import Dataset, Split, Streamed
 from lib.training import distributed
+from lib.training.batches import Batches, computed, right
 
 #: Images evaluated at once. ResNet-20 took 1.6 to 1.9 times as long with a thousand (float32, one
 #: thread): tensors of more than 32 MB are asked of the system, and given back, layer by layer.
 EVALUATION_BATCH = 250
 
 
-def training_images(dataset: Dataset) -> Iterator[Tensor]:
+def training_images(dataset: Dataset | Batches) -> Iterator[Tensor | list[Tensor]]:
     """The training split in batches, as the network reads it, neither cropped nor flipped.
 
     Of several processes, this one's share of them.
@@ -25,8 +26,11 @@ def training_images(dataset: Dataset) -> Iterator[Tensor]:
         yield images
 
 
-def _batches(dataset: Dataset, split: Split | Streamed) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(dataset: Any, split: Any) -> Iterator[tuple[Any, Tensor]]:
     """This process's share of a split in batches, as the network reads it, and the classes."""
+    if isinstance(split, Batches):
+        yield from split
+        return
     mine = split[distributed.block(len(split), EVALUATION_BATCH)]
     if len(mine):
         for images, labels in mine.batches(EVALUATION_BATCH):
@@ -60,7 +64,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]]) 
         norm.train().reset_running_stats()
     count = 0
     for inputs in batches:
-        model(*inputs) if isinstance(inputs, Sequence) else model(inputs)
+        computed(model, inputs)
         count += 1
     distributed.average((x for n in norms for x in (n.running_mean, n.running_var)), count)
     for norm, momentum, hook in zip(norms, momenta, hooks, strict=True):
@@ -71,18 +75,37 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]]) 
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, dataset: Dataset, split: Split | Streamed) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy (a fraction) of ``model`` on ``split``."""
+def evaluate(
+    model: nn.Module,
+    dataset: Dataset | Batches,
+    split: Split | Streamed | Batches,
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> tuple[float, Any]:
+    """Mean loss and accuracy (a fraction) of ``model`` on ``split``.
+
+    ``loss`` is a mean over a batch, cross-entropy where it is None. The accuracy is None where
+    targets are no numbers of classes. Raises ``ValueError`` for data without a batch.
+    """
     was_training = model.training
     model.eval()
     totals = torch.zeros(2, dtype=torch.float64, device=split.labels.device)
-    for images, labels in _batches(dataset, split):
-        logits = model(images)
-        totals[0] += functional.cross_entropy(logits, labels, reduction="sum")
-        totals[1] += (logits.argmax(1) == labels).sum()
+    seen, classes = 0, True
+    for inputs, labels in _batches(dataset, split):
+        outputs = computed(model, inputs)
+        if loss is None:
+            totals[0] += functional.cross_entropy(outputs, labels, reduction="sum")
+        else:
+            outputs = outputs.float() if isinstance(outputs, Tensor) else outputs
+            totals[0] += loss(outputs, labels) * len(labels)
+        found, seen = right(outputs, labels), seen + len(labels)
+        classes = classes and found is not None
+        totals[1] += found if classes else 0
     model.train(was_training)
-    loss, accuracy = (distributed.total(totals) / len(split)).tolist()
-    return loss, accuracy
+    seen = seen if isinstance(split, Batches) else len(split)  # by all processes
+    if not seen:
+        raise ValueError("the validation data hold no batch: give a DataLoader or a list")
+    mean, accuracy = (distributed.total(totals) / seen).tolist()
+    return mean, accuracy if classes else None
 
 
 @torch.no_grad()

@@ -14,8 +14,10 @@ process 0's), and dropout is drawn by each process for itself.
 import hashlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +28,7 @@ from lib.data import Dataset
 from lib.data.augmentation import draw
 from lib.layers import compressible
 from lib.training import arithmetic, distributed
+from lib.training.batches import Batches, computed, right
 from lib.training.cuda_graph import CudaGraph
 from lib.training.evaluation import evaluate, recalibrate, training_images
 from lib.training.method import Method
@@ -49,10 +52,11 @@ class OutOfTime(Exception):
 
 def train(
     model: nn.Module,
-    dataset: Dataset,
+    data: Dataset | Iterable,
     schedule: Schedule,
     method: Method,
     *,
+    loss: Callable[[Tensor, Tensor], Tensor] = functional.cross_entropy,
     seed: int,
     stage: int = 0,
     resume: dict | None = None,
@@ -66,14 +70,19 @@ def train(
 
     Where finishing changes the weights, BatchNorm's statistics are measured anew.
 
-    ``model`` and ``dataset`` lie on the same device. ``resume`` is a state that ``save`` was given
+    ``data`` is a data set on the model's device; or batches (inputs, …, targets) with a length, a
+    DataLoader say, whose sizes then count and not the schedule's. ``loss`` makes a scalar of what
+    the network returns and the targets. ``resume`` is a state that ``save`` was given
     by an earlier call. ``deadline`` is a time of ``time.monotonic()``: rather than pass it, the
     loop saves its state and raises ``OutOfTime``. With ``trace`` a row also holds the training
     loss (over its first 10,000 images) of the weights, and of the weights as they would be
     compressed, after the epoch.
     Raises ``Diverged`` when the loss is no longer a number.
     """
-    loop = _Loop(model, dataset, schedule, method, seed=seed, stage=stage)
+    dataset: Any = data
+    if not isinstance(data, Dataset):
+        dataset, schedule = Batches(data, model), replace(schedule, batch=1)  # a step is a batch
+    loop = _Loop(model, dataset, schedule, method, seed=seed, stage=stage, loss=loss)
     if resume is not None:
         loop.load_state_dict(resume)
     distributed.check(loop.tensors)
@@ -95,11 +104,13 @@ def train(
                     save(loop.state_dict())
                 raise OutOfTime(f"stopped after {loop.epoch} of {schedule.epochs} epochs")
             row = loop.run_epoch(bar)
-            row["test_loss"], row["test_accuracy"] = evaluate(loop.network, dataset, dataset.test)
+            if dataset.test is not None:
+                found = evaluate(loop.network, dataset, dataset.test)
+                row["test_loss"], row["test_accuracy"] = found
+                bar.set_postfix(loss=f"{row['train_loss']:.4f}", accuracy=f"{found[1]:.2%}")
             if trace:
                 row |= _trace(model, dataset, method)
             loop.history.append(row | method.metrics())
-            bar.set_postfix(loss=f"{row['train_loss']:.4f}", accuracy=f"{row['test_accuracy']:.2%}")
             now, unsaved = time.monotonic(), True
             ended = loop.epoch == schedule.epochs or method.done
             if now - saved > CHECKPOINT_SECONDS * max(1, 10 * writing) or ended:
@@ -116,8 +127,10 @@ def train(
 class _Loop:
     """Model, optimizer and method of one stage, and how far they have come."""
 
-    def __init__(self, model, dataset, schedule, method, *, seed, stage):
-        self.model, self.dataset, self.method = model, dataset, method
+    def __init__(
+        self, model, dataset, schedule, method, *, seed, stage, loss=functional.cross_entropy
+    ):
+        self.model, self.dataset, self.method, self.loss = model, dataset, method, loss
         self.schedule, self.seed, self.stage = schedule, seed, stage
         self.history: list[dict[str, float]] = []
         self.steps = math.ceil(len(dataset.train) / schedule.batch)
@@ -129,8 +142,9 @@ class _Loop:
         self.weight = 1.0  # of this process's share of a step
         self.totals = torch.zeros(2, dtype=torch.float64, device=self.device)  # loss, correct
         alone = distributed.processes() == 1  # no step with others is recorded
-        recorded = self.device.type == "cuda" and method.capturable and alone
-        self.graph = CudaGraph(self.device) if recorded else None
+        known = isinstance(dataset, Dataset)  # of others, a loss may wait for the device
+        captured = self.device.type == "cuda" and known and method.capturable and alone
+        self.graph = CudaGraph(self.device) if captured else None
         if stage:
             # What the method draws must not depend on where the run was interrupted; in its first
             # stage the generator is as the caller has seeded it.
@@ -180,17 +194,20 @@ class _Loop:
         step = self._step if self.graph is None else partial(self.graph, self._step)
         self.network.train()
         self.totals.zero_()
+        seen = 0
         for i, inputs in enumerate(steps):
             self.lr.copy_(rates[i])
             self.weight = distributed.weight(min(batch, images - i * batch))
             step(*inputs)
+            seen += len(inputs[0])
             if i in self.period_ends:
                 self._refuse_divergence()
                 distributed.same_statistics(self.model)
                 self.method.after_period()
                 distributed.check(self.tensors)
             bar.update(1)
-        loss, accuracy = (distributed.total(self.totals) / images).tolist()
+        seen = images if isinstance(self.dataset, Dataset) else seen  # by all processes
+        loss, accuracy = (distributed.total(self.totals) / seen).tolist()
         return {
             "epoch": self.epoch + 1,
             "lr": float(rates[self.steps - 1]),
@@ -205,8 +222,8 @@ class _Loop:
         images = self.dataset.normalise(images)
         half = self.dtype != torch.float32
         with torch.autocast(self.device.type, self.dtype, enabled=half):
-            logits = self.parallel(images)
-            loss = functional.cross_entropy(logits, labels)
+            outputs = computed(self.parallel, images)
+            loss = self.loss(outputs, labels)
         share = loss if self.weight == 1 else self.weight * loss
         penalty = self.method.penalty()
         self.optimizer.zero_grad()
@@ -216,7 +233,8 @@ class _Loop:
         self.optimizer.step()
         self.method.after_step(self.lr)
         self.totals[0] += loss.detach() * len(labels)
-        self.totals[1] += (logits.detach().argmax(1) == labels).sum()
+        if (found := right(outputs, labels)) is not None:
+            self.totals[1] += found
 
     def _refuse_divergence(self) -> None:
         loss = float(distributed.total(self.totals)[0])

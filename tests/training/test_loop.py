@@ -1,5 +1,6 @@
 """The training loop against plain PyTorch, and its promises: repeatable, resumable, stoppable."""
 
+import copy
 import hashlib
 import io
 import itertools
@@ -440,6 +441,57 @@ def test_tracing_measures_both_networks_and_changes_neither_training():
             weight /= 2
     assert history[-1]["compressed_loss"] == evaluate(traced, data, data.train)[0]
     assert history[-1]["compressed_test_accuracy"] == evaluate(traced, data, data.test)[1]
+
+
+# ----------------------------------------------------------------------------- batches of one's own
+
+
+@pytest.mark.usefixtures("every_epoch_is_saved")
+def test_batches_with_a_loss_are_trained_on_and_resumed():
+    """Plain SGD by hand; one output for a sum of two inputs, and batches of several sizes."""
+
+    class Sum(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.line = nn.Linear(3, 1)
+
+        def forward(self, a, b):
+            return self.line(a + b)
+
+    def made(seed=0):
+        torch.manual_seed(seed)
+        return Sum()
+
+    generator = torch.Generator().manual_seed(1)
+    batches = [
+        (*torch.randn(2, n, 3, generator=generator), torch.randn(n, 1, generator=generator))
+        for n in (8, 8, 5)
+    ]
+    ours, plain, states = made(), made(), []
+    options = {"loss": functional.mse_loss, "seed": 0, "quiet": True}
+    schedule = replace(SCHEDULE, epochs=2)
+    save = lambda state: states.append(copy.deepcopy(state))  # noqa: E731
+    history = train(ours, batches, schedule, Method(), save=save, **options)
+
+    groups = [{"params": [plain.line.weight], "weight_decay": 0.01}, {"params": [plain.line.bias]}]
+    sgd, losses = torch.optim.SGD(groups, lr=0.0, momentum=0.9), []
+    for (a, b, y), lr in zip(2 * batches, schedule.rates(3).tolist(), strict=True):
+        loss = functional.mse_loss(plain(a, b), y)
+        sgd.zero_grad()
+        loss.backward()
+        for group in sgd.param_groups:
+            group["lr"] = lr
+        sgd.step()
+        losses.append(len(y) * loss.item())
+    for p, q in zip(ours.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(p, q)
+    assert [row["train_loss"] for row in history] == pytest.approx(
+        [sum(losses[:3]) / 21, sum(losses[3:]) / 21]
+    )
+    assert "test_loss" not in history[0]  # there is nothing to test on
+    resumed = made(seed=1)
+    train(resumed, batches, schedule, Method(), resume=states[0], **options)
+    assert same(resumed, ours)
 
 
 # ------------------------------------------------------------------------- BatchNorm statistics

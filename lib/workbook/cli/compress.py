@@ -1,24 +1,18 @@
 """The command ``compress``: a network of the workbook's within a budget, written as a file."""
 
 import argparse
-import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lib import archive, data, networks
 from lib.archive import convert
 from lib.compression import compress, parse
-from lib.data import Dataset, Split, Streamed
 from lib.structured import rebuild
 from lib.workbook import experiments, runs
 from lib.workbook.cli import files
-
-#: Images in a batch: the short schedule of :func:`lib.compress` needs many steps.
-BATCH = 64
 
 
 def add(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -51,10 +45,9 @@ def run(options: argparse.Namespace) -> int:
     torch.manual_seed(options.seed)
     found = compress(
         model,
-        _Batches(dataset, dataset.train, shuffle=True),
+        dataset,
         options.budget,
         method=options.method,
-        validation=_Batches(dataset, dataset.test),
         epochs=options.epochs,
         described={"network": options.network, **images},
         quiet=options.quiet,
@@ -83,28 +76,3 @@ def _loaded(model: nn.Module, file: Path) -> nn.Module:
         reason = " ".join(str(error).split())
         raise ValueError(f"{file} holds no weights of this network: {reason}") from error
     return model
-
-
-@dataclass(frozen=True)
-class _Batches:
-    """What a ``DataLoader`` is to :func:`lib.compress`: images as the network reads them, classes.
-
-    Of a split that is held or streamed; shuffled, and cut at random if it is streamed, or as it is
-    evaluated.
-    """
-
-    dataset: Dataset
-    split: Split | Streamed
-    shuffle: bool = False
-
-    def __len__(self) -> int:
-        return math.ceil(len(self.split) / BATCH)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        if self.shuffle:
-            order, seed = torch.randperm(len(self.split)), int(torch.randint(2**48, ()))
-            steps = self.split.steps(order, batch=BATCH, seed=seed)
-            batches = (self.split.take(*inputs, padding=0) for inputs in steps)
-        else:
-            batches = self.split.batches(BATCH)
-        return ((self.dataset.normalise(images), labels) for images, labels in batches)
