@@ -38,6 +38,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = ROOT / "tests" / "golden" / "mutants.csv"
 
+#: As they lay when the mutants were drawn.
 CORE = (
     *("projections", "optimizers", "surgery", "archive", "networks", "data"),
     *("training.py", "distributed.py", "augmentation.py", "budget.py", "compression.py"),
