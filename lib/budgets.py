@@ -1,6 +1,7 @@
 """Budgets as people write them: a file's size, bits, multiply-accumulates, or a share."""
 
 import re
+from typing import Any
 
 from torch import nn
 
@@ -8,7 +9,7 @@ _UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2*
 _MACS = {"MACs": 1, "kMACs": 10**3, "MMACs": 10**6, "GMACs": 10**9}
 
 
-def parse(budget: str | float, model: nn.Module) -> tuple[str, float | int]:
+def parse(budget: str | float, model: nn.Module) -> tuple[str, Any]:
     """(kind, amount) of a budget for ``model``: ``bytes``, ``bits``, ``macs`` or a ``share``.
 
     Raises ``ValueError`` for what is none.

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from html import escape
 from pathlib import Path
+from typing import Any, TypedDict, Unpack, overload
 
 import pandas as pd
 import torch
@@ -126,10 +127,32 @@ def curve(found: Sequence[Compressed]) -> pd.DataFrame:
     return pd.DataFrame([dense, *({"budget": one.budget, **one.after} for one in found)])
 
 
-def _said(value: float) -> str:
+def _said(value: Any) -> str:
     return f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
 
 
+class Options(TypedDict, total=False):
+    """The options of :func:`compress`."""
+
+    method: str | Method | None
+    ignored: Iterable[str | nn.Module]
+    loss: Callable[[Tensor, Tensor], Tensor]
+    validation: Iterable | None
+    epochs: int
+    lr: float
+    weight_decay: float
+    described: dict[str, object] | None
+    quiet: bool
+
+
+@overload
+def compress(
+    model: nn.Module, data: Dataset | Iterable, budget: str | float, **options: Unpack[Options]
+) -> Compressed: ...
+@overload
+def compress(
+    model: nn.Module, data: Dataset | Iterable, budget: list | tuple, **options: Unpack[Options]
+) -> list[Compressed]: ...
 def compress(
     model: nn.Module,
     data: Dataset | Iterable,
@@ -183,7 +206,7 @@ def compress(
     if isinstance(budget, Sequence) and not isinstance(budget, str):
         if not budget:
             raise ValueError("the list of budgets is empty: give one at least")
-        options = dict(method=method, ignored=ignored, loss=loss, validation=validation)
+        options: Any = dict(method=method, ignored=ignored, loss=loss, validation=validation)
         options |= dict(
             epochs=epochs, lr=lr, weight_decay=weight_decay, described=described, quiet=quiet
         )
@@ -195,7 +218,7 @@ def compress(
     if job.ignored and kind == "macs":
         raise ValueError("of a budget of MACs no layer can be ignored: leave ignored= out")
     given = isinstance(method, Method)
-    make = None if given else _chosen(method or next(iter(CHOICES[kind])), kind)
+    make: Any = None if given else _chosen(method or next(iter(CHOICES[kind])), kind)
     checks.within("epochs", epochs, 2, remedy="some compress, some train on")
     before = job.measure(model)
     compressing = max(1, round(COMPRESSING * epochs))
@@ -207,7 +230,7 @@ def compress(
         return job.result(str(budget), "rounding", before)
     if not compressible(job.model):
         raise ValueError("the model has no convolution, linear layer or embedding to compress")
-    first = copy.deepcopy(method) if given else make(job, amount, schedule)
+    first: Any = copy.deepcopy(method) if given else make(job, amount, schedule)
     job.train(first, schedule, f"{budget}: {first.label}")
     if first.then is not None:
         job.train(METHODS[first.then](), on, f"{budget}: training on")
@@ -218,7 +241,7 @@ def compress(
     return job.result(str(budget), first.label, before)
 
 
-def _chosen(method: str, kind: str) -> Callable[["_Job", float, Schedule], Method]:
+def _chosen(method: Any, kind: str) -> Callable[["_Job", float, Schedule], Method]:
     """What makes the method of this name for a budget of this kind."""
     added = {
         name: lambda job, amount, _, made=made: made(**{made.takes[kind]: amount})
@@ -233,7 +256,7 @@ def _chosen(method: str, kind: str) -> Callable[["_Job", float, Schedule], Metho
     return choices[method]
 
 
-def _pull(bits: float, job: "_Job", schedule: Schedule) -> dict[str, float]:
+def _pull(bits: float, job: "_Job", schedule: Schedule) -> dict[str, Any]:
     """ADMM's options for a budget of so many bits."""
     steps = schedule.epochs * job.steps
     return {
@@ -245,11 +268,11 @@ def _pull(bits: float, job: "_Job", schedule: Schedule) -> dict[str, float]:
     }
 
 
-def _admm(job: "_Job", bits: float, schedule: Schedule) -> Method:
+def _admm(job: "_Job", bits: int, schedule: Schedule) -> Method:
     return ADMM(budget=bits, **_pull(bits, job, schedule))
 
 
-def _file(job: "_Job", size: float, schedule: Schedule) -> Method:
+def _file(job: "_Job", size: int, schedule: Schedule) -> Method:
     options = {"input_shape": job.image_shape, "as_written": job.as_before, **job.described}
     return FileADMM(file_bytes=size, **options, **_pull(8 * size, job, schedule))
 
@@ -262,7 +285,7 @@ def _lc(job: "_Job", share: float, schedule: Schedule) -> Method:
     return LC(cost="l0-constraint", amount=share, growth=LC_RISE ** (1 / schedule.epochs))
 
 
-def _structured(made: type[Method], job: "_Job", macs: float, _: Schedule, **options) -> Method:
+def _structured(made: Any, job: "_Job", macs: float, _: Schedule, **options) -> Method:
     if job.image_shape is None:
         raise ValueError("a budget of MACs needs images: one floating input of (batch, c, h, w)")
     return made(budget=int(macs), input_shape=job.image_shape, **options)
@@ -274,7 +297,7 @@ def _df(job: "_Job", macs: float, schedule: Schedule) -> Method:
 
 
 #: The methods of each kind of budget by their names, the usual one first.
-CHOICES = {
+CHOICES: dict[str, dict[str, Any]] = {
     "bytes": {"admm": _file},
     "bits": {"admm": _admm},
     "share": {"magnitude": _gradual, "lc": _lc},
@@ -290,7 +313,7 @@ class _Job:
     """A copy of the model, and the data that it is trained and measured on."""
 
     def __init__(self, model, data, loss, validation, ignored, described, quiet):
-        self.image_shape = _image_shape(data)
+        self.image_shape: Any = _image_shape(data)
         held = isinstance(data, Dataset)
         self.steps = math.ceil(len(data.train) / BATCH) if held else len(data)  # of an epoch
         if not any(True for _ in model.parameters()):
@@ -322,11 +345,12 @@ class _Job:
     def measure(self, model: nn.Module) -> dict[str, float | None]:
         """Loss, accuracy, and what the network costs."""
         model = copy.deepcopy(model).eval()
-        if isinstance(self.validation, Dataset):
-            found, split = self.validation, self.validation.test
+        found: Any = self.validation
+        if isinstance(found, Dataset):
+            split: Any = found.test
             model = model.float()
         else:
-            found = split = Batches(self.validation, model)
+            found = split = Batches(found, model)
         loss, accuracy = evaluate(model, found, split, self.loss)
         weights = compressible(model).values()
         return {
@@ -435,7 +459,7 @@ def _mixed(state: dict[str, Tensor], bits: int, more: int) -> dict[str, Tensor]:
     return each(state, mix)
 
 
-def _image_shape(data: Dataset | Iterable) -> tuple[int, ...] | None:
+def _image_shape(data: Any) -> tuple[int, ...] | None:
     """(channels, height, width) of what the network reads, None where that is no images.
 
     Raises ``ValueError`` for what are no data.

@@ -1,6 +1,7 @@
 """Which layers of a network are compressed."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -43,4 +44,11 @@ def ignore(model: nn.Module, layers: Iterable[str]) -> None:
     for name in layers:
         if name not in known:
             raise ValueError(f"no layer {name!r} to ignore: choose of {', '.join(known)}")
-        model.get_submodule(name).ignored = True
+        layer: Any = model.get_submodule(name)
+        layer.ignored = True
+
+
+def weight_of(model: nn.Module, name: str) -> Tensor:
+    """The weight of the layer of this name."""
+    layer: Any = model.get_submodule(name)
+    return layer.weight

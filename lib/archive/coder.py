@@ -70,7 +70,7 @@ class Encoder:
 class Decoder:
     """Reads what an :class:`Encoder` wrote. Raises :class:`Broken` where nobody wrote that."""
 
-    def __init__(self, content: bytes):
+    def __init__(self, content: bytes | memoryview):
         if len(content) % WORD:
             raise Broken(f"a stream of {len(content)} bytes is not one of whole words")
         words = np.frombuffer(content, "<u4").astype(np.uint32)

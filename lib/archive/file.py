@@ -150,7 +150,7 @@ def encode(
     return MAGIC + bytes([VERSION]) + struct.pack("<I", zlib.crc32(rest)) + rest
 
 
-def decode(content: bytes, *, most_bytes: int = MOST_BYTES) -> Archive:
+def decode(content: bytes | memoryview, *, most_bytes: int = MOST_BYTES) -> Archive:
     """What :func:`encode` was given. Raises :class:`Unreadable`."""
     if len(content) < FIXED.size:
         raise Unreadable(f"it has {len(content)} bytes, fewer than the {FIXED.size} of any file")
@@ -241,8 +241,9 @@ def _matrix_positions(tensor: Entry, fed: np.ndarray | None):
     j·rows // columns. That is so in a chain of layers; elsewhere the coder learns that it is not.
     """
     height, width = tensor.shape[0], math.prod(tensor.shape[1:])
-    chained = fed is not None and len(fed) and width % len(fed) == 0
-    likely = np.repeat(fed, width // len(fed)) if chained else None
+    likely = None
+    if fed is not None and len(fed) and width % len(fed) == 0:
+        likely = np.repeat(fed, width // len(fed))
 
     def place(coder, count: int, mask: np.ndarray | None = None) -> np.ndarray:
         given = None if mask is None else mask.reshape(height, width)

@@ -121,7 +121,7 @@ def packed(described: Described, table: list[Entry]) -> bytes:
     return deflate.compress(said) + deflate.flush()
 
 
-def unpacked(header: bytes) -> tuple[Described, list[Entry]]:
+def unpacked(header: bytes | memoryview) -> tuple[Described, list[Entry]]:
     """What :func:`packed` was given; ``Unreadable`` where it is not well formed."""
     try:
         inflate = zlib.decompressobj(-zlib.MAX_WBITS)

@@ -9,6 +9,7 @@ as any.
 import warnings
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,7 +69,7 @@ def _exported(model: nn.Module, input_shape: tuple[int, ...]):
     images = torch.zeros(2, *input_shape, device=next(model.parameters()).device)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter about itself
-        program = torch.onnx.export(
+        program: Any = torch.onnx.export(
             model.eval(),
             (images,),
             dynamo=True,
@@ -92,7 +93,8 @@ class _Form:
 
     def __init__(self, name: str, onnx):
         self.name, self._onnx = name, onnx
-        self.constants, self.nodes = [], []
+        self.constants: list = []
+        self.nodes: list = []
 
     @property
     def size(self) -> int:
@@ -147,10 +149,9 @@ def _smallest(tensor, onnx) -> _Form | None:
     if tensor.data_type != onnx.TensorProto.FLOAT or len(tensor.dims) < 2:
         return None
     weight = onnx.numpy_helper.to_array(tensor)
+    makers: list[Any] = [_codes, _mask, *(partial(_gaps, width=width) for width in WIDTHS)]
     forms = [
-        form
-        for make in (_codes, _mask, *(partial(_gaps, width=width) for width in WIDTHS))
-        if (form := make(_Form(tensor.name, onnx), weight)) is not None
+        form for make in makers if (form := make(_Form(tensor.name, onnx), weight)) is not None
     ]
     best = min(forms, key=lambda form: form.size)
     return best if best.size < tensor.ByteSize() else None

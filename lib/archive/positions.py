@@ -7,7 +7,7 @@ its row, its column and its neighbours gave so far.
 """
 
 from math import log2
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -77,10 +77,10 @@ def code_positions(
     ``kernel`` is (height, width) of the kernels of which a row consists; the neighbours of an entry
     are those to its left and above in its kernel. Where it is one by one there are none.
     """
-    ones = None if mask is None else np.count_nonzero(mask)
-    given = [None, None] if mask is None else [mask.any(axis=1), mask.any(axis=0)]
+    ones = None if mask is None else int(np.count_nonzero(mask))
+    given: list[Any] = [None, None] if mask is None else [mask.any(axis=1), mask.any(axis=0)]
     some_rows, rows_named = _code_some(coder, rows, columns, ones, given[0])
-    live = np.count_nonzero(some_rows)
+    live = int(np.count_nonzero(some_rows))
     if not live:
         return np.zeros((rows, columns), bool)
     some_columns, columns_named = _code_some(coder, columns, live, ones, given[1], fed)
@@ -89,8 +89,8 @@ def code_positions(
         return np.logical_and.outer(some_rows, some_columns)
     layout = _layout(some_columns, kernel)
     alive = np.ix_(some_rows.nonzero()[0], layout.order)
-    inner = None if mask is None else mask[alive]
-    size = (np.count_nonzero(some_rows), len(layout.order))
+    inner: Any = None if mask is None else mask[alive]
+    size = (live, len(layout.order))
     turned = layout.neighbours is None and size[0] > size[1]  # the longer side in vectors
     if turned:
         inner, size = None if inner is None else inner.T, size[::-1]
@@ -111,7 +111,7 @@ def _code_some(
     coder,
     count: int,
     across: int,
-    ones: int | None,
+    ones: Any,
     some: np.ndarray | None,
     likely: np.ndarray | None = None,
 ) -> tuple[np.ndarray, bool]:
@@ -128,10 +128,8 @@ def _code_some(
 def _pays(across: int, ones: int, some: np.ndarray, likely: np.ndarray | None) -> bool:
     """Whether flags, and the entries that they leave, are less than all, by zero-order entropy."""
     likely = np.ones(len(some), bool) if likely is None else likely
-    flags = sum(
-        _entropy(np.count_nonzero(part), np.count_nonzero(some[part])) for part in (likely, ~likely)
-    )
-    left, whole = across * np.count_nonzero(some), across * len(some)
+    flags = sum(_entropy(int(part.sum()), int(some[part].sum())) for part in (likely, ~likely))
+    left, whole = across * int(np.count_nonzero(some)), across * len(some)
     return (flags + _entropy(left, ones), left) < (_entropy(whole, ones), whole)
 
 
@@ -163,11 +161,11 @@ def code_flags(
     found = np.empty(count, bool)
     for part in (likely, ~likely):
         given = None if flags is None else flags[part].astype(np.uint8)
-        found[part] = code_symbols(coder, 2, np.count_nonzero(part), given)
+        found[part] = code_symbols(coder, 2, int(np.count_nonzero(part)), given)
     return found
 
 
-def _costs(layout: _Layout, inner: np.ndarray) -> np.ndarray:
+def _costs(layout: _Layout, inner: np.ndarray) -> Any:
     """Bits of the first rows by each of ``STRENGTHS``, all at once."""
     tried = max(TRIED, int(inner.size * TRIED_SHARE))
     rows = min(len(inner), tried // max(1, inner.shape[1]) + 1)
@@ -194,7 +192,7 @@ def _read(coder, rows: int, layout: _Layout, strength: int) -> np.ndarray:
             near = _odds(layer)
             if layout.neighbours is not None:
                 count = row_so_far[layout.neighbours[:, part]].sum(axis=0)
-                near = _odds_of(*beside, layer, NEIGHBOURS)[count]
+                near = _odds_of(beside[0], beside[1], layer, NEIGHBOURS)[count]
             bits = coder.bits(_p(row, column, near, _odds(layer)))
             found[i, part] = row_so_far[part] = bits
             new = int(np.count_nonzero(bits))
@@ -234,7 +232,8 @@ def _write(coder, layout: _Layout, strength: int | np.ndarray, mask: np.ndarray)
             both = np.array([[rows & one for one in alike], alike])  # (2, 3, rows, columns)
             both = np.add.reduceat(both, starts, axis=-1, dtype=np.int64)  # (2, 3, rows, blocks)
             so_far = beside[..., None, None] + _before(both)
-            table = np.moveaxis(_odds_of(*so_far, layer, NEIGHBOURS), 0, -1).reshape(len(rows), -1)
+            odds = _odds_of(so_far[0], so_far[1], layer, NEIGHBOURS)
+            table = np.moveaxis(odds, 0, -1).reshape(len(rows), -1)
             near = np.take_along_axis(table, 3 * block + count, axis=1)
             beside += both.sum(axis=(-2, -1))
         p = _p(row[..., block], column, near, density[:, block])

@@ -54,7 +54,7 @@ def code_symbols(coder, alphabet: int, count: int, symbols: np.ndarray | None = 
         return np.zeros(count, np.uint8)
 
     def trial(meter: Meter, prior: int) -> None:
-        tried = symbols[:TRIED]
+        tried = np.asarray(symbols)[:TRIED]
         Frequencies(alphabet, prior).code(meter, len(tried), tried)
 
     prior = code_choice(coder, PRIORS, None if symbols is None else trial)

@@ -1,5 +1,7 @@
 """CIFAR-10 and CIFAR-100 as torchvision reads them, and the JPEG mirror of CIFAR-10."""
 
+from typing import Any
+
 import torch
 
 from lib import paths
@@ -64,12 +66,12 @@ def read_jpeg() -> Dataset:
                 f"delete {root} and {again}",
             )
     dataset = folder.assemble("cifar10-jpeg", root, found, STATISTICS["cifar10"])
-    if dataset.train.images.shape[1:] != (3, 32, 32):
+    if dataset.shape != (3, 32, 32):
         raise DataUnavailable(f"{root} does not hold 32×32 images in colour: {again}")
     return dataset
 
 
-def _refuse_damaged(kind: type) -> None:
+def _refuse_damaged(kind: Any) -> None:
     from torchvision.datasets.utils import check_integrity
 
     base = paths.data() / kind.base_folder

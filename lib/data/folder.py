@@ -197,8 +197,9 @@ def _cached(
                 splits.append(Split(opened.get_tensor(split), classes))
     except (OSError, SafetensorError):
         return None
-    mark = fingerprint(*splits)
-    return (*splits, mark) if about.get("fingerprint") == mark else None
+    train, test = splits
+    mark = fingerprint(train, test)
+    return (train, test, mark) if about.get("fingerprint") == mark else None
 
 
 def _keep(file: Path, listing: str, train: Split, test: Split, mark: str, *, like: Path) -> None:

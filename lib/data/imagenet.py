@@ -38,7 +38,7 @@ SOURCE = "https://image-net.org/download-images (ILSVRC2012, task 1 and 2; it ne
 SUFFIXES = (".jpeg", ".jpg", ".png")
 
 #: The last bytes of a whole file; one that ends otherwise is decoded to see whether it is whole.
-ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
+ENDS: dict[str | None, bytes] = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 
 #: Images that a thread checks at a time, and threads: on a network's disk they wait, not compute.
 PART, THREADS = 500, 8

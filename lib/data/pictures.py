@@ -22,7 +22,7 @@ class DataUnavailable(Exception):
     """A data set that was asked for is missing or damaged; the message says what to do."""
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """The first line of what ``error`` says, or its type where it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from lib.data.pictures import DataUnavailable, opened
 
@@ -72,7 +72,7 @@ class Streamed:
                 f"the images of {self.root} are cut and mirrored as they are read: leave crop and "
                 "flip out of the schedule"
             )
-        return self._read(*order, batch, seed=seed)
+        return self._read(order[0], batch, seed=seed)
 
     def take(self, images: Tensor, labels: Tensor, *, padding: int) -> tuple[Tensor, Tensor]:
         """The images and classes of a step: they are there already."""
@@ -128,7 +128,7 @@ def workers(images: int) -> int:
 
 
 @dataclass(frozen=True)
-class _Reader:
+class _Reader(Dataset):
     """Reads batches, in a worker: what is drawn for them depends on ``seed``, if it is given."""
 
     split: Streamed

@@ -4,6 +4,7 @@ Weights are drawn as torchvision draws them, the same ones from the same seed.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 
@@ -82,7 +83,7 @@ def _torchvisions(name: str, first: str, classes: int, channels: int, **options)
 
 def _for_channels(model: nn.Module, name: str, channels: int) -> nn.Module:
     """``model`` for images of ``channels`` channels: unless they are 3, ``name`` is drawn anew."""
-    old = model.get_submodule(name)
+    old: Any = model.get_submodule(name)
     if channels == old.in_channels:
         return model
     new = nn.Conv2d(

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -126,7 +127,7 @@ def source(name: str) -> Source:
     from torchvision.models import get_weight
 
     url = get_weight(weights).url
-    return Source(url, torch.hub.HASH_REGEX.search(url).group(1))
+    return Source(url, torch.hub.HASH_REGEX.findall(url)[0])
 
 
 def downloaded(name: str) -> Path:
@@ -181,7 +182,7 @@ def _read(file: Path) -> dict[str, Tensor]:
         raise ValueError(f"there is no file {file}")
     try:
         if file.suffix == ".safetensors":
-            state = load_file(file)
+            state: Any = load_file(file)
         else:
             state = torch.load(file, map_location="cpu", weights_only=True)
     except _MALFORMED as error:

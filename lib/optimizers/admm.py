@@ -150,7 +150,7 @@ class ADMM(Method):
             self._dual_step(target)
         self._set_anchor()
 
-    def _dual_step(self, target: list[Tensor]) -> None:
+    def _dual_step(self, target: tuple[Tensor, ...]) -> None:
         """Y ← Y + ρ(W − V), divided by ρ; ``target`` is W + U."""
         if self.fading and self.period:
             # U ← U + (α/α_max)·(W − V)
@@ -188,14 +188,14 @@ class ADMM(Method):
         if not self.mean:
             self.mean = [torch.zeros_like(w) for w in self.w]
         change = torch._foreach_sub(self.w, self.mean)
-        torch._foreach_div_(change, self.period - self.average_after)
+        torch._foreach_div_(change, self.period - (self.average_after or 0))
         torch._foreach_add_(self.mean, change)
 
     def _project_w(self, w: list[Tensor]) -> None:
         if self.mode != "quantize":
             project_fixed_bitwidth(w, self.bits, budget=self.budget, out=w)
 
-    def _project_v(self, target: list[Tensor]) -> None:
+    def _project_v(self, target: tuple[Tensor, ...]) -> None:
         free_zero = self.mode == "joint"
         counts = self._paying()
         books = fit_codebooks(target, widest=self._affordable(counts), free_zero=free_zero)

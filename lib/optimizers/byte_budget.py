@@ -8,7 +8,7 @@ what they come to in a file of the network as it is, measured after each project
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -71,7 +71,7 @@ class FileADMM(ADMM):
     """
 
     label = "ADMM for a file"
-    STATE = (*ADMM.STATE, "positions", "correction", "fixed", "before")
+    STATE = (*ADMM.STATE, "positions", "correction", "fixed", "before")  # type: ignore[assignment]
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class FileADMM(ADMM):
             growth=growth,
         )
         self.file_bytes, self.input_shape = file_bytes, input_shape and tuple(input_shape)
-        self.described = {"network": network, "classes": classes, "channels": channels}
+        self.described: Any = {"network": network, "classes": classes, "channels": channels}
         self.as_written = as_written
 
     def start(self, model: nn.Module) -> None:
@@ -106,7 +106,7 @@ class FileADMM(ADMM):
         least = least_bytes(model, as_written=self.as_written, **self.described)
         if self.file_bytes < least:
             raise ValueError(impossible(self.file_bytes, least))
-        self.fixed = 8 * least
+        self.fixed: float = 8 * least
         # W as the last projection found it
         self.before = [weight.detach().clone() for weight in compressible(model).values()]
         super().start(model)
@@ -121,7 +121,7 @@ class FileADMM(ADMM):
         units = self._units(self.file_bytes)
         project_fixed_bitwidth(self.before, self._costs(), budget=units, out=w)
 
-    def _project_v(self, target: list[Tensor]) -> None:
+    def _project_v(self, target: tuple[Tensor, ...]) -> None:
         counts = self._paying()
         books = fit_codebooks(target, widest=[max(BITWIDTHS)] * len(counts), free_zero=True)
         units = self._units(self.file_bytes)
@@ -201,7 +201,7 @@ class FitFile(Method):
 
     def __init__(self, *, file_bytes: int, network: str = "", classes: int = 0, channels: int = 0):
         self.file_bytes = file_bytes
-        self.described = {"network": network, "classes": classes, "channels": channels}
+        self.described: Any = {"network": network, "classes": classes, "channels": channels}
 
     @torch.no_grad()
     def start(self, model: nn.Module) -> None:
@@ -354,7 +354,7 @@ def silence(state: dict[str, Tensor], graph: Mapping[str, Unit]) -> None:
                         state[f"{owner}.{part}"][dead] = 0
 
 
-def _graph(model: nn.Module, input_shape: tuple[int, ...] | None) -> dict[str, Unit]:
+def _graph(model: nn.Module, input_shape: Any) -> dict[str, Unit]:
     """Layer → the units that it reads, where it reads those of one layer alone."""
     if input_shape is None:
         return {}

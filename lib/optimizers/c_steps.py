@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,8 +26,8 @@ class Cost(NamedTuple):
     is what :class:`lib.optimizers.LC` takes for some layers.
     """
 
-    bound: Callable[[list[Tensor], object], object]
-    project: Callable[[list[Tensor], object, float], list[Tensor]]
+    bound: Callable[[list[Tensor], Any], Any]
+    project: Callable[[list[Tensor], Any, float], list[Tensor]]
     pair: bool = False
     then: str | None = "held-zeros"
 
@@ -47,7 +47,7 @@ class Part:
     """A cost and its amount, for some layers together."""
 
     cost: Cost
-    amount: object
+    amount: Any
 
 
 def _weights(group: list[Tensor], share: float) -> int:
@@ -78,7 +78,7 @@ def _values(group: list[Tensor], values: int) -> tuple[int, list[Tensor]]:
     return _number(values), [w != 0 for w in group]
 
 
-def _number(values: int) -> int:
+def _number(values: float) -> int:
     checks.whole("amount", values, 1, 256, remedy="of a codebook it is the values of a layer")
     return int(values)
 
@@ -91,12 +91,12 @@ def _quantized(w: list[Tensor], bound: tuple[int, list[Tensor]], mu: float) -> l
     return [z.masked_scatter_(m, s) for z, m, s in zip(zeros, masks, shared, strict=True)]
 
 
-def _rank_weights(group: list[Tensor], share: float) -> dict[str, object]:
+def _rank_weights(group: list[Tensor], share: float) -> dict[str, Any]:
     """For ``ranks_for_budget``: a share of the weights, and how many a rank and a layer have."""
     return {"budget": _weights(group, share), **_parameters(group)}
 
 
-def _rank_budget(w: list[Tensor], bound: dict[str, object], mu: float) -> list[Tensor]:
+def _rank_budget(w: list[Tensor], bound: dict[str, Any], mu: float) -> list[Tensor]:
     return _factored(w, ranks_for_budget(_matrices(w), **bound).ranks)
 
 

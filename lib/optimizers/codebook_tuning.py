@@ -61,11 +61,11 @@ class CodebookTuning(Method):
     def start(self, model: nn.Module) -> None:
         super().start(model)
         if self.bits is not None:
-            self._quantize()
+            self._quantize(self.bits)
         self.sharing = self.kind(self.w)
 
-    def _quantize(self) -> None:
-        widths = [int(b) for b in per_layer(self.bits, len(self.w), "bits")]
+    def _quantize(self, bits: int | Sequence[int]) -> None:
+        widths = [int(b) for b in per_layer(bits, len(self.w), "bits")]
         taking_part = [w != 0 if self.free_zero else torch.ones_like(w).bool() for w in self.w]
         values = [w[part] for w, part in zip(self.w, taking_part, strict=True)]
         shared = codebook(values, values=[2**b for b in widths], free_zero=False)
@@ -189,8 +189,8 @@ class _MovingValues(_SharedValues):
         # code of w̃ ← the nearest value's; values ascend
         middles = (self.values[:, 1:] + self.values[:, :-1]) / 2  # (layers, values - 1)
         layers = zip(self.latent.split(self.kept), middles, self.distinct, strict=True)
-        codes = [torch.bucketize(part, row[: max(0, n - 1)]) for part, row, n in layers]
-        codes = torch.cat(codes).add_(self.row)
+        parts = [torch.bucketize(part, row[: max(0, n - 1)]) for part, row, n in layers]
+        codes = torch.cat(parts).add_(self.row)
         # c_k ← mean of the w̃ with code k; one that no weight has stays
         values = self.values.view(-1)
         counts = torch.zeros_like(values).index_add_(0, codes, self.ones)

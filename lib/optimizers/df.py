@@ -17,11 +17,13 @@ what moves M and γ, the paper does not say. λ, a multiplier and the statistics
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from lib.layers import weight_of
 from lib.optimizers.df_stacks import LARGE, Stack
 from lib.projections import checks
 from lib.projections.svt import Problem, decompose, matricize, on_host, shrink, tensorize
@@ -142,11 +144,11 @@ class DF(Method):
         super().start(model)
         self.costs = costs(model, filters=self.mode != "ranks", input_shape=self.input_shape)
         for layer in self.costs.layers.values():
-            _refuse_nan(layer.name, model.get_submodule(layer.name).weight, "weights")
+            _refuse_nan(layer.name, weight_of(model, layer.name), "weights")
         self.dense = sum(layer.macs() for layer in self.costs.layers.values())
         self.target = self.budget / self.dense
-        masked = {feed.source for feed in self.costs.feeds.values()}
-        masked = [name for name in self.costs.layers if name in masked]
+        sources = {feed.source for feed in self.costs.feeds.values()}
+        masked = [name for name in self.costs.layers if name in sources]
         factored = self.mode != "filters"
         least(self.costs, self.budget, filters=masked, factored=factored, scheme=self.scheme)
 
@@ -156,7 +158,7 @@ class DF(Method):
         for follower, name in self.costs.depthwise.items():
             self.followers.setdefault(name, []).append(follower)
         like = next(model.parameters())
-        place = {"device": like.device, "dtype": like.dtype}
+        place: Any = {"device": like.device, "dtype": like.dtype}
         # M = 1 and γ = 0, Algorithm 1
         self.m = {
             name: nn.Parameter(torch.ones(self.costs.layers[name].filters, **place))
@@ -188,7 +190,7 @@ class DF(Method):
         matrices: dict[tuple[bool, int, bool], dict[str, Tensor]] = {}
         for name, layer in self.costs.layers.items():
             if layer.factors():
-                weight = self.model.get_submodule(name).weight.detach()
+                weight = weight_of(self.model, name).detach()
                 matrix = matricize(weight, scheme=self.scheme)
                 large, tall = len(matrix) >= LARGE, len(matrix) > matrix.shape[1]
                 size = matrix.shape[1] if large and tall else len(matrix)
@@ -225,14 +227,13 @@ class DF(Method):
             layers = zip(stack.layers.items(), shrunk.matrix.unbind(), soft.unbind(), strict=True)
             for (name, (height, width)), matrix, ranks[name] in layers:
                 matrix = matrix[:height, :width]
-                weight = self.model.get_submodule(name).weight
+                weight = weight_of(self.model, name)
                 found[f"{name}.weight"] = tensorize(matrix, shape=weight.shape, scheme=self.scheme)
         for name, mask in masks.items():
-            layer = self.model.get_submodule(name)
             if f"{name}.weight" not in found:
                 # ψ⁻¹(φ_s·ψ(W)), eq. 9
-                rows = mask.unsqueeze(1) * layer.weight.flatten(1)
-                found[f"{name}.weight"] = rows.view_as(layer.weight)
+                weight = weight_of(self.model, name)
+                found[f"{name}.weight"] = (mask.unsqueeze(1) * weight.flatten(1)).view_as(weight)
             found |= self._shifts(name, mask)
         self.spent = self._share(masks, ranks)
         return found
@@ -261,11 +262,11 @@ class DF(Method):
         """
         found = {}
         for layer in (name, *self.followers.get(name, ())):
-            bias = self.model.get_submodule(layer).bias
-            if bias is not None:
-                found[f"{layer}.bias"] = mask * bias
+            biased: Any = self.model.get_submodule(layer)
+            if biased.bias is not None:
+                found[f"{layer}.bias"] = mask * biased.bias
         for layer in self.costs.norms.get(name, ()):
-            norm = self.model.get_submodule(layer)
+            norm: Any = self.model.get_submodule(layer)
             if self.statistics == "batch":
                 # BN(φx) = BN(x)
                 found[f"{layer}.weight"] = mask * norm.weight
@@ -329,11 +330,11 @@ class DF(Method):
         values = [*self.m.values(), *self.gamma.values()]
         if torch.cat([value.flatten() for value in values]).isfinite().all():
             return
-        for name, values in [*self.m.items(), *self.gamma.items()]:
-            _refuse_nan(name, values, "mask or threshold")
+        for name, value in [*self.m.items(), *self.gamma.items()]:
+            _refuse_nan(name, value, "mask or threshold")
 
     @property
-    def done(self) -> bool:
+    def done(self) -> bool:  # type: ignore[override]
         """Algorithm 1's |B − B_d| < ε, once the masks are as steep as they become."""
         steep = self.beta == 0 or float(self.mu) >= self.alpha
         return steep and abs(float(self.spent.detach()) - self.target) < self.tolerance
@@ -396,7 +397,7 @@ class DF(Method):
         }
 
     def _matrix(self, model: nn.Module, name: str) -> Tensor:
-        return matricize(model.get_submodule(name).weight.detach(), scheme=self.scheme)
+        return matricize(weight_of(model, name).detach(), scheme=self.scheme)
 
     @torch.no_grad()
     def metrics(self) -> dict[str, float]:

@@ -4,10 +4,12 @@ The first two choose at once and train nothing: a stage of no epochs, then one t
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lib.layers import weight_of
 from lib.optimizers.lc import LC
 from lib.projections import checks
 from lib.projections.svt import matricize
@@ -64,7 +66,7 @@ class FilterPruning(Structured):
         self.score = score
 
     def smaller(self) -> nn.Module:
-        place = {"input_shape": self.input_shape}
+        place: Any = {"input_shape": self.input_shape}
         if self.score == "l1":
             scores = {name: self._share(name) for name in prunable(self.model)}
         else:
@@ -74,7 +76,7 @@ class FilterPruning(Structured):
 
     def _share(self, name: str) -> Tensor:
         """The share of the layer's filters whose norm is no larger: one order for all layers."""
-        sums = self.model.get_submodule(name).weight.abs().flatten(1).sum(1)
+        sums = weight_of(self.model, name).abs().flatten(1).sum(1)
         return (sums.argsort().argsort() + 1) / len(sums)
 
 
@@ -109,7 +111,7 @@ class RankSelection(Structured):
         self.criterion = criterion
 
     def smaller(self) -> nn.Module:
-        place = {"input_shape": self.input_shape}
+        place: Any = {"input_shape": self.input_shape}
         ranks = ranks_for_macs(
             self.model,
             lambda _, matrix: CRITERIA[self.criterion](matrix),

@@ -5,8 +5,9 @@ Carreira-Perpiñán and Idelbayev, "Learning-Compression" algorithms for neural 
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -54,7 +55,7 @@ class LC(Method):
         parts: Mapping[str | tuple[str, ...], Part] | None = None,
         *,
         cost: str | None = None,
-        amount: float | Sequence[float] | None = None,
+        amount: Any = None,
         mu: float | None = None,
         growth: float = 1.1,
         epochs_per_step: int = 1,
@@ -68,13 +69,15 @@ class LC(Method):
         checks.within("epochs_per_step", epochs_per_step, 1)
         if parts is not None and (cost, amount) != (None, None):
             raise ValueError("parts have costs and amounts of their own: give one or the other")
+        self.parts: Any = parts
         if parts is None:
             checks.one_of("cost", cost, COSTS)
-            listed = COSTS[cost].listed(amount)
+            made = COSTS[cost or ""]
+            listed = made.listed(amount)
             if listed and scope == "global":
                 raise ValueError("amount lists one for each layer: choose scope='layer'")
-            parts = [COSTS[cost](one) for one in amount] if listed else COSTS[cost](amount)
-        self.parts, self.scope = parts, scope
+            self.parts = [made(one) for one in amount] if listed else made(amount)
+        self.scope = scope
         self.first_mu, self.growth, self.augmented = mu, growth, augmented
         self.epochs_per_step = epochs_per_step
 
@@ -110,7 +113,7 @@ class LC(Method):
             return groups
         if self.scope == "global":
             return {tuple(self.names): self.parts}
-        parts = per_layer(self.parts, len(self.names), "amount")
+        parts: list[Any] = per_layer(self.parts, len(self.names), "amount")
         return {(name,): part for name, part in zip(self.names, parts, strict=True)}
 
     def _bounds(self) -> list[object]:
@@ -118,7 +121,7 @@ class LC(Method):
         return [p.cost.bound([self.w[i] for i in places], p.amount) for places, p in self.groups]
 
     @property
-    def then(self) -> str | None:
+    def then(self) -> str | None:  # type: ignore[override]
         """What trains on with all layers as they are left."""
         orders = ("held-zeros", "tune-codebooks", None)
         return max((part.cost.then for _, part in self.groups), key=orders.index)

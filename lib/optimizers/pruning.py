@@ -18,7 +18,8 @@ from lib.training.method import Method, kept_by_layer, per_layer
 class HeldZeros(Method):
     """Plain SGD of the weights that are not zero at the start; the zeros are held."""
 
-    label, STATE = "held zeros", ("masks",)
+    label = "held zeros"
+    STATE: tuple[str, ...] = ("masks",)
 
     @torch.no_grad()
     def start(self, model: nn.Module) -> None:
@@ -55,7 +56,8 @@ class MagnitudePruning(HeldZeros):
     scope, or (from ``start``) of another length, and a negative ``epochs``.
     """
 
-    label, STATE = "magnitude pruning", (*HeldZeros.STATE, "epoch")
+    label = "magnitude pruning"
+    STATE: tuple[str, ...] = (*HeldZeros.STATE, "epoch")
 
     def __init__(
         self,

@@ -3,6 +3,7 @@
 import math
 import operator
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -101,9 +102,7 @@ def within(
         raise ValueError(f"{name} = {value} must be {bounds}{remedy and f': {remedy}'}")
 
 
-def whole(
-    name: str, value: object, low: int = 0, high: float = math.inf, *, remedy: str = ""
-) -> int:
+def whole(name: str, value: Any, low: int = 0, high: float = math.inf, *, remedy: str = "") -> int:
     """The value as an ``int``; refuses what is no whole number from ``low`` to ``high``."""
     try:
         number = operator.index(value)

@@ -68,8 +68,8 @@ def project(
     drawn, numbers = strided_sample(flat, apart=APART)
     counts = [len(d) for d in drawn]
     host = _wide(torch.cat(drawn).cpu())  # the first wait
-    drawn = np.split(host.numpy(), np.cumsum(counts)[:-1])
-    sample = sample_of(drawn, numbers, bits, scale)
+    parts = np.split(host.numpy(), np.cumsum(counts)[:-1])
+    sample = sample_of(parts, numbers, bits, scale)
 
     values = layout.gathered(flat)  # (n,)
     found, tied = None, _tied_at(sample, bits, budget)
@@ -150,13 +150,11 @@ def _among_few(values, layout, bits, budget, scale, low, high) -> tuple[Cut, int
     above = sizes > _edge(high, sizes.dtype, UP)
     # without a lower edge all that is not zero, however small
     either = sizes > _edge(low, sizes.dtype, DOWN) if low else values != 0
-    places = above.ne(either).nonzero().squeeze(1)  # the second wait
-    if len(places) > FEW * len(values):
+    few = above.ne(either).nonzero().squeeze(1)  # the second wait
+    if len(few) > FEW * len(values):
         return None
     # the third
-    top, sums, places, found = _fetched_mixed(
-        sizes.amax(), layout.sums(above), places, values[places]
-    )
+    top, sums, places, found = _fetched_mixed(sizes.amax(), layout.sums(above), few, values[few])
     if not math.isfinite(top[0]):
         return None
     layers = np.array(layout.order)[np.searchsorted(layout.ends, places, side="right")]
@@ -177,7 +175,7 @@ def _tied_at(sample: Sample, bits: list[int], budget: int) -> float:
     b, number = (np.repeat(np.array(each, np.float64), counts) for each in (bits, numbers))
     order = np.argsort(-ratio)
     spend = (b * number)[order].cumsum()
-    last = ratio[order[min(np.searchsorted(spend, budget, side="right"), len(spend) - 1)]]
+    last = ratio[order[min(int(np.searchsorted(spend, budget, side="right")), len(spend) - 1)]]
     return float(last) if number[ratio == last].sum() > TIED * number.sum() else 0.0
 
 
@@ -194,8 +192,8 @@ def _among_ties(values, layout, bits, budget, scale, ratio) -> tuple[Cut, int] |
         for start, end, threshold in _joined((s, e, thresholds[i][edge]) for s, e, i in runs):
             torch.gt(sizes[start:end], threshold, out=mask[start:end])
     # the second wait
-    extremes = torch.stack(torch.aminmax(_upper(values)))
-    extremes, least, more = _fetched_mixed(extremes, layout.sums(at_least), layout.sums(above))
+    both = torch.stack(torch.aminmax(_upper(values)))
+    extremes, least, more = _fetched_mixed(both, layout.sums(at_least), layout.sums(above))
     if not np.isfinite(extremes).all():
         return None
     kept, all_kept = layout.counts(more), layout.counts(least)

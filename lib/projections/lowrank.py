@@ -207,7 +207,7 @@ def _options(
     """Per layer the ranks worth considering, cheapest first; then, last, the whole layer."""
     matrices = _checked(matrices)
     prices = integers(prices, "prices", layers=len(matrices), low=1)
-    limits = [None] * len(matrices)
+    limits: Sequence[int | None] = [None] * len(matrices)
     if whole is not None:
         limits = integers(whole, "whole", layers=len(matrices), low=1)
     squares = [torch.linalg.svdvals(matrix.double()).square() for matrix in matrices]

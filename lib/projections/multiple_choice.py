@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from fractions import Fraction
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ class Option(NamedTuple):
 
     cost: int
     error: float
-    place: int | None  # position among the bitwidths; or a rank, None for a layer left whole
+    place: Any  # position among the bitwidths; or a rank, None for a layer left whole
 
 
 class _Step(NamedTuple):

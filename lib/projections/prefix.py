@@ -6,7 +6,7 @@ other collects the weights inside the bracket, and among those the end of the pr
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeGuard, TypeVar
 
 import numpy as np
 import torch
@@ -119,10 +119,11 @@ def items_of(
     return Items(values.double().mul_(scale).square_().div_(cost), cost, counts, above)
 
 
-def inside(cut: Cut | None, low: float, high: float) -> bool:
+def inside(cut: Cut | None, low: float, high: float) -> TypeGuard[Cut]:
     """Whether a cut among the items of a bracket is the cut among all weights."""
-    above_low = cut is not None and (low == 0 or cut.ratio > low * (1 + SLIVER))
-    return above_low and cut.ratio < high * (1 - SLIVER)
+    if cut is None or not (low == 0 or cut.ratio > low * (1 + SLIVER)):
+        return False
+    return cut.ratio < high * (1 - SLIVER)
 
 
 def cut_among(items: Items, bits: list[int], budget: int) -> Cut | None:

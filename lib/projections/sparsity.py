@@ -386,7 +386,7 @@ def _size(chunk: Tensor, unit: float, *, out: Tensor) -> Tensor:
 def _soften(weights: Sequence[Tensor], threshold: float) -> list[Tensor]:
     threshold = min(threshold, sys.float_info.max)  # softshrink refuses an infinite one
     # θ = sign(w)·max(|w| − t, 0)
-    return _rounded(weights, lambda w: softshrink(w, threshold, out=w))
+    return _rounded(weights, lambda w: softshrink(w, threshold, out=w))  # type: ignore[call-arg]
 
 
 @torch.no_grad()

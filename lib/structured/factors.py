@@ -11,6 +11,7 @@ Compression", Section 3.2.
 
 import copy
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -79,12 +80,12 @@ def _checked(cost: Layer, rank: int, scheme: int) -> int:
 
 
 @torch.no_grad()
-def _two(name: str, layer: nn.Conv2d | nn.Linear, rank: int, scheme: int) -> nn.Sequential:
+def _two(name: str, layer: Any, rank: int, scheme: int) -> nn.Sequential:
     try:
         left, right = low_rank(matricize(layer.weight, scheme=scheme), rank=rank)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
-    two = empty_factors(layer, (layer.weight.shape[1], rank, layer.weight.shape[0]), scheme)
+    two: Any = empty_factors(layer, (layer.weight.shape[1], rank, layer.weight.shape[0]), scheme)
     first, second = two
     # right is (r, C_in·k₁·k₂), in scheme 2 (r, C_in·k₁)
     first.weight.copy_(right.reshape(first.weight.shape))
@@ -139,6 +140,6 @@ def _options(layer: nn.Conv2d, scheme: int) -> tuple[dict, dict]:
     return along(0), along(1)
 
 
-def _along(axis: int, values: tuple[int, int], other: int) -> tuple[int, int]:
+def _along(axis: int, values: tuple[int, ...], other: int) -> tuple[int, int]:
     """The value of one axis, and ``other`` for the other one."""
     return (values[0], other) if axis == 0 else (other, values[1])

@@ -9,18 +9,18 @@ channels move, and removes the wrong ones without a word. So what may be removed
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.padding import _ConstantPadNd
 
+from lib.layers import weight_of
 from lib.projections.checks import integers
 from lib.structured.prunable import prunable
 
 if TYPE_CHECKING:
-    from torch.autograd.graph import Node
     from torch_pruning import DependencyGraph
     from torch_pruning.dependency import Group
 
@@ -95,8 +95,7 @@ def remove_filters(
                 f"{', '.join(allowed)}"
             )
     removed = {
-        name: _removed(name, kept, model.get_submodule(name).weight.shape[0])
-        for name, kept in keep.items()
+        name: _removed(name, kept, len(weight_of(model, name))) for name, kept in keep.items()
     }
     smaller = copy.deepcopy(model)
     graph = _graph(smaller, input_shape)
@@ -105,8 +104,8 @@ def remove_filters(
             _group(graph, name, filters).prune()
     for new, old in zip(smaller.modules(), model.modules(), strict=True):
         new.training = old.training
-    for new, old in zip(smaller.parameters(), model.parameters(), strict=True):
-        new.requires_grad_(old.requires_grad)
+    for mine, given in zip(smaller.parameters(), model.parameters(), strict=True):
+        mine.requires_grad_(given.requires_grad)
     return smaller
 
 
@@ -116,7 +115,7 @@ def structure(model: nn.Module, *, input_shape: tuple[int, ...]) -> Structure:
     names = {module: name for name, module in copied.named_modules()}
     graph, found = _graph(copied, input_shape), Structure()
     for source in prunable(copied):
-        layer = copied.get_submodule(source)
+        layer: Any = copied.get_submodule(source)
         for dependency, channels in _group(graph, source):
             module = dependency.target.module
             if module is layer or module not in names:
@@ -199,7 +198,7 @@ def _group(graph: "DependencyGraph", name: str, filters: list[int] | None = None
     return group
 
 
-def _keeps_zeros(operation: "Node", model: nn.Module) -> bool:
+def _keeps_zeros(operation: Any, model: nn.Module) -> bool:
     """Whether it leaves the channels in their places, and zero where they were zero."""
     kind = type(operation).__name__
     if kind == "HardtanhBackward0":  # ReLU6

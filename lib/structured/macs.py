@@ -5,6 +5,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,14 +19,14 @@ class Layer:
     """A convolution or linear layer, as far as MACs go; a linear layer has 1 × 1 kernels."""
 
     name: str
-    inputs: int | Tensor  # c_in of one group
-    filters: int | Tensor  # c_out
-    kernel: tuple[int, int]
-    places: tuple[int, int]  # height and width of what it returns
+    inputs: Any  # c_in of one group, an int or a tensor
+    filters: Any  # c_out
+    kernel: tuple[int, ...]
+    places: tuple[int, ...]  # height and width of what it returns
     width: int  # of what it reads
     groups: int
 
-    def macs(self, *, rank: int | Tensor | None = None, scheme: int = 1) -> int | Tensor:
+    def macs(self, *, rank: int | Tensor | None = None, scheme: int = 1) -> Any:
         """MACs of one image, in factors of a rank or (None) whole.
 
             whole       A·k²·c_in·c_out       c_in of one group: 1 of a depthwise convolution
@@ -77,8 +78,9 @@ class Costs(Structure):
         layer = self.layers[name]
         # a depthwise layer has as many channels as the layer before has filters
         own = filters.get(self.depthwise.get(name, name), layer.filters)
-        source, per_filter = self.feeds.get(name, (None, 1))
-        inputs = filters[source] * per_filter if source in filters else layer.inputs
+        feed, inputs = self.feeds.get(name), layer.inputs
+        if feed is not None and feed.source in filters:
+            inputs = filters[feed.source] * feed.per_filter
         return replace(layer, inputs=inputs, filters=own)
 
     def built(
@@ -166,11 +168,11 @@ def check_scheme(scheme: int) -> None:
         raise ValueError(f"scheme is {scheme!r}; choose 1 (k × k, 1 × 1) or 2 (k × 1, 1 × k)")
 
 
-def _layer(name: str, layer: nn.Module, read: Tensor, returned: Tensor) -> Layer:
+def _layer(name: str, layer: Any, read: Tensor, returned: Tensor) -> Layer:
     filters, inputs = layer.weight.shape[:2]
     if isinstance(layer, nn.Linear):
-        places = read.numel() // inputs
-        return Layer(name, inputs, filters, (1, 1), (1, places), places, 1)
+        count = read.numel() // inputs
+        return Layer(name, inputs, filters, (1, 1), (1, count), count, 1)
     if not isinstance(layer, nn.Conv2d):
         raise ValueError(f"{name!r} is a {type(layer).__name__}; MACs are of Conv2d and Linear")
     places = tuple(returned.shape[-2:])

@@ -4,7 +4,7 @@ A filter that a sum joins to those of other layers stays.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -103,6 +103,6 @@ def _parts(module: nn.Module, prefix: str = "") -> Iterator[Part]:
             yield Part([path], type(child) not in (nn.Conv2d, nn.Linear, nn.Sequential))
 
 
-def _in_factors(module: nn.Sequential) -> bool:
+def _in_factors(module: Any) -> bool:
     """Whether it stands for a layer: two layers of one kind, with nothing between."""
     return [type(child) for child in module] in ([nn.Conv2d] * 2, [nn.Linear] * 2)

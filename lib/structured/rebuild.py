@@ -1,10 +1,12 @@
 """Builds a network of the shapes that a state has: what a run folder's weights are loaded into."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lib.layers import weight_of
 from lib.structured.factors import blank, empty_factors, factor
 from lib.structured.filters import is_depthwise, remove_filters
 from lib.structured.prunable import prunable
@@ -52,16 +54,14 @@ def shrink_like(
         for name in (prunable(model) if _differs(model, state) else ())
     }
     keep = {
-        name: range(count)
-        for name, count in outputs.items()
-        if count < len(model.get_submodule(name).weight)
+        name: range(count) for name, count in outputs.items() if count < len(weight_of(model, name))
     }
     if keep:
         model = remove_filters(model, keep, input_shape=input_shape)
     split = [
         name
         for name in found
-        if state[f"{name}.0.weight"].shape[2:] != model.get_submodule(name).weight.shape[2:]
+        if state[f"{name}.0.weight"].shape[2:] != weight_of(model, name).shape[2:]
     ]
     return factor(model, found, scheme=2 if split else 1, input_shape=input_shape)
 
@@ -104,7 +104,7 @@ def _resized(layer: nn.Conv2d | nn.Linear, shape: tuple[int, ...]) -> nn.Module:
     return blank(layer, inputs, shape[0], bias=layer.bias is not None, **options)
 
 
-def _norm(norm: _BatchNorm, features: int) -> _BatchNorm:
+def _norm(norm: Any, features: int) -> _BatchNorm:
     if features == norm.num_features:
         return norm
     place = {"device": norm.running_mean.device, "dtype": norm.running_mean.dtype}

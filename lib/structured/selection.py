@@ -6,11 +6,12 @@ layer stays whole where factors would cost as much.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 from torch import Tensor, nn
 
+from lib.layers import weight_of
 from lib.projections.svt import matricize
 from lib.structured.macs import Costs, costs
 
@@ -94,7 +95,7 @@ def ranks_for_macs(
     for name, layer in found.layers.items():
         if not layer.factors():
             continue
-        scores = score(name, matricize(model.get_submodule(name).weight.detach(), scheme=scheme))
+        scores = score(name, matricize(weight_of(model, name).detach(), scheme=scheme))
         order += [(value, name, i) for i, value in enumerate(scores.tolist())][1:]
         ranks[name] = 1
     order.sort(key=lambda each: -each[0])  # stable: a layer's own keep their order
@@ -113,7 +114,7 @@ def least(
     found: Costs,
     budget: int,
     *,
-    filters: Mapping[str, object],
+    filters: Collection[str],
     factored: bool,
     scheme: int = 1,
 ) -> int:

@@ -1,6 +1,7 @@
 """Data of one's own, in batches, as the training loop and the evaluation read a data set."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ class Batches:
 
     test = None
 
-    def __init__(self, data: Iterable, model: nn.Module):
+    def __init__(self, data: Any, model: nn.Module):
         like = next(model.parameters())
         self.data, self.labels = data, torch.zeros(0, device=like.device)
         self.place = {"device": like.device, "dtype": like.dtype}
@@ -45,12 +46,12 @@ class Batches:
         return inputs
 
 
-def computed(model: nn.Module, inputs: Tensor | list[Tensor]) -> object:
+def computed(model: nn.Module, inputs: Tensor | Sequence[Tensor]) -> Any:
     """What the model makes of its inputs, one or several."""
     return model(*inputs) if isinstance(inputs, list | tuple) else model(inputs)
 
 
-def right(outputs: object, targets: Tensor) -> Tensor | None:
+def right(outputs: Any, targets: Tensor) -> Any:
     """How many classes are right; None where the targets are no numbers of classes."""
     classes = isinstance(outputs, Tensor) and outputs.dim() == 2 and targets.dim() == 1
     if not classes or targets.is_floating_point():

@@ -85,7 +85,7 @@ def group(device: str) -> Iterator[None]:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
     store, number, count = next(dist.rendezvous("env://"))
     dist.init_process_group(backend, store=_of_this_life(store), rank=number, world_size=count)
@@ -143,9 +143,9 @@ def agree(find: Callable[[], T]) -> T:
         except Exception as error:  # else the others would wait for an answer
             said = [None, error]
     dist.broadcast_object_list(said, src=0)
-    found, error = said
-    if error is not None:
-        raise error
+    found, failure = said
+    if failure is not None:
+        raise failure
     return found
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ def training_images(dataset: Dataset | Batches) -> Iterator[Tensor | list[Tensor
         yield images
 
 
-def _batches(dataset: Dataset, split: Split | Streamed) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(dataset: Any, split: Any) -> Iterator[tuple[Any, Tensor]]:
     """This process's share of a split in batches, as the network reads it, and the classes."""
     if isinstance(split, Batches):
         yield from split
@@ -45,14 +46,15 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]]) 
     cropped; a network of several inputs takes a list of them. A network without BatchNorm is left
     alone, and no batch is asked for. Of several processes each gives its share of the batches.
     """
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    kind: Any = nn.modules.batchnorm._BatchNorm
+    norms = [m for m in model.modules() if isinstance(m, kind)]
     if not norms:
         return
     was_training, momenta = model.training, [norm.momentum for norm in norms]
     model.eval()
     calls = dict.fromkeys(norms, 0)
 
-    def averaged(norm: nn.Module, _: object) -> None:
+    def averaged(norm: Any, _: object) -> None:
         # a plain average, as a momentum of None, which asks the device for the number of batches
         calls[norm] += 1
         norm.momentum = 1 / calls[norm]
@@ -78,7 +80,7 @@ def evaluate(
     dataset: Dataset | Batches,
     split: Split | Streamed | Batches,
     loss: Callable[[Tensor, Tensor], Tensor] | None = None,
-) -> tuple[float, float | None]:
+) -> tuple[float, Any]:
     """Mean loss and accuracy (a fraction) of ``model`` on ``split``.
 
     ``loss`` is a mean over a batch, cross-entropy where it is None. The accuracy is None where

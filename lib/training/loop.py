@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -78,7 +79,7 @@ def train(
     compressed, after the epoch.
     Raises ``Diverged`` when the loss is no longer a number.
     """
-    dataset = data
+    dataset: Any = data
     if not isinstance(data, Dataset):
         dataset, schedule = Batches(data, model), replace(schedule, batch=1)  # a step is a batch
     loop = _Loop(model, dataset, schedule, method, seed=seed, stage=stage, loss=loss)
@@ -98,7 +99,7 @@ def train(
     with bar:
         while loop.epoch < schedule.epochs and not method.done:
             began = time.monotonic()
-            if distributed.agree(lambda late=began + 1.2 * longest > deadline: late):
+            if distributed.agree(partial(bool, began + 1.2 * longest > deadline)):
                 if unsaved:
                     save(loop.state_dict())
                 raise OutOfTime(f"stopped after {loop.epoch} of {schedule.epochs} epochs")

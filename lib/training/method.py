@@ -1,6 +1,7 @@
 """What a compression method is to the training loop; by itself, plain SGD."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +41,7 @@ def _held(value: object) -> object:
     return type(value)(map(_held, value)) if isinstance(value, list | tuple) else value
 
 
-def _taken(mine: object, saved: object, device: torch.device) -> object:
+def _taken(mine: Any, saved: object, device: torch.device) -> object:
     """``saved``, written into the tensors of ``mine`` wherever it has the same ones."""
     if isinstance(saved, Tensor):
         same = isinstance(mine, Tensor) and mine.shape == saved.shape
@@ -102,6 +103,7 @@ class Method:
         self.model = model
         layers = compressible(model)
         self.names, self.w = list(layers), [weight.detach() for weight in layers.values()]
+        return None
 
     def penalty(self) -> Tensor | None:
         """A scalar that the loop adds to the loss, or nothing."""

@@ -13,7 +13,7 @@ one K, the C step of LC quantization.
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -146,9 +146,8 @@ def codebook(
     to neural nets, Part II: quantization (arXiv:1707.04319), the adaptive codebook.
     """
     keep, layers = "to keep a layer as it is, leave it out", len(weights)
-    if np.ndim(values) == 0:
-        values = [values] * layers
-    numbers = integers(values, "values", layers=layers, low=1, high=256, remedy=keep)
+    each: Any = [values] * layers if np.ndim(values) == 0 else values
+    numbers = integers(each, "values", layers=layers, low=1, high=256, remedy=keep)
     fitted, points = _fits(weights, [[k] for k in numbers], free_zero=free_zero)
     centres = _gathered(fitted, weights, widths=1).centres
     projected = []
@@ -234,7 +233,7 @@ def _fits(
         for s, centres in zip(layers, solved, strict=True)
     ]
     binned = [i for i, s in enumerate(layers) if s.value is None]
-    several = ([each[i] for i in binned] for each in (ordered, moments, solved))
+    several: Any = ([each[i] for i in binned] for each in (ordered, moments, solved))
     for i, fits in zip(binned, histogram.polished(*several, free_zero=free_zero), strict=True):
         fitted[i] = fits
     return fitted, layers
@@ -260,11 +259,11 @@ def _points(
     summaries, moments = [], []
     for x, numbers in zip(ordered, wanted, strict=True):
         # of sorted values the first and the last tell of all, NaN being last
-        finite = _finite(x[:1]).all() & _finite(x[-1:]).all()
-        summary, moment = [finite.double().view(1), *kmeans.distinct(x)], None
+        sound = _finite(x[:1]).all() & _finite(x[-1:]).all()
+        summary, moment = [sound.double().view(1), *kmeans.distinct(x)], None
         if x.numel() > EXACT_DISTINCT and numbers:
-            moment, bins = histogram.grid(x, numbers, free_zero=free_zero)
-            summary += bins
+            moment, cuts = histogram.grid(x, numbers, free_zero=free_zero)
+            summary += cuts
         summaries.append(summary)
         moments.append(moment)
     packets = fetched([torch.cat(summary) for summary in summaries])

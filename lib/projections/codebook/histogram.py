@@ -4,7 +4,7 @@ The bins' optimum (``kmeans``) is where Lloyd's iterations start. They run on th
 sorted values' prefix sums, for all codebooks of all layers at once.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ class Moments(NamedTuple):
 
     mean: Tensor  # ()
     prefix: Tensor  # (n + 1,) float64, sums of v − mean over the sorted values
-    squares: Tensor | None  # (n + 1,) float64, of (v − mean)², where errors are summed by them
+    squares: Any  # (n + 1,) float64, of (v − mean)², where errors are summed by them
 
 
 def grid(x: Tensor, numbers: list[int], *, free_zero: bool) -> tuple[Moments, list[Tensor]]:
@@ -96,8 +96,8 @@ def polished(
             row[len(centres) :][:free_zero] = 0
     levels = torch.from_numpy(np.sort(table, axis=-1)).to(ordered[0].device)
     found = _lloyd(ordered, moments, levels, free_zero=free_zero)
-    centres, counts, errors, trust = fetched([part.double() for part in found])
-    errors = [e[:n] for e, n in zip(errors, numbers, strict=True)]
+    centres, counts, whole, trust = fetched([part.double() for part in found])
+    errors = [e[:n] for e, n in zip(whole, numbers, strict=True)]
     # on a GPU one more transfer, where ADMM has nearly ended
     again = [i for i, (e, least) in enumerate(zip(errors, trust, strict=True)) if e.min() < least]
     direct = [

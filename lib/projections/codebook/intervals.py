@@ -60,9 +60,8 @@ def programme(device: torch.device) -> str:
     """
     if device.type != "cuda" or not torch.cuda.is_available():
         return "numba"
-    few = Row(
-        *np.array([[0.0, 1.0, 2.0], [0.0, -1.0, 0.0], [0.0, 1.0, 2.0], [np.inf, np.inf, 0.0]]), 2
-    )
+    sums = np.array([[0.0, 1.0, 2.0], [0.0, -1.0, 0.0], [0.0, 1.0, 2.0], [np.inf, np.inf, 0.0]])
+    few = Row._make([*sums, 2])
     try:
         from lib.projections.codebook import intervals_gpu
 

@@ -4,6 +4,8 @@ A product may be fused with a sum, and every cut from the block's lowest on is t
 are those of a CPU to rounding, not bit for bit.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 import triton
@@ -35,7 +37,7 @@ def best_cuts(
     number, total, square, rest = sent.view(4, -1)
     *block, starts, begins, blocks, counts, numbers = integers.split([len(a) for a in lists])
 
-    new = {"device": device, "dtype": torch.float64}
+    new: Any = {"device": device, "dtype": torch.float64}
     cost = torch.full((2, len(number)), torch.inf, **new)
     cost[0].index_fill_(0, starts, 0)  # F[0] is 0 at position 0, infinite elsewhere
     last = torch.zeros(most + 1, len(number), dtype=torch.int16, device=device)

@@ -6,7 +6,7 @@ dimension an optimal cluster is an interval of the sorted values, so a dynamic p
 """
 
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ class Points(NamedTuple):
     mean: float
     negative: int  # how many of the points are negative; the next `zero` hold zeros
     zero: int
-    value: np.ndarray | None  # (points,) the distinct values; None where points are bins
+    value: Any  # (points,) the distinct values; None where points are bins
 
 
 def distinct(x: Tensor) -> list[Tensor]:
@@ -116,7 +116,7 @@ def _row(s: Points, part: slice, *, asked: int, free_zero: bool) -> Row:
         centred = s.value[part] - s.mean - shift
         total, square = number * centred, number * centred**2
     prefix = [np.concatenate([[0.0], np.cumsum(a)]) for a in (number, total, square)]
-    return Row(*prefix, rest=rest, asked=asked)
+    return Row._make([*prefix, rest, asked])
 
 
 def _means(s: Points, paths: tuple[np.ndarray, ...]) -> np.ndarray:
