@@ -1,4 +1,4 @@
-"""What the smaller network costs: MACs, known before it is built, and seconds, measured after."""
+"""What a network costs layer by layer, and the smaller one: MACs, known before it is built, and seconds, measured after."""
 
 import copy
 import logging
