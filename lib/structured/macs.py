@@ -1,4 +1,4 @@
-"""What a network costs layer by layer, and the smaller one: MACs, known before it is built, and seconds, measured after."""
+"""MACs, layer by layer, of a network and of the smaller one before it is built; and seconds."""
 
 import copy
 import logging
