@@ -57,7 +57,7 @@ EXPERIMENTS = {
         experiment("joint", "lenet300", ADMM, TUNED, parent=DENSE),
         experiment("lc", "lenet300", LC, parent=DENSE),
         experiment("df", "resnet8", DF, parent=NORMALISED),
-        experiment("again", "lenet300", ADMM, TUNED, parent=DENSE),  # the same, to be interrupted
+        experiment("again", "lenet300", ADMM, TUNED, parent=DENSE, recipe=2),  # interrupted
         experiment("spoilt", "lenet300", ("spoilt", ONCE)),
     )
 }
@@ -97,7 +97,7 @@ def drive():
     results, rank = Path(os.environ["WORKBOOK_RESULTS"]), os.environ["RANK"]
     sys.modules["lib.workbook.experiments"].find = lambda name: [(EXPERIMENTS[name], 0)]
     runs.train.METHODS["spoilt"] = Spoilt
-    train, write = runs.train._train, runs.train._write
+    train, write = runs.train._train, runs.train.write
     with (results / f"lives-{rank}").open("a") as file:
         file.write("x")
     mortal = rank == "1" and (results / "lives-1").read_text() == "x"
@@ -107,11 +107,11 @@ def drive():
             torch.optim.SGD = Deadly
         train(experiment, *rest)
 
-    def kept(experiment, seed, before, model, *rest):
+    def kept(experiment, seed, before, model, *rest, **trained):
         torch.save(model.state_dict(), results / f"{experiment.slug}-{rank}.pt")
-        write(experiment, seed, before, model, *rest)
+        write(experiment, seed, before, model, *rest, **trained)
 
-    runs.train._train, runs.train._write = trained, kept
+    runs.train._train, runs.train.write = trained, kept
     sys.exit(main(["run", *sys.argv[1:], "--device", "cpu"]))
 
 

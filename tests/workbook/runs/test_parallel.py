@@ -58,7 +58,7 @@ def test_side_by_side_needs_come_first_and_a_failure_stops_no_other(
 
     error = outcomes.pop(impossible.id(0))
     assert isinstance(error, ValueError)
-    assert "must be positive" in str(error)
+    assert "rho = -1.0 must be above 0" in str(error)
     assert list(outcomes.items()) == [(tiny.parent.id(0), None), (tiny.id(0), None)]
     assert runs.status(impossible, 0) == "missing"
     finished = runs.finished("digits")
