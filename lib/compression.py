@@ -11,13 +11,9 @@ know. What it does is a short run: for a result to publish, use an experiment of
 import copy
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from html import escape
-from pathlib import Path
 from typing import Any, TypedDict, Unpack, overload
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -25,6 +21,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from lib import accounting, archive
 from lib.budgets import dense_bytes, parse
+from lib.compressed import Compressed
 from lib.data import Dataset
 from lib.layers import compressible, ignore
 from lib.optimizers import ADMM, DF, LC, METHODS, FilterPruning, MagnitudePruning
@@ -66,69 +63,6 @@ REFILLED = (8, 12, 16, 24)
 #: From so many significant bits on, rounding alone makes a file that is small enough for a budget
 #: in bytes; a float32 has 24.
 ROUNDED, EXACT = 4, 24
-
-
-@dataclass(frozen=True)
-class Compressed:
-    """A compressed network: ``model`` (in evaluation mode), and the file it makes.
-
-    ``before`` and ``after`` hold ``loss``, ``accuracy`` (``None`` where the targets are no class
-    numbers), ``bytes`` (of float32 before, of the file after), ``kept`` weights and ``macs``
-    (``None`` where they cannot be counted). ``layers`` is the file's table, a row a tensor.
-    ``left_alone`` says which weights were not compressed, and why; ``method`` is what compressed.
-    """
-
-    model: nn.Module
-    content: bytes
-    budget: str
-    method: str
-    before: dict[str, float | None]
-    after: dict[str, float | None]
-    layers: pd.DataFrame
-    left_alone: dict[str, str]
-
-    def write(self, path: Path | str) -> int:
-        """Writes the file and returns its size in bytes; see :func:`lib.archive.write`."""
-        return archive.save(path, self.content)
-
-    def tables(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """What is printed: the file's tensors, and the network before and after."""
-        share = self.layers.filter(like="_bits").sum(axis=1)
-        kept = 100 * self.layers["kept"] / self.layers["weights"].clip(1)
-        tensors = pd.DataFrame(
-            {
-                "tensor": self.layers["name"],
-                "shape": self.layers["shape"],
-                "kept, %": kept.round(2),
-                "bytes": (share / 8).round().astype(int),
-            }
-        )
-        known = [name for name, value in self.before.items() if value is not None]
-        rows = {"before": self.before, "after": self.after}
-        said = {when: [_said(row[name]) for name in known] for when, row in rows.items()}
-        return tensors, pd.DataFrame(said, index=known)
-
-    def __str__(self) -> str:
-        tensors, whole = self.tables()
-        lines = [f"budget: {self.budget}", tensors.to_string(index=False), "", whole.to_string()]
-        lines += [f"left alone: {name}, {reason}" for name, reason in self.left_alone.items()]
-        return "\n".join(lines)
-
-    def _repr_html_(self) -> str:
-        tensors, whole = self.tables()
-        lines = [f"left alone: {name}, {reason}" for name, reason in self.left_alone.items()]
-        said = "".join(f"<p>{escape(line)}</p>" for line in [f"budget: {self.budget}", *lines])
-        return whole.to_html() + tensors.to_html(index=False) + said
-
-
-def curve(found: Sequence[Compressed]) -> pd.DataFrame:
-    """Size against accuracy: a row a budget, the dense network first."""
-    dense = {"budget": "none", **found[0].before}
-    return pd.DataFrame([dense, *({"budget": one.budget, **one.after} for one in found)])
-
-
-def _said(value: Any) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
 
 
 class Options(TypedDict, total=False):

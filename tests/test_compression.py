@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import lib
 from lib import archive, networks
-from lib.compression import FILLED, curve, parse
+from lib.compressed import curve
+from lib.compression import FILLED, parse
 from lib.layers import compressible
 from lib.optimizers import LC
 from lib.optimizers.c_steps import L0, Codebook

@@ -13,7 +13,13 @@ from tests import size
 ORDER = (
     *("lib.paths", "lib.atomic", "lib.layers", "lib.projections", "lib.data", "lib.networks"),
     *("lib.accounting", "lib.training", "lib.structured", "lib.archive", "lib.optimizers"),
-    *("lib.budgets", "lib.compression", "lib.workbook.calibration", "lib.workbook.experiments"),
+    *(
+        "lib.budgets",
+        "lib.compressed",
+        "lib.compression",
+        "lib.workbook.calibration",
+        "lib.workbook.experiments",
+    ),
     *("lib.workbook.runs", "lib.workbook.benchmarks", "lib.workbook.report"),
     *("lib.workbook.plots", "lib.workbook.publish", "lib.workbook.notebook", "lib.workbook.cli"),
 )
