@@ -78,6 +78,11 @@ class Example(NamedTuple):
         return len(first) if first.dim() else 1
 
 
+def is_image(given: Any) -> bool:
+    """Whether it is (channels, height, width), or another shape of one item."""
+    return isinstance(given, tuple) and given != () and all(type(side) is int for side in given)
+
+
 def example(model: nn.Module, given: Given, *, items: int | None = None) -> Example:
     """What ``model`` can be called with: on its device, and in its dtype where it has but one.
 
@@ -96,9 +101,9 @@ def example(model: nn.Module, given: Given, *, items: int | None = None) -> Exam
     dtypes = {value.dtype for value in floating}
     dtype = floating[0].dtype if floating else torch.get_default_dtype()
     device = state[0].device if state else torch.device("cpu")
-    sizes = not isinstance(given, (Mapping, Tensor)) and isinstance(given, Iterable)
-    given = tuple(given) if sizes else given
-    if sizes and given and all(type(side) is int for side in given):
+    if isinstance(given, list):
+        given = tuple(given)
+    if is_image(given):
         images = torch.zeros(items or 1, *given, dtype=dtype, device=device)
         return Example((images,), {})
     if not isinstance(given, (tuple, Mapping)):

@@ -53,7 +53,7 @@ def factor(
     infinite weights; and for another scheme.
     """
     check_scheme(scheme)
-    costs = layers(model, input_shape=input_shape)
+    costs = layers(model, input_shape=input_shape, frozen=True)
     smaller = copy.deepcopy(model)
     for name, rank in ranks.items():
         if name not in costs:
