@@ -131,5 +131,3 @@ def _left(parts: Mapping[str, Tensor], keep: Mapping[str, Tensor]) -> Tensor:
         if source in keep:
             left &= (numbers < 0) | keep[source][numbers.clamp_min(0)]
     return left
-
-

@@ -5,7 +5,6 @@ without them must return what the network returns in which they are zero, and co
 for it. What fails stays, say filters before a sigmoid, which makes ½ of 0.
 """
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -13,7 +12,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from lib.layers import Example, Given, example, is_image
+from lib.layers import Example, Given, clone, example, is_image
 from lib.projections.checks import integers
 from lib.structured.cut import cut, filter_dimensions, input_dimensions
 from lib.structured.graph import NORMS, Structure
@@ -85,9 +84,7 @@ def prunable(model: nn.Module, input_shape: Given | None = None) -> list[str]:
     return found
 
 
-def remove_filters(
-    model: nn.Module, keep: Mapping[str, Keep], *, input_shape: Given
-) -> nn.Module:
+def remove_filters(model: nn.Module, keep: Mapping[str, Keep], *, input_shape: Given) -> nn.Module:
     """A smaller copy of ``model``, which has the filters in ``keep`` alone.
 
     In evaluation mode its outputs are those of the network whose other filters, with their biases
@@ -117,7 +114,7 @@ def remove_filters(
                 f"{', '.join(found.sources) or 'another network'}"
             )
     masks = {name: _mask(name, kept, found.sources[name]) for name, kept in keep.items()}
-    smaller = copy.deepcopy(model)
+    smaller = clone(model)
     cut(smaller, found, {name: mask for name, mask in masks.items() if not mask.all()})
     return smaller
 

@@ -1,6 +1,5 @@
 """MACs, layer by layer, of a network and of the smaller one before it is built; and seconds."""
 
-import copy
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.accounting import counted, undisturbed
-from lib.layers import Given, example, is_image
+from lib.layers import Given, clone, example, is_image
 from lib.structured.graph import (
     LAYERS,
     TRANSPOSED,
@@ -131,9 +130,7 @@ class Costs(Structure):
         return found | ({REST: self.rest} if self.rest else {})
 
 
-def layers(
-    model: nn.Module, *, input_shape: Given, frozen: bool = False
-) -> dict[str, Layer]:
+def layers(model: nn.Module, *, input_shape: Given, frozen: bool = False) -> dict[str, Layer]:
     """Layer name → its ``Layer``, of every one that a forward pass calls, in the network's order.
 
     Convolutions, transposed ones, linear and recurrent layers; of those whose MACs are others than
@@ -171,9 +168,7 @@ def measured(
     return found, sum(spent.values()) - sum(layer.macs() for layer in found.values())
 
 
-def latency(
-    model: nn.Module, input_shape: Given, batch: int = 1, *, seconds: float = 1.0
-) -> float:
+def latency(model: nn.Module, input_shape: Given, batch: int = 1, *, seconds: float = 1.0) -> float:
     """Median seconds of a forward pass of ``batch`` images, in evaluation mode, after a warm-up.
 
     On the model's device, which is waited for, and with as many threads as PyTorch is set to.
@@ -186,7 +181,7 @@ def latency(
 
     if batch < 1 or not seconds > 0:
         raise ValueError(f"batch is {batch} and seconds {seconds}; both must be positive")
-    copied = copy.deepcopy(model).eval()
+    copied = clone(model).eval()
     inputs = example(copied, input_shape, items=batch)
     if is_image(input_shape):
         inputs.positional[0].copy_(
@@ -228,9 +223,7 @@ def _layer(name: str, layer: Any, calls: list[tuple[Any, Any]], fixed: bool) -> 
         if isinstance(layer, TRANSPOSED):
             filters //= layer.groups
             inputs *= layer.groups
-        count = sum(
-            prod(call[index].shape) // call[index].shape[-spatial - 1] for call in calls
-        )
+        count = sum(prod(call[index].shape) // call[index].shape[-spatial - 1] for call in calls)
         kernel = (1, prod(layer.kernel_size))
         return Layer(name, inputs, filters, kernel, (1, count), count, layer.groups, True)
     # rows of all images of a call

@@ -57,9 +57,7 @@ def trace(
 
 
 class _Trace:
-    def __init__(
-        self, model: nn.Module, inputs: Example, only: Sequence[str] | None, frozen: bool
-    ):
+    def __init__(self, model: nn.Module, inputs: Example, only: Sequence[str] | None, frozen: bool):
         self.model, self.inputs = model, inputs
         self.layers: dict[str, Any] = {
             name: module for name, module in model.named_modules() if has_channels(module)
@@ -105,9 +103,11 @@ class _Trace:
         return None
 
     def _mark(self, name: str, layer: Any, _: Any, returned: Any) -> Any:
-        return _each(returned, partial(_marked, layer, self.marks[name])) if (
-            name in self.marks
-        ) else None
+        return (
+            _each(returned, partial(_marked, layer, self.marks[name]))
+            if (name in self.marks)
+            else None
+        )
 
     def _run(self, marks: dict[str, Tensor]) -> tuple[dict[str, Tensor], bool]:
         """Layer → which of its channels became NaN; and whether what the network returns did."""

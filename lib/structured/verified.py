@@ -1,7 +1,5 @@
 """Whether filters may leave: tried, on a copy with other weights."""
 
-import copy
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.accounting import counted, undisturbed
-from lib.layers import Example
+from lib.layers import Example, clone
 from lib.structured.cut import cut, silence
 from lib.structured.graph import NORMS, Structure
 from lib.structured.macs import Costs
@@ -91,7 +89,7 @@ class _Trial:
         costs = only(self.dense, self.found, names)
         for draw in self.draws:
             keep = {name: draw[name] for name in names}
-            without, silent = copy.deepcopy(self.model), copy.deepcopy(self.model)
+            without, silent = clone(self.model), clone(self.model)
             cut(without, costs, keep)
             silence(silent, costs, keep)
             try:
@@ -131,7 +129,7 @@ def _precise(
 ) -> tuple[nn.Module, Example, torch.dtype]:
     """A copy with drawn numbers, in float64 where the network computes in that, else in float32."""
     for dtype in (torch.float64, torch.float32):
-        copied = copy.deepcopy(model).to(dtype)
+        copied = clone(model).to(dtype)
         cast = torch.utils._pytree.tree_map(
             lambda value, dtype=dtype: (
                 value.to(dtype)
@@ -145,7 +143,7 @@ def _precise(
             if draw:
                 _draw(copied, generator)
             else:
-                copied = copy.deepcopy(model).to(dtype)
+                copied = clone(model).to(dtype)
             try:
                 with undisturbed(copied):
                     returned = tensors(placed.call(copied))
@@ -174,6 +172,6 @@ def _draw(model: nn.Module, generator: torch.Generator) -> None:
     for module in model.modules():
         if isinstance(module, NORMS) and module.running_mean is not None:
             put(module.running_mean, torch.randn(module.num_features, generator=generator))
-            put(module.running_var, torch.rand(module.num_features, generator=generator) * 1.5 + 0.5)
-
-
+            put(
+                module.running_var, torch.rand(module.num_features, generator=generator) * 1.5 + 0.5
+            )
