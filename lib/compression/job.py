@@ -320,6 +320,7 @@ class Job:
         except KeyboardInterrupt:
             if not hasattr(method, "model"):
                 raise
+            method.after_period()  # a method may count on ending with a period
             if method.finish():
                 recalibrate(network, training_images(self.data))
             self.stopped = said
@@ -436,7 +437,7 @@ class Job:
         )
 
     def as_written(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A state dict as the file will have it: in the model's own dtypes, what is exact as it is."""
+        """A state dict as the file will have it: in the model's dtypes, what is exact as it is."""
         dtypes = {
             id(value): self.working.dtype_of(name, value.dtype) for name, value in state.items()
         }
