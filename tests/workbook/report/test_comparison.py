@@ -4,6 +4,7 @@ from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import stats
@@ -58,7 +59,7 @@ def test_rows_that_computed_in_different_numbers_say_so(finished):
 
 
 def seeds(*accuracies):
-    return dict(enumerate(accuracies))
+    return pd.Series(accuracies)
 
 
 def test_a_method_wins_where_a_paired_test_tells_it_from_all_others():
@@ -105,7 +106,7 @@ def test_with_one_seed_or_two_nothing_wins():
 
 
 def test_differences_are_over_common_seeds():
-    found = {50: {ADMM: {0: 90.0, 1: 95.0, 2: 99.0}, "LC-ℓ0": {1: 94.0, 3: 10.0}}}
+    found = {50: {ADMM: seeds(90.0, 95.0, 99.0), "LC-ℓ0": pd.Series({1: 94.0, 3: 10.0})}}
     assert report.comparison.verdict(found) == (
         f"50×: {ADMM} leads with 94.67 %, 1.00 points (n = 1) before LC-ℓ0."
     )
@@ -116,7 +117,7 @@ def test_what_the_allocation_is_worth_is_paired():
     found = {
         ways["magnitude"]: seeds(97.0, 98.0),
         ways["threshold"]: seeds(97.5, 98.5, 99.0),
-        ways["scratch"]: {5: 98.0},
+        ways["scratch"]: pd.Series({5: 98.0}),
     }
     (line,) = report.comparison.choice_gains(found).splitlines()
     assert line.endswith("-0.50 [-0.50, -0.50] points (n = 2)")

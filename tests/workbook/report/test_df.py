@@ -185,7 +185,7 @@ def test_landing_is_of_the_last_epoch_that_chose():
 
 
 def test_sources_of_the_gain_are_paired_and_count_all_epochs():
-    df = [run(0.95, dense=0.90, control=0.96), run(0.93, dense=0.92, control=0.92)]
+    df = [run(0.95, dense=0.90, control=0.96), run(0.93, dense=0.92, control=0.92, seed=1)]
     scratch = [run(0.91, dense=None, control=None, epochs=45)]
     table = report.df.gain_sources({"hybrid": df, "from-scratch": scratch}).set_index("what")
     assert table["epochs"].tolist() == [20, 45, 45, 45]

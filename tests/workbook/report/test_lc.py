@@ -125,7 +125,10 @@ def test_the_least_is_lost_share_by_share():
 
 def test_over_the_control_are_points_that_keep_enough():
     curves = {
-        "magnitude": [[point(0.99, kept=0.2)], [point(0.97, kept=0.1)], [point(0.5, kept=0.09)]],
+        "magnitude": [
+            [point(accuracy, kept, kept)]
+            for accuracy, kept in ((0.99, 0.2), (0.97, 0.1), (0.5, 0.09))
+        ],
         "l1-penalty": [[point(0.995, kept=0.5)]],
     }
     made = report.lc.over_control(report.lc.results_curve(curves), kept=10)
