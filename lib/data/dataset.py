@@ -120,6 +120,22 @@ def fingerprint(train: Split, test: Split) -> str:
     return digest.hexdigest()
 
 
+def noise(shape: tuple[int, ...], images: int) -> Dataset:
+    """``images`` of ten classes drawn at random, always the same, and a fifth as many to test on.
+
+    For measurements and checks, which take images of any kind.
+    """
+    generator = torch.Generator().manual_seed(0)
+    train, test = (
+        Split(
+            torch.randint(256, (count, *shape), dtype=torch.uint8, generator=generator),
+            torch.randint(10, (count,), generator=generator),
+        )
+        for count in (images, max(10, images // 5))
+    )
+    return Dataset("noise", train, test, (0.5,) * shape[0], (0.29,) * shape[0], 10, "")
+
+
 S = TypeVar("S", Split, Streamed, Split | Streamed)
 
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from lib import networks, paths, training
+from lib import data, networks, paths, training
 from lib.projections.knapsack import project_fixed_bitwidth
 from lib.projections.sparsity import l1_constraint
 from lib.workbook import experiments
@@ -186,7 +186,7 @@ def _trained(
     model = _drawn("resnet8", device)
     method = every_method.make(name, "resnet8")
     method.capturable = recorded and method.capturable
-    images = every_method.drawn("resnet8", sizes.replayed).to(device)
+    images = data.noise(networks.INPUT_SHAPES["resnet8"], sizes.replayed).to(device)
     schedule = training.Schedule(epochs=2, lr=0.02, batch=8, clip=1.0, crop=1, flip=True)
     fixed = torch.backends.cudnn.deterministic
     torch.backends.cudnn.deterministic = True
@@ -211,7 +211,7 @@ def epochs(
 
     ``seconds`` are those of the methods before; this one's are added.
     """
-    images = every_method.drawn(sizes.network, sizes.images).to(device)
+    images = data.noise(networks.INPUT_SHAPES[sizes.network], sizes.images).to(device)
     paper = experiments.recipes.dense_schedule("cifar10", sizes.network)
     batch = min(paper.batch, sizes.images // LEAST_STEPS)
     schedule = replace(paper, epochs=sizes.epochs, batch=batch, warmup=0, lr=1e-3)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lib import networks
+from lib import data, networks
 from lib.layers import compressible
 from lib.optimizers import METHODS, Method
 from lib.optimizers.c_steps import COSTS
@@ -59,7 +59,7 @@ def test_every_method_and_cost_has_settings():
 
 def test_the_step_is_the_training_loops():
     """As many steps of the loop, at the same rate on the same batch, leave the same weights."""
-    images = benchmarks.every_method.drawn("resnet8", 8)
+    images = data.noise(networks.INPUT_SHAPES["resnet8"], 8)
     pixels, labels = images.normalise(images.train.images), images.train.labels
     schedule = Schedule(epochs=1, lr=1e-6, batch=8)
     found = []
