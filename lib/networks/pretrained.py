@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import os
 import pickle
+import textwrap
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +24,6 @@ from torch import Tensor, nn
 from lib import paths
 from lib.data import imagenet
 from lib.data.pictures import DataUnavailable, one_line
-from lib.layers import compressible
 from lib.networks.authors import WITH_BACKGROUND, tensor_names
 from lib.networks.catalogue import build
 
@@ -115,7 +115,12 @@ def load(name: str, *, file: Path | str | None = None, classes: int = 1000) -> n
     state = _read(given)
     with torch.device("meta"):
         model = build(name, classes=classes)
-    model.load_state_dict(_fitted(name, model, state, given), assign=True)
+    state = _renamed(name, model.state_dict(), state, given)
+    try:
+        model.to_empty(device="cpu").load_state_dict(state)
+    except RuntimeError as error:  # in many lines, the first tensors of which are enough
+        said = textwrap.shorten(str(error), 300)
+        raise ValueError(f"{given} is no {name}: {said}") from error
     return model.eval()
 
 
@@ -196,43 +201,20 @@ def _read(file: Path) -> dict[str, Tensor]:
     return dict(state)
 
 
-def _fitted(
-    name: str, model: nn.Module, state: Mapping[str, Tensor], file: Path
+def _renamed(
+    name: str, own: Mapping[str, Tensor], state: Mapping[str, Tensor], file: Path
 ) -> dict[str, Tensor]:
-    """The tensors of ``state`` as ``model``, on the meta device, names and holds them."""
-    own = model.state_dict()
-    ours, theirs = {key: key for key in own}, tensor_names(name)
-    pairs = max(ours, theirs, key=lambda form: len(form.keys() & state.keys()))
-    for key in pairs:
-        # the count of batches is not in old files, and nothing here reads it
-        if key not in state and not key.endswith("num_batches_tracked"):
-            raise ValueError(f"{file} is no {name}: the tensor {key!r} is missing")
-    for key in state:
-        if key not in pairs:
-            raise ValueError(f"{file} is no {name}: the tensor {key!r} is not one of its")
-    *_, last = compressible(model)
-    fitted = {}
-    for key, as_ours in pairs.items():
-        like = own[as_ours]
-        tensor = state.get(key, torch.zeros((), dtype=like.dtype))
-        output = as_ours.rpartition(".")[0] == last
-        if output and tensor.dim() and tensor.shape[1:] == like.shape[1:]:
-            if pairs is theirs and len(tensor) == WITH_BACKGROUND.get(name):
-                tensor = tensor[1:]
-            if len(tensor) != len(like):
-                raise ValueError(
-                    f"{file} tells {len(tensor):,} classes apart; {len(like):,} are asked for"
-                )
-        if _kind(tensor) != _kind(like):
-            raise ValueError(f"{file} is no {name}: {key!r} is {_kind(tensor)}, not {_kind(like)}")
-        # a copy in any case: tensors of a file may share memory
-        fitted[as_ours] = tensor.to(like.dtype, copy=True, memory_format=torch.contiguous_format)
-    return fitted
-
-
-def _kind(tensor: Tensor) -> str:
-    """What must agree: the shape, and whether it holds floats, of whatever precision."""
-    shape = "×".join(map(str, tensor.shape)) or "a number"
-    if tensor.layout != torch.strided:
-        return f"{shape} in the layout {tensor.layout}"
-    return shape if tensor.is_floating_point() else f"{shape} of integers"
+    """``state`` with our names, and as many classes as the network of the tensors ``own``."""
+    theirs = tensor_names(name)
+    pairs = max({key: key for key in own}, theirs, key=lambda form: len(form.keys() & state.keys()))
+    # the count of batches is not in old files, and nothing here reads it
+    found = {key: torch.tensor(0) for key in own if key.endswith("num_batches_tracked")}
+    found |= {pairs.get(key, key): tensor for key, tensor in state.items()}
+    last = [key for key in own if key.endswith(".weight")][-1]
+    rows, classes = (of.get(last, own[last]).shape[:1] for of in (found, own))
+    if pairs is theirs and [*rows] == [WITH_BACKGROUND.get(name)]:
+        for key in (last, last.replace("weight", "bias")):
+            found[key] = found[key][1:]
+    elif rows and rows != classes:
+        raise ValueError(f"{file} tells {rows[0]:,} classes apart; {classes[0]:,} are asked for")
+    return found

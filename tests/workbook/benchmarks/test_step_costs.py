@@ -37,16 +37,11 @@ def test_the_floor_is_three_passes_of_two_operations_a_mac():
 
 
 def test_on_a_gpu_the_memory_is_measured_here_on_a_cpu_in_a_process_of_its_own(monkeypatch):
-    alone, here = [], []
-    monkeypatch.setattr(
-        benchmarks.measure, "alone", lambda function, *given: alone.append(given) or 1.0
-    )
-    monkeypatch.setattr(
-        benchmarks.step_costs, "two_steps", lambda *given: here.append(given) or 2.0
-    )
-    assert benchmarks.step_costs.memory(1, "alexnet", "plain", 224, 8, "cpu", "float32") == 1
-    assert benchmarks.step_costs.memory(1, "alexnet", "plain", 224, 8, "cuda:1", "float32") == 2
-    assert len(alone) == len(here) == 1
+    measure, memory = benchmarks.measure, benchmarks.step_costs.memory
+    monkeypatch.setattr(measure, "alone", lambda function, *given, apart: (function, apart))
+    monkeypatch.setattr(measure, "peak", lambda work, device: device)
+    assert memory(1, "alexnet", "plain", 224, 8, "cpu", "float32") == (memory, False)
+    assert memory(1, "alexnet", "plain", 224, 8, "cuda:1", "float32") == "cuda:1"
 
 
 def test_every_method_and_cost_has_settings():
