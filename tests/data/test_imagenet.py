@@ -18,8 +18,6 @@ from lib.optimizers import ADMM, Method
 from lib.training import Schedule, evaluate, predict, train
 from lib.workbook import runs
 from lib.workbook.cli import main
-from lib.workbook.experiments import Experiment, Stage
-from lib.workbook.runs.verify import verify
 
 pytestmark = [
     # of tests that start workers: Python 3.12 warns of every fork, PyTorch of few cores
@@ -434,36 +432,7 @@ def test_crops_of_the_schedule_are_refused(drawn):
             train(network(), dataset, schedule, Method(), seed=0, quiet=True)
 
 
-def test_what_the_sample_shows_is_learned(tmp_path):
-    root = tmp_path / "imagenet-sample"
-    sample.generate(root, train=150, val=60)
-    dataset = read(root, replace(FORM, train=150, val=60))
-    schedule = Schedule(epochs=8, lr=0.2, batch=15, warmup=1, weight_decay=1e-4)
-    history = train(network(), dataset, schedule, Method(), seed=0, quiet=True)
-    assert history[-1]["test_accuracy"] > 0.7  # chance is a third
-    assert history[-1]["train_loss"] < 0.8 * history[0]["train_loss"]
-
-
-def test_a_run_on_the_sample_is_written_and_verified(results, drawn, monkeypatch):
-    monkeypatch.setenv("WORKBOOK_DATA", str(drawn.parent))
-    monkeypatch.setitem(imagenet.FORMS, "imagenet-sample", FORM)
-    sgd = Stage(method="sgd", schedule=Schedule(epochs=1, lr=0.02, batch=16))
-    experiment = Experiment(
-        slug="path", dataset="imagenet-sample", network="resnet8", stages=(sgd,)
-    )
-    run = runs.get(experiment, 0, device="cpu", quiet=True)
-    assert (run.result["images"], run.result["classes"], run.result["channels"]) == (12, 3, 3)
-    assert run.result["data_fingerprint"] == read(drawn).fingerprint
-    assert verify(run) == []
-    runs.dataset_of.cache_clear()
-
-
 # ------------------------------------------------------------------------------------- the commands
-
-
-def test_fetch_refuses_what_it_does_not_know(capsys):
-    assert main(["fetch", "imagenette"]) == 1
-    assert "unknown data set 'imagenette'" in capsys.readouterr().err
 
 
 def test_compress_streams_as_well(results, drawn, tmp_path, monkeypatch, capsys):

@@ -5,7 +5,7 @@ import torch
 
 from lib import data, networks
 from lib.layers import compressible
-from lib.optimizers import METHODS, Method
+from lib.optimizers import METHODS
 from lib.optimizers.c_steps import COSTS
 from lib.training import Schedule, train
 from lib.workbook import benchmarks
@@ -70,9 +70,3 @@ def test_the_step_is_the_training_loops():
         found.append([w.clone() for w in compressible(model).values()])
     for one, other in zip(*found, strict=True):
         assert torch.allclose(one, other, rtol=0, atol=1e-7)
-
-
-def test_settings_serve_the_network_that_they_are_made_for():
-    assert isinstance(benchmarks.every_method.make("sgd", "resnet20"), Method)
-    small, large = (benchmarks.every_method.make("admm", n).budget for n in ("resnet8", "resnet20"))
-    assert 0 < small < large
