@@ -29,11 +29,17 @@ from lib.networks.catalogue import build
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where a file of weights is, and what it must hold."""
+class Published:
+    """A file of weights: where it is and what it must hold; top-1 accuracy in %, as published.
+
+    ``digest`` is the start of its SHA-256, or its object name in git. ``statistics`` are the mean
+    and deviation per channel that the weights expect, of pixels scaled to [0, 1].
+    """
 
     url: str
-    digest: str  # the start of its SHA-256, or its object name in git
+    digest: str
+    top_1: float
+    statistics: tuple[tuple[float, ...], tuple[float, ...]] = imagenet.STATISTICS
 
     @property
     def file(self) -> Path:
@@ -41,50 +47,34 @@ class Source:
         return paths.data() / "weights" / self.url.rpartition("/")[2]
 
 
-@dataclass(frozen=True)
-class Published:
-    """Weights: their file, or torchvision's name of them; top-1 accuracy in %, as published.
+_TORCH = "https://download.pytorch.org/models/"
+_GITHUB = "https://raw.githubusercontent.com/"
 
-    ``statistics`` are the mean and deviation per channel that they expect, of pixels scaled to
-    [0, 1].
-    """
-
-    weights: Source | str
-    top_1: float
-    statistics: tuple[tuple[float, ...], tuple[float, ...]] = imagenet.STATISTICS
-
-
-#: Of torchvision's, ``DEFAULT`` would be others, trained for longer. MobileNetV1's are Google's in
-#: PyTorch, by the ADMM paper's first author, for pixels from −1 to 1; ProxylessNAS's its authors'.
-#: Each URL names a commit, and that commit the file's object in git.
+#: torchvision's are its ``IMAGENET1K_V1``; ``DEFAULT`` would be others, trained for longer.
+#: MobileNetV1's are Google's in PyTorch, by the ADMM paper's first author, for pixels from −1 to 1;
+#: ProxylessNAS's its authors'. GitHub's URLs name a commit, and that commit the file's object.
 PUBLISHED = {
-    "alexnet": Published("AlexNet_Weights.IMAGENET1K_V1", 56.52),
-    "resnet18-imagenet": Published("ResNet18_Weights.IMAGENET1K_V1", 69.76),
-    "resnet50-imagenet": Published("ResNet50_Weights.IMAGENET1K_V1", 76.13),
-    "mobilenetv2": Published("MobileNet_V2_Weights.IMAGENET1K_V1", 71.88),
-    "mnasnet": Published("MNASNet1_0_Weights.IMAGENET1K_V1", 73.46),
+    "alexnet": Published(f"{_TORCH}alexnet-owt-7be5be79.pth", "7be5be79", 56.52),
+    "resnet18-imagenet": Published(f"{_TORCH}resnet18-f37072fd.pth", "f37072fd", 69.76),
+    "resnet50-imagenet": Published(f"{_TORCH}resnet50-0676ba61.pth", "0676ba61", 76.13),
+    "mobilenetv2": Published(f"{_TORCH}mobilenet_v2-b0353104.pth", "b0353104", 71.88),
+    "mnasnet": Published(f"{_TORCH}mnasnet1.0_top1_73.512-f206786ef8.pth", "f206786ef8", 73.46),
     "mobilenetv1": Published(
-        Source(
-            "https://raw.githubusercontent.com/hyang1990/energy_constrained_compression/"
-            "22a8810b0fde6b55afdce308286bd4b63b36ca99/imagenet_pretrained_mbnet.pt",
-            "eff42608bc48cef91b5843c9c541b06631a6bf47",
-        ),
+        f"{_GITHUB}hyang1990/energy_constrained_compression/"
+        "22a8810b0fde6b55afdce308286bd4b63b36ca99/imagenet_pretrained_mbnet.pt",
+        "eff42608bc48cef91b5843c9c541b06631a6bf47",
         70.9,
         ((0.5,) * 3, (0.5,) * 3),
     ),
     "proxylessnas-mobile": Published(
-        Source(
-            "https://raw.githubusercontent.com/han-cai/files/"
-            "a7c9bcd525e17404968bc55aa43772bf7e51909e/proxylessnas/proxyless_mobile.pth",
-            "1d3c5de6f8c075aa17544e6479df613d442fc5ae",
-        ),
+        f"{_GITHUB}han-cai/files/a7c9bcd525e17404968bc55aa43772bf7e51909e/proxylessnas/"
+        "proxyless_mobile.pth",
+        "1d3c5de6f8c075aa17544e6479df613d442fc5ae",
         74.59,
     ),
 }
 
-NAMES = tuple(PUBLISHED)
 TOP_1 = {name: published.top_1 for name, published in PUBLISHED.items()}
-STATISTICS = {name: published.statistics for name, published in PUBLISHED.items()}
 
 ENDINGS = (".safetensors", ".pth", ".pt", ".pth.tar")
 
@@ -109,8 +99,8 @@ def load(name: str, *, file: Path | str | None = None, classes: int = 1000) -> n
     be read, tells another number of ``classes`` apart, or has other tensors, of which it names the
     first; ``DataUnavailable`` where the weights cannot be downloaded or are damaged.
     """
-    if name not in NAMES:
-        raise ValueError(f"no trained weights of {name!r}: choose one of {', '.join(NAMES)}")
+    if name not in PUBLISHED:
+        raise ValueError(f"no trained weights of {name!r}: choose one of {', '.join(PUBLISHED)}")
     given = Path(downloaded(name) if file is None else file)
     state = _read(given)
     with torch.device("meta"):
@@ -124,23 +114,12 @@ def load(name: str, *, file: Path | str | None = None, classes: int = 1000) -> n
     return model.eval()
 
 
-def source(name: str) -> Source:
-    """Where the weights of ``name`` come from. ``KeyError`` for another name."""
-    weights = PUBLISHED[name].weights
-    if isinstance(weights, Source):
-        return weights
-    from torchvision.models import get_weight
-
-    url = get_weight(weights).url
-    return Source(url, torch.hub.HASH_REGEX.findall(url)[0])
-
-
 def downloaded(name: str) -> Path:
     """The file of the weights: downloaded where it is missing, whole or not at all, and checked.
 
     Raises ``KeyError`` for another name, ``DataUnavailable`` where it cannot be had or is damaged.
     """
-    found = source(name)
+    found = PUBLISHED[name]
     if found.file.exists():
         if not _is_right(found.file, found.digest):
             raise DataUnavailable(

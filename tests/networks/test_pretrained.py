@@ -5,6 +5,7 @@ import hashlib
 import shutil
 import subprocess
 from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
 from urllib.error import URLError
 
@@ -256,8 +257,8 @@ def git_name(content: bytes) -> str:
 
 def digest(monkeypatch, name, value):
     """Makes ``value`` the hash that the file of ``name`` must have."""
-    found = pretrained.source(name)
-    monkeypatch.setattr(pretrained, "source", lambda _: pretrained.Source(found.url, value))
+    found = pretrained.PUBLISHED[name]
+    monkeypatch.setitem(pretrained.PUBLISHED, name, replace(found, digest=value))
 
 
 @pytest.mark.parametrize("name", ["mobilenetv2", "mobilenetv1"])
@@ -271,7 +272,7 @@ def test_weights_are_downloaded_once_and_checked_every_time(folder, tmp_path, mo
     for _ in range(2):
         same(pretrained.load(name), state)
     (file,) = folder.iterdir()
-    assert file.name == pretrained.source(name).url.rpartition("/")[2]
+    assert file.name == pretrained.PUBLISHED[name].url.rpartition("/")[2]
     assert len(seen) == 1
     damaged = bytearray(content)
     damaged[len(content) // 2] ^= 1
@@ -285,7 +286,7 @@ def test_weights_are_downloaded_once_and_checked_every_time(folder, tmp_path, mo
 def test_without_the_internet_it_says_which_file_to_put_where(folder, monkeypatch, name):
     serve(monkeypatch, None)
     said = refused("could not be downloaded .*no route to host", name, DataUnavailable)
-    found = pretrained.source(name)
+    found = pretrained.PUBLISHED[name]
     assert f"put {found.url} into {folder}" in said
     assert str(folder / found.url.rpartition("/")[2]) in said
     assert not list(folder.iterdir())
@@ -299,11 +300,11 @@ def test_fetch_gets_all_of_them_once(folder, tmp_path, monkeypatch, capsys):
     for _ in range(2):
         assert main(["fetch", "weights"]) == 0
         lines = capsys.readouterr().out.splitlines()
-        assert [line.split(": ")[0] for line in lines] == list(pretrained.NAMES)
+        assert [line.split(": ")[0] for line in lines] == list(pretrained.PUBLISHED)
         assert all(line.endswith(", 7 bytes") for line in lines)
-    assert seen == [pretrained.source(name).url for name in pretrained.NAMES]
+    assert seen == [pretrained.PUBLISHED[name].url for name in pretrained.PUBLISHED]
     serve(monkeypatch, None)
-    pretrained.source("mnasnet").file.unlink()
+    pretrained.PUBLISHED["mnasnet"].file.unlink()
     assert main(["fetch", "weights"]) == 1
     assert "the weights of mnasnet are not in" in capsys.readouterr().err
 
@@ -322,8 +323,8 @@ def test_a_folder_that_cannot_be_written_is_reported(folder, monkeypatch):
 
 
 def test_every_network_of_imagenet_has_a_source_of_its_own():
-    files = {pretrained.source(name).file for name in networks.imagenet.NETWORKS}
-    assert len(files) == len(networks.imagenet.NETWORKS) == len(pretrained.STATISTICS)
+    files = {pretrained.PUBLISHED[name].file for name in networks.imagenet.NETWORKS}
+    assert len(files) == len(networks.imagenet.NETWORKS) == len(pretrained.PUBLISHED)
 
 
 def test_the_name_of_a_file_in_git_is_gits(tmp_path):

@@ -225,7 +225,7 @@ def dataset_of(name: str, network: str, held_out: bool, device: torch.device) ->
     """
     size = networks.INPUT_SHAPES[network][-1] if name == "digits" else None
     found = data.load(name, size=size, held_out=held_out)
-    if name in data.imagenet.FORMS and network in pretrained.STATISTICS:
-        mean, std = pretrained.STATISTICS[network]
+    if name in data.imagenet.FORMS and network in pretrained.PUBLISHED:
+        mean, std = pretrained.PUBLISHED[network].statistics
         found = replace(found, mean=mean, std=std)
     return found.to(device)

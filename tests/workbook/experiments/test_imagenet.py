@@ -46,7 +46,7 @@ def test_every_row_of_table_2_is_there_and_its_rate_follows_from_the_others():
 # ------------------------------------------------------------------------------------- the rows
 
 
-@pytest.mark.parametrize("network", pretrained.NAMES)
+@pytest.mark.parametrize("network", pretrained.PUBLISHED)
 def test_weights_and_macs_are_counted_for_the_classes_and_pixels_that_are_read(network):
     for dataset, form in folders.FORMS.items():
         model = shapes(network, form.classes)
