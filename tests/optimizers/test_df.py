@@ -2,7 +2,9 @@
 
 import copy
 import math
+from contextlib import suppress
 
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -12,6 +14,7 @@ from lib import accounting, networks, structured
 from lib.layers import compressible
 from lib.optimizers.df import DF
 from lib.structured import ranks_for_macs
+from tests.make_checkpoints import Interrupted, finish, interrupted, narrowed
 from tests.structured.test_structured import (
     NETWORKS,
     close,
@@ -224,6 +227,21 @@ def test_the_network_built_uses_the_budget_and_keeps_it(mode, scheme):
     )
     assert factored == (mode != "filters")
     assert removed == (mode != "ranks")
+
+
+@pytest.mark.parametrize("case", ["df", "df-ranks"])
+def test_a_run_resumed_in_its_second_stage_is_the_run_that_was_not(case):
+    """What is decomposed are the weights that the first stage left."""
+    found = []
+    for epochs in (99, 2):
+        with narrowed():
+            with suppress(Interrupted), interrupted(epochs):
+                finish(case)
+            run = finish(case)
+            found.append((run.history.drop(columns="seconds"), run.result["files"]))
+    (rows, files), (resumed, again) = found
+    pd.testing.assert_frame_equal(resumed, rows, check_exact=True)
+    assert again["weights.safetensors"] == files["weights.safetensors"]
 
 
 def test_masks_thresholds_and_built_network_agree():

@@ -54,8 +54,7 @@ def run(name, variant, resume=None):
     model = network()
     method = methods.make(name, variant, model)
     if resume is not None:  # what `start` sees, and draws, is not what is resumed
-        if name != "df":  # whose weights are frozen: the run's parent has them
-            model.load_state_dict(network(seed=1).state_dict())
+        model.load_state_dict(network(seed=1).state_dict())
         torch.manual_seed(2)
     Watch(method, model)
     files = []
