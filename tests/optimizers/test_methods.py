@@ -170,3 +170,13 @@ def test_options_out_of_range_are_refused_by_name(name, option, value):
         methods.make(name, "", model, **{option: value})
     if not isinstance(value, list | tuple):
         assert str(value) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "option"), [("tune-codebooks", "bits"), ("magnitude", "keep"), ("lc", "amount")]
+)
+@pytest.mark.parametrize("count", [0, 9])
+def test_a_list_of_another_length_is_refused(name, option, count):
+    options = {option: [1] * count} | ({} if name == "tune-codebooks" else {"scope": "layer"})
+    with pytest.raises(ValueError, match=f"{option} lists {count} numbers for a network of 8 lay"):
+        methods.make(name, "", network(), **options).start(network())
