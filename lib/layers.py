@@ -1,5 +1,6 @@
-"""Which layers of a network are compressed."""
+"""Which layers of a network are compressed, and how a network is copied and set to train."""
 
+import copy
 from collections.abc import Iterable
 from typing import Any
 
@@ -52,3 +53,49 @@ def weight_of(model: nn.Module, name: str) -> Tensor:
     """The weight of the layer of this name."""
     layer: Any = model.get_submodule(name)
     return layer.weight
+
+
+def clone(model: nn.Module) -> Any:
+    """A deep copy, also of a module that keeps what it computed.
+
+    ``copy.deepcopy`` refuses tensors that a gradient flows through, such as a feature that
+    ``forward`` keeps for later, or a weight that a hook computes of others (the old
+    ``weight_norm``, a pruning mask). The copy has them detached.
+    """
+    memo: dict[int, Any] = {}
+    seen: set[int] = set()
+
+    def detach(value: object) -> None:
+        if isinstance(value, Tensor):
+            if not value.is_leaf:
+                memo[id(value)] = value.detach().clone()
+        elif isinstance(value, dict | list | tuple | set) and id(value) not in seen:
+            seen.add(id(value))
+            for one in value.values() if isinstance(value, dict) else value:
+                detach(one)
+
+    for module in model.modules():
+        detach(vars(module))
+    return copy.deepcopy(model, memo)
+
+
+def hold(model: nn.Module, modules: Iterable[str]) -> None:
+    """Marks modules of ``model``, by their names, as staying in evaluation mode in training."""
+    for name in modules:
+        held: Any = model.get_submodule(name)
+        held.held = True
+
+
+def train(model: nn.Module) -> None:
+    """Training mode, but for the modules that :func:`hold` has marked."""
+    model.train()
+    for module in model.modules():
+        if getattr(module, "held", False):
+            module.eval()
+
+
+def unmark(model: nn.Module) -> None:
+    """Takes away what :func:`ignore` and :func:`hold` have marked."""
+    for module in model.modules():
+        for mark in ("ignored", "held"):
+            vars(module).pop(mark, None)

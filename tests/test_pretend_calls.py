@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import lib
 from lib import accounting, archive, compression, networks, projections, training
-from lib.compression import CHOICES
+from lib.compression.choices import CHOICES
 from lib.layers import compressible
 from lib.optimizers import Method
 from lib.optimizers.c_steps import COSTS

@@ -193,14 +193,23 @@ class FitFile(Method):
     Biases and normalisation get as many significant bits, 3 to 24 (all of a float32), as fit,
     codebooks 8. Where even 3 do not fit, the smallest weights of all layers go until they do. A
     file's size is taken to grow with both; no training follows. The stage takes no epochs.
+    ``as_written`` is :class:`FileADMM`'s, and keeps what is not to be rounded.
 
     Raises ``ValueError`` (from ``start``) where the file cannot be that small.
     """
 
     label = "rounding to a file"
 
-    def __init__(self, *, file_bytes: int, network: str = "", classes: int = 0, channels: int = 0):
-        self.file_bytes = file_bytes
+    def __init__(
+        self,
+        *,
+        file_bytes: int,
+        network: str = "",
+        classes: int = 0,
+        channels: int = 0,
+        as_written: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict,
+    ):
+        self.file_bytes, self.as_written = file_bytes, as_written
         self.described: Any = {"network": network, "classes": classes, "channels": channels}
 
     @torch.no_grad()
@@ -210,7 +219,7 @@ class FitFile(Method):
         most, least = OTHERS
 
         def with_others(significant: int) -> dict[str, Tensor]:
-            return rounded(state, matrices=CODEBOOK, others=significant)
+            return self.as_written(rounded(state, matrices=CODEBOOK, others=significant))
 
         choices = range(least, most + 1)
         bits = fitting(choices, lambda b: self._size(with_others(b)), self.file_bytes)

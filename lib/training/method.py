@@ -85,6 +85,9 @@ class Method:
     #: The method in the registry that trains on with what this one leaves; None where none can.
     then: str | None = "held-zeros"
 
+    #: Whether it compresses at once and trains nothing: the epochs are then those of ``then``.
+    at_once: bool = False
+
     #: The attributes that a checkpoint holds: tensors, plain values, and lists or mappings of them.
     STATE: tuple[str, ...] = ()
 
