@@ -127,10 +127,7 @@ def test_df_from_masks_to_a_network_within_its_budget(name, steps):
     assert any(count < len(whole.get_submodule(n).weight) for n, count in kept.items())
     assert set(ranks).isdisjoint(structured.structure(whole, input_shape=shape).depthwise)
     close(outputs(model, shape), outputs(truncated(pruned, ranks, 1), shape))
-    again = structured.rebuild(network(name), model.state_dict())
-    again.load_state_dict(model.state_dict())
-    close(outputs(again, shape), outputs(model, shape))
-    # the file needs no graph either
+    # the file needs no graph
     drawn = structured.shrink_like(whole, model.state_dict(), input_shape=shape)
     assert [p.shape for p in drawn.parameters()] == [p.shape for p in model.parameters()]
 
