@@ -398,13 +398,8 @@ class DF(Method):
                 scheme=self.scheme,
                 input_shape=self.input_shape,
             )
-        return {
-            name: max(1, int((score(name, self._matrix(pruned, name)) > 1).sum()))
-            for name in thresholds
-        }
-
-    def _matrix(self, model: nn.Module, name: str) -> Tensor:
-        return matricize(weight_of(model, name).detach(), scheme=self.scheme)
+        matrices = {n: matricize(weight_of(pruned, n), scheme=self.scheme) for n in thresholds}
+        return {n: max(1, int((score(n, matrix) > 1).sum())) for n, matrix in matrices.items()}
 
     @torch.no_grad()
     def metrics(self) -> dict[str, float]:

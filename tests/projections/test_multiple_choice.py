@@ -148,7 +148,7 @@ def test_only_the_cheapest_fits():
         ({"errors": torch.tensor([[1.0, math.nan]])}, r"errors\[0, 1\] is nan"),
         ({"errors": torch.tensor([[1.0, -math.inf]])}, r"errors\[0, 1\] is -inf"),
         ({"errors": torch.full((1, 2), math.inf)}, "layer 0 has no finite error"),
-        ({"errors": torch.ones(2, 2)}, r"shape \(2, 2\)"),
+        ({"errors": torch.ones(2, 2)}, r"errors is \(2, 2\)"),
         ({"nonzeros": [-1]}, r"nonzeros\[0\] = -1"),
         ({"nonzeros": [1.5]}, r"nonzeros .* \[1.5\]"),
         *(({"bitwidths": b}, rf"bitwidths are \{b}") for b in ([2, 2], [0, 1], [])),
