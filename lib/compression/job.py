@@ -97,8 +97,9 @@ class Job:
         self.came, self.working = model, Working(model, ignored)
         self.model = self.working.model
         self.stopped = ""  # in what training, where Ctrl-C has ended it
+        self.data: Any = data
         if isinstance(data, Dataset):
-            self.data, self.steps = data, math.ceil(len(data.train) / BATCH)
+            self.steps = math.ceil(len(data.train) / BATCH)
             self.smallest = len(data.train) - (self.steps - 1) * BATCH
             self.measured: Any = data if validation is None else None
         else:
@@ -380,7 +381,8 @@ class Job:
         """Loss, accuracy, and what the network costs."""
         model = clone(model)
         if isinstance(self.measured, Dataset):
-            model, found = model.float(), batches(self.measured, self.measured.test)
+            model = model.float()
+            found: Any = batches(self.measured, self.measured.test)
         else:
             data, count = self.measured
             found = self._batches(data, model, count)
