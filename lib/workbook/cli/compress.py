@@ -69,7 +69,7 @@ def _trained(options: argparse.Namespace) -> nn.Module:
 
 def _loaded(model: nn.Module, file: Path) -> nn.Module:
     """``model`` with the weights in ``file``."""
-    state = convert.load(file).state
+    state = convert.load(file, said=files.say).state
     try:
         rebuild(model, state).load_state_dict(state)
     except (LookupError, RuntimeError, ValueError) as error:
