@@ -97,8 +97,9 @@ class Job:
         self.came, self.working = model, Working(model, ignored)
         self.model = self.working.model
         self.stopped = ""  # in what training, where Ctrl-C has ended it
+        self.data: Any = data
         if isinstance(data, Dataset):
-            self.data, self.steps = data, math.ceil(len(data.train) / BATCH)
+            self.steps = math.ceil(len(data.train) / BATCH)
             self.smallest = len(data.train) - (self.steps - 1) * BATCH
             self.measured: Any = data if validation is None else None
         else:
@@ -320,6 +321,7 @@ class Job:
         except KeyboardInterrupt:
             if not hasattr(method, "model"):
                 raise
+            method.after_period()  # a method may count on ending with a period
             if method.finish():
                 recalibrate(network, training_images(self.data))
             self.stopped = said
@@ -379,7 +381,8 @@ class Job:
         """Loss, accuracy, and what the network costs."""
         model = clone(model)
         if isinstance(self.measured, Dataset):
-            model, found = model.float(), batches(self.measured, self.measured.test)
+            model = model.float()
+            found: Any = batches(self.measured, self.measured.test)
         else:
             data, count = self.measured
             found = self._batches(data, model, count)
@@ -436,7 +439,7 @@ class Job:
         )
 
     def as_written(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A state dict as the file will have it: in the model's own dtypes, what is exact as it is."""
+        """A state dict as the file will have it: in the model's dtypes, what is exact as it is."""
         dtypes = {
             id(value): self.working.dtype_of(name, value.dtype) for name, value in state.items()
         }

@@ -47,7 +47,7 @@ def same(model, before):
     return all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-# ------------------------------------------------------------------------------------------- frozen
+# ------------------------------------------------------------------------------------------ frozen
 
 
 class Adapted(nn.Module):
@@ -121,7 +121,7 @@ def test_norms_that_are_kept_in_evaluation_keep_their_statistics(how, budget):
     assert not hasattr(found[1], "held")
 
 
-# -------------------------------------------------------------------------------- dtypes and layouts
+# ------------------------------------------------------------------------------ dtypes and layouts
 
 
 class Rotary(nn.Module):
@@ -216,7 +216,7 @@ def test_channels_last(budget, method):
     assert same(found.model, archive.decode(found.content).state)
 
 
-# ----------------------------------------------------------------- what modules keep, and share
+# -------------------------------------------------------------------- what modules keep, and share
 
 
 class Keeps(nn.Module):
@@ -296,7 +296,7 @@ def test_a_copy_is_deep_and_detached():
     assert copied.body[0].weight.data_ptr() != model.body[0].weight.data_ptr()
 
 
-# --------------------------------------------------------------------------------------- refusals
+# ---------------------------------------------------------------------------------------- refusals
 
 
 class Locked(nn.Linear):
