@@ -40,6 +40,10 @@ class Criterion:
         if own is not None:
             return own
         scores = _scores(outputs)
+        if not isinstance(targets, Tensor):
+            raise ValueError(
+                f"the targets are {_said(targets)}: give loss=, a function of outputs and targets"
+            )
         if targets.is_floating_point() or targets.shape == scores.shape:
             return functional.cross_entropy(scores, targets)
         # a batch without any label has a loss of 0 and not of 0/0
@@ -75,7 +79,10 @@ class Criterion:
             return IGNORED
         if isinstance(loss, nn.CrossEntropyLoss | nn.NLLLoss):
             return loss.ignore_index
-        if isinstance(loss, partial) and loss.func in (functional.cross_entropy, functional.nll_loss):
+        if isinstance(loss, partial) and loss.func in (
+            functional.cross_entropy,
+            functional.nll_loss,
+        ):
             return loss.keywords.get("ignore_index", IGNORED)
         return None
 

@@ -154,7 +154,8 @@ class DF(Method):
         self.target = self.budget / self.dense
         masked, factored = self.costs.sources, self.mode != "filters"
         least(self.costs, self.budget, filters=masked, factored=factored, scheme=self.scheme)
-        if not masked and not any(layer.factors() for layer in self.costs.layers.values()):
+        two = factored and any(layer.factors() for layer in self.costs.layers.values())
+        if not masked and not two:
             raise ValueError(nothing_may_leave(self.costs))
 
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -164,7 +165,7 @@ class DF(Method):
         # M = 1 and γ = 0, Algorithm 1
         self.m = {name: nn.Parameter(torch.ones(count, **place)) for name, count in masked.items()}
         self.followers = Followers(self.costs, model, own=self.statistics == "batch")
-        self.stacks = self._stacks() if factored else []
+        self.stacks = self._stacks()
         self.gamma = {  # as a share of σ₁
             layer: nn.Parameter(torch.zeros((), **place))
             for stack in self.stacks
@@ -177,16 +178,23 @@ class DF(Method):
         self.mu = torch.tensor(self.first_mu, **place)
         self.nu = torch.zeros((), **place)
         self.spent = torch.ones((), **place)  # B of the last forward pass
-        with torch.no_grad():
-            self.replaced()
-        self.first = self.spent.clone()
+        self.first = self._first()
         return Surrogate(model, self)
+
+    @torch.no_grad()
+    def _first(self) -> Tensor:
+        """B of M and γ as ``start`` leaves them."""
+        self.replaced()
+        return self.spent.clone()
 
     def _stacks(self) -> list[Stack]:
         """The layers whose matrices have the same number of rows, together; of tall ones columns.
 
         What is decomposed is as large as that number. Large ones with a mask and without lie apart.
+        Where no layer is factored there are none.
         """
+        if self.mode == "filters":
+            return []
         matrices: dict[tuple[bool, int, bool], dict[str, Tensor]] = {}
         for name, layer in self.costs.layers.items():
             if layer.factors():
@@ -373,13 +381,8 @@ class DF(Method):
                 input_shape=self.input_shape,
                 only=thresholds,
             )
-        return {
-            name: max(1, int((score(name, self._matrix(pruned, name)) > 1).sum()))
-            for name in thresholds
-        }
-
-    def _matrix(self, model: nn.Module, name: str) -> Tensor:
-        return matricize(weight_of(model, name).detach(), scheme=self.scheme)
+        matrices = {n: matricize(weight_of(pruned, n), scheme=self.scheme) for n in thresholds}
+        return {n: max(1, int((score(n, matrix) > 1).sum())) for n, matrix in matrices.items()}
 
     @torch.no_grad()
     def metrics(self) -> dict[str, float]:
@@ -400,6 +403,10 @@ class DF(Method):
         return super().state_dict() | {"adam": self.adam.state_dict()}
 
     def load_state_dict(self, state: dict) -> None:
+        # ``start`` may have seen other weights than those that the model was frozen with
+        spent = self.spent
+        self.stacks = self._stacks()
+        self.first, self.spent = self._first(), spent
         super().load_state_dict(state)
         self.adam.load_state_dict(state["adam"])
         for moments in self.adam.state.values():
