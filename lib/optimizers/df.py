@@ -17,6 +17,7 @@ what moves M and γ, the paper does not say. λ, a multiplier and the statistics
 
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -430,7 +431,7 @@ class Surrogate(nn.Module):
         if self.method.statistics == "batch":
             for module in self.model.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.training = True
+                    module.training = not getattr(module, "held", False)
         return self
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
@@ -440,7 +441,10 @@ class Surrogate(nn.Module):
         if self.method.statistics == "batch":
             # whatever BatchNorm measures on the way is let go
             replaced |= {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-        return functional_call(self.model, replaced, inputs, named)
+        # cuDNN has no gradient of a recurrent layer in evaluation mode
+        recurrent = any(isinstance(module, nn.RNNBase) for module in self.model.modules())
+        with torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext():
+            return functional_call(self.model, replaced, inputs, named)
 
 
 def _refuse_nan(name: str, values: Tensor, what: str) -> None:

@@ -67,7 +67,7 @@ class Followers:
                 continue
             mask = self._mask(name, source, masks)
             measured = isinstance(norm, _BatchNorm) and norm.running_mean is not None
-            if self.own or not measured:
+            if not measured or (self.own and not getattr(norm, "held", False)):
                 # BN(φx) = BN(x)
                 replaced[f"{name}.weight"] = mask * norm.weight
                 replaced[f"{name}.bias"] = mask * norm.bias

@@ -63,10 +63,17 @@ def factor(
             continue
         rank, cost = _checked(costs[name], rank, scheme), costs[name]
         if cost.factors() and cost.macs(rank=rank, scheme=scheme) < cost.macs():
-            parent, _, leaf = name.rpartition(".")
-            two = _two(name, smaller.get_submodule(name), rank, scheme)
-            setattr(smaller.get_submodule(parent), leaf, two)
+            put(smaller, name, _two(name, smaller.get_submodule(name), rank, scheme))
     return smaller
+
+
+def put(model: nn.Module, name: str, layer: nn.Module) -> None:
+    """Puts ``layer`` where the one of this name is, under all of its names."""
+    old = model.get_submodule(name)
+    for each, module in list(model.named_modules(remove_duplicate=False)):
+        if module is old:
+            parent, _, leaf = each.rpartition(".")
+            setattr(model.get_submodule(parent), leaf, layer)
 
 
 def _checked(cost: Layer, rank: int, scheme: int) -> int:

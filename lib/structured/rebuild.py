@@ -6,7 +6,7 @@ from typing import Any
 from torch import Size, Tensor, nn
 
 from lib.layers import Given, weight_of
-from lib.structured.factors import empty_factors, factor
+from lib.structured.factors import empty_factors, factor, put
 from lib.structured.filters import prunable, remove_filters
 from lib.structured.graph import CONVOLUTIONS, LAYERS, NORMS, TRANSPOSED, filters_of, is_depthwise
 
@@ -44,9 +44,7 @@ def _factors(model: nn.Module, name: str, layer: Any, state: Mapping[str, Tensor
         raise ValueError(f"the weights hold no layer {name!r}") from None
     # scheme 2 splits the kernel between the two
     scheme = 1 if first[2:] == layer.weight.shape[2:] else 2
-    parent, _, leaf = name.rpartition(".")
-    two = empty_factors(layer, (first[1], first[0], second[0]), scheme)
-    setattr(model.get_submodule(parent), leaf, two)
+    put(model, name, empty_factors(layer, (first[1], first[0], second[0]), scheme))
 
 
 def _resize(module: Any, shapes: Mapping[str, Size]) -> None:

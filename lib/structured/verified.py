@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lib.accounting import counted
 from lib.layers import Example, Given, clone, example
 from lib.structured.cut import cut, silence
-from lib.structured.factors import empty_factors
+from lib.structured.factors import empty_factors, put
 from lib.structured.graph import NORMS, Structure
 from lib.structured.macs import Costs
 from lib.structured.traced import tensors
@@ -51,8 +51,7 @@ def two_layers(model: nn.Module, dense: Costs, given: Given) -> Costs:
             two = empty_factors(layer, (c_in, 1, c_out), 1)
             for parameter in two.parameters():
                 nn.init.zeros_(parameter)
-            parent, _, leaf = name.rpartition(".")
-            setattr(built.get_submodule(parent), leaf, two)
+            put(built, name, two)
         spent = sum(dense.layers[name].macs(rank=1) for name in names)
         whole = sum(dense.layers[name].macs() for name in names)
         try:
