@@ -10,6 +10,7 @@ from torch.nn.utils import parametrizations
 
 from lib import accounting
 from lib.accounting import undisturbed
+from lib.accounting.products import FORMULAS
 from lib.layers import example
 
 BATCH, T, D, H = 3, 5, 8, 4
@@ -153,6 +154,13 @@ def test_the_attention_of_each_kernel():
     for kernel in (kernels.MATH, kernels.FLASH_ATTENTION):
         with torch.nn.attention.sdpa_kernel(kernel):
             assert accounting.macs(Of(heads), SEQUENCE * 3) == 2 * T * T * D
+
+
+def test_the_fused_kernel_of_a_gpu():
+    """Each weight once for each step of each sequence, a layer's and a direction's apart."""
+    weights = [torch.zeros(16, 8), torch.zeros(16, 4), torch.zeros(16), torch.zeros(16)] * 2
+    found = FORMULAS["_cudnn_rnn"](torch.zeros(T, 1, D), weights, 4, None, torch.zeros(2, 1, H))
+    assert found == recurrent(4, 1, 2)
 
 
 @pytest.mark.parametrize(
