@@ -8,6 +8,7 @@ from itertools import pairwise, product
 
 import pytest
 import torch
+import torch_pruning
 from torch import nn
 from torchvision import models
 
