@@ -287,6 +287,14 @@ def test_example_inputs():
     assert example(mixed, (mask.half(),)).positional[0].dtype == torch.float16
 
 
+def test_normalisation_that_measures_each_batch():
+    """It refuses a batch of one."""
+    norm = nn.BatchNorm1d(7, track_running_stats=False)
+    model = nn.Sequential(nn.Conv2d(3, 7, 8), nn.Flatten(), norm, nn.Linear(7, 2))
+    assert accounting.macs(model, IMAGE) == 64 * 3 * 7 + 14
+    assert accounting.macs(model, (torch.zeros(5, *IMAGE),)) == 64 * 3 * 7 + 14
+
+
 def test_several_inputs_by_name():
     model = nn.Bilinear(D, 2, 3)
     given = {"input1": torch.zeros(4, D), "input2": torch.zeros(4, 2)}
