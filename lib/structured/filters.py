@@ -65,9 +65,10 @@ def structure(model: nn.Module, *, input_shape: Given, frozen: bool = False) -> 
     """Who takes the filters of whom, and which stay and why.
 
     Of the networks that ``lib.structured.prunable`` lists no other filters leave than it says; of
-    others all that are found to. A forward pass for each layer, two for each binary digit of the
-    largest number of filters, and of a copy in float64 with drawn weights some more, by which what
-    is found is tried. Raises ``ValueError`` as :func:`lib.accounting.macs`.
+    others all that are found to. Forward passes: two for each binary digit of the number of layers
+    and of the largest number of filters, one for each layer whose filters may meet others, and of a
+    copy in float64 with drawn weights some more, by which what is found is tried. Raises
+    ``ValueError`` as :func:`lib.accounting.macs`.
     """
     return costs(model, input_shape=input_shape, frozen=frozen)
 
