@@ -72,7 +72,7 @@ def macs(model: nn.Module, given: Given) -> int:
     -----
     One forward pass of one item; of two, halved, where BatchNorm measures each batch.
     """
-    return sum(counted(model, given, ()).values())
+    return sum(counted(unwrapped(model), given, ()).values())
 
 
 def counted(model: nn.Module, given: Given, layers: Collection[str]) -> Counter[str]:
@@ -80,7 +80,6 @@ def counted(model: nn.Module, given: Given, layers: Collection[str]) -> Counter[
 
     A layer's are of all of its calls. Raises as :func:`macs`.
     """
-    model = unwrapped(model)
     items = fewest(model)
     inputs = example(model, given, items=items)
     with undisturbed(model):
