@@ -106,14 +106,8 @@ def pack(options: argparse.Namespace) -> int:
         run = runs.read(options.source)
         content = run.file(run.state())
     else:
-        found = _described(options)
-        content = archive.encode(
-            found.state,
-            network=found.network,
-            classes=found.classes,
-            channels=found.channels,
-            provenance=found.provenance,
-        )
+        described = dict(vars(_described(options)))
+        content = archive.encode(described.pop("state"), **described)
     atomic.write(options.to, content)
     print(f"{options.to}: {len(content):,} bytes")
     return 0
@@ -199,23 +193,17 @@ def _kind(found: Archive) -> str:
 
 def _listing(table: pd.DataFrame) -> pd.DataFrame:
     """The parts as they are read, in bytes, and their sum."""
+    from lib.workbook import report  # which no other command waits for
+
     whole = pd.DataFrame({"name": ["file"], "total": table["total"].sum(), "share": 1.0})
+    columns = {
+        **{name: (heading, "{}") for name, heading in (("name", "layer"), ("shape", "shape"))},
+        **{name: (name, "{:,.0f}") for name in ("weights", "kept", "levels", "bits")},
+        **{n: (f"{n}, bytes", "{:,.1f}") for n in ("values", "positions", "codebook", "total")},
+        "share": ("share", "{:.1%}"),
+    }
     table = pd.concat([table, whole], ignore_index=True)
-
-    def shown(column: str, form: str) -> list[str]:
-        return ["" if pd.isna(value) else form.format(value) for value in table[column]]
-
-    counts = {name: shown(name, "{:,.0f}") for name in ("weights", "kept", "levels", "bits")}
-    sizes = ("values", "positions", "codebook", "total")
-    return pd.DataFrame(
-        {
-            "layer": table["name"],
-            "shape": table["shape"].fillna(""),
-            **counts,
-            **{f"{name}, bytes": shown(name, "{:,.1f}") for name in sizes},
-            "share": shown("share", "{:.1%}"),
-        }
-    )
+    return report.columns.shown(table, columns, unknown="", waiting=" ".join(columns))
 
 
 def _draw(table: pd.DataFrame, name: str, path: Path) -> None:
