@@ -147,9 +147,16 @@ def least(
         listed = ", ".join(f"{spent[name]:,} in {_place(found, name)}" for name in dearest)
         raise ValueError(
             f"the budget of {budget:,} MACs cannot be met: {smallest} {total:,}, of them {listed}; "
-            "ask for more"
+            f"ask for more{_or_ranks(found, budget, filters, scheme) if not factored else ''}"
         )
     return total
+
+
+def _or_ranks(found: Costs, budget: int, filters: Collection[str], scheme: int) -> str:
+    """What can meet a budget that filters alone cannot."""
+    ranks = dict.fromkeys(found.layers, 1)
+    total = sum(found.built(dict.fromkeys(filters, 1), ranks, scheme=scheme).values())
+    return ", or take 'df', which makes two layers of one as well" if total <= budget else ""
 
 
 def nothing_may_leave(found: Costs) -> str:

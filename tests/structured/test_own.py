@@ -99,6 +99,7 @@ def test_half_of_the_macs(name, method):
         with pytest.raises(ValueError, match="mixed before '3' reads them") as error:
             made.finish()
         assert "\n" not in str(error.value)
+        assert str(error.value).endswith("or take 'df', which makes two layers of one as well")
         return
     if method == "df":
         made = DF(penalty=10.0, statistics="batch", step=0.1, beta=12.0, **place)
