@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pandas as pd
-import torch
 
 from lib.layers import compressible
 from lib.workbook import experiments
@@ -216,10 +215,9 @@ def overlap(compressed: Run) -> pd.DataFrame:
     for name, weight in after.items():
         kept = weight.flatten() != 0
         count = int(kept.sum())
-        largest = torch.zeros_like(kept)
-        largest[before[name].flatten().abs().topk(count).indices] = True
+        largest = before[name].flatten().abs().topk(count).indices
         rows[name] = {
-            "among the largest, %": 100 * float((kept & largest).sum()) / count,
+            "among the largest, %": 100 * int(kept[largest].sum()) / count,
             "by chance, %": 100 * count / len(kept),
         }
     return pd.DataFrame(rows).T.round(1)

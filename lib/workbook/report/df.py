@@ -3,7 +3,7 @@
 Gains are accuracy minus the other network's, in points, paired seed by seed: above zero is better.
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import pandas as pd
@@ -132,12 +132,19 @@ def whole_macs(dense: nn.Module, built: nn.Module, *, input_shape: tuple[int, ..
 
     ``built`` is ``dense`` with filters removed and layers in factors (``lib.structured``).
     """
+    return sum(
+        replace(layer, inputs=parts[0].inputs, filters=parts[-1].filters).macs()
+        for layer, parts in became(dense, built, input_shape=input_shape)
+    )
+
+
+def became(
+    dense: nn.Module, built: nn.Module, *, input_shape: tuple[int, ...]
+) -> Iterator[tuple[structured.Layer, list[structured.Layer]]]:
+    """Each layer of ``dense``, and what it is in ``built``: one layer, or its two factors."""
     before, after = (structured.layers(m, input_shape=input_shape) for m in (dense, built))
-    spent = 0
     for name, layer in before.items():
-        first, last = (after.get(f"{name}.{i}", after.get(name)) for i in range(2))
-        spent += replace(layer, inputs=first.inputs, filters=last.filters).macs()
-    return spent
+        yield layer, [after[k] for k in (name, f"{name}.0", f"{name}.1") if k in after]
 
 
 def parts(run: Run) -> dict[str, float]:

@@ -41,7 +41,7 @@ def as_pruned_at_first(run: Run, parent: Run) -> dict[str, float]:
     same = int(((first != 0) & (after != 0)).sum())
     return {
         "same": same / kept if kept else float("nan"),
-        "moved": float((after - first).norm() / first.norm()) if kept else float("nan"),
+        "moved": float((after - first).norm() / first.norm()),
     }
 
 
