@@ -16,6 +16,7 @@ from lib.workbook.report import rows
 from lib.workbook.report.columns import columns, text
 from lib.workbook.report.places import places
 from lib.workbook.report.rows import (
+    Runs,
     by_seed,
     finished,
     frame,
@@ -42,7 +43,7 @@ NAMES = {
 #: A part of a key → how its values are called.
 CALLED = {"method": NAMES, "sigmoid": {True: "scheduled", False: "plain"}}
 
-Found = Mapping[Hashable, Sequence[Run]]
+Found = Mapping[Hashable, Runs]
 
 #: What a row of DF says of an experiment's runs. ``reduction`` is of the network that was built.
 COLUMNS = (
@@ -267,7 +268,7 @@ def gain_sources(found: Found) -> pd.DataFrame:
     return frame(made)
 
 
-def _start(runs: Sequence[Run]) -> float:
+def _start(runs: Runs) -> float:
     return runs[0].experiment["parent"]["stages"][0]["schedule"]["lr"]
 
 
