@@ -87,9 +87,7 @@ def _within(state: Mapping[str, Any], path: Path, said: Callable[[str], Any]) ->
     return dict(state)
 
 
-def _bare(
-    state: dict[str, Tensor], path: Path, said: Callable[[str], Any]
-) -> dict[str, Tensor]:
+def _bare(state: dict[str, Tensor], path: Path, said: Callable[[str], Any]) -> dict[str, Tensor]:
     """The tensors by their own names, without the prefixes that all of them have."""
     for prefix in (one for _ in PREFIXES for one in PREFIXES):  # either may be around the other
         if state and all(name.startswith(prefix) for name in state):
@@ -150,7 +148,9 @@ def _from_pt(path: Path) -> Archive:
             reason = "it pickles more than tensors, a whole module say, and would run code"
         else:
             raise
-        raise ValueError(f"{reason}: save its tensors, torch.save(model.state_dict(), …)") from error
+        raise ValueError(
+            f"{reason}: save its tensors, torch.save(model.state_dict(), …)"
+        ) from error
     if not isinstance(state, dict):
         raise ValueError(
             f"it holds a {type(state).__name__}: save a state dict, "

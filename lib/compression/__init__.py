@@ -216,7 +216,8 @@ def _checkpoints(path, job, asked, training, method, *, drawn) -> list[Checkpoin
     """The checkpoint of each budget."""
     if path is None:
         return [None] * len(asked)
-    path, found = Path(path), []
+    path = Path(path)
+    found: list[Checkpoint | None] = []
     for place, (budget, *_) in enumerate(asked):
         call = fingerprint(
             job.came,

@@ -51,7 +51,7 @@ def _admm(job: Any, bits: int, schedule: Schedule) -> Method:
 
 
 def _file(job: Any, size: int, schedule: Schedule) -> Method:
-    options = {"input_shape": job.image_shape, "as_written": job.as_written, **job.described}
+    options = {"input_shape": job.inputs, "as_written": job.as_written, **job.described}
     return FileADMM(file_bytes=size, **options, **_pull(8 * size, job, schedule))
 
 
@@ -64,9 +64,7 @@ def _lc(job: Any, share: float, schedule: Schedule) -> Method:
 
 
 def _structured(made: Any, job: Any, macs: float, _: Schedule, **options) -> Method:
-    if job.image_shape is None:
-        raise ValueError("a budget of MACs needs images: one floating input of (batch, c, h, w)")
-    return made(budget=int(macs), input_shape=job.image_shape, **options)
+    return made(budget=int(macs), input_shape=job.inputs, **options)
 
 
 def _df(job: Any, macs: float, schedule: Schedule) -> Method:

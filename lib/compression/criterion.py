@@ -79,7 +79,10 @@ class Criterion:
             return IGNORED
         if isinstance(loss, nn.CrossEntropyLoss | nn.NLLLoss):
             return loss.ignore_index
-        if isinstance(loss, partial) and loss.func in (functional.cross_entropy, functional.nll_loss):
+        if isinstance(loss, partial) and loss.func in (
+            functional.cross_entropy,
+            functional.nll_loss,
+        ):
             return loss.keywords.get("ignore_index", IGNORED)
         return None
 

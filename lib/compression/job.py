@@ -97,8 +97,9 @@ class Job:
         self.came, self.working = model, Working(model, ignored)
         self.model = self.working.model
         self.stopped = ""  # in what training, where Ctrl-C has ended it
+        self.data: Any = data
         if isinstance(data, Dataset):
-            self.data, self.steps = data, math.ceil(len(data.train) / BATCH)
+            self.steps = math.ceil(len(data.train) / BATCH)
             self.smallest = len(data.train) - (self.steps - 1) * BATCH
             self.measured: Any = data if validation is None else None
         else:
@@ -111,7 +112,7 @@ class Job:
             same = found is data and self.steps
             self.measured = found, same or counted(found, "validation data", quiet=quiet)[0]
         self.first = self._first()
-        self.image_shape = self._image_shape()
+        self.inputs, self.uncounted = self._inputs(), ""
         self.weights = sum(w.numel() for w in compressible(self.model).values())
         self.left_alone = self.working.left_alone()
         #: What stays to the bit: what was frozen, ignored or kept in evaluation.
@@ -130,13 +131,23 @@ class Job:
             return [images[:BATCH]], labels[:BATCH]
         return next(iter(self.data))
 
-    def _image_shape(self) -> tuple[int, ...] | None:
-        """(channels, height, width) of what the network reads, None where that is no images."""
+    def _inputs(self) -> Any:
+        """What MACs are counted of: an image's shape, or the first batch; None without inputs."""
         inputs = self.first[0]
-        image = isinstance(inputs, list) and len(inputs) == 1 and isinstance(inputs[0], Tensor)
-        if not image or inputs[0].dim() != 4 or not inputs[0].is_floating_point():
+        if isinstance(inputs, Mapping):
+            return {name: value for name, value in inputs.items() if name != "labels"}
+        image = len(inputs) == 1 and isinstance(inputs[0], Tensor) and inputs[0].dim() == 4
+        if image and inputs[0].is_floating_point():
+            return tuple(inputs[0].shape[1:])
+        return tuple(inputs)
+
+    def macs(self, model: nn.Module) -> int | None:
+        """An item's multiply-accumulates; None where an operation is not known, which is noted."""
+        try:
+            return accounting.macs(model, self.inputs)
+        except ValueError as error:
+            self.uncounted = f"MACs are not counted: {error}"
             return None
-        return tuple(inputs[0].shape[1:])
 
     # --------------------------------------------------------------- before the first epoch
 
@@ -201,6 +212,8 @@ class Job:
                 listed = ", ".join(f"{name} ({kept[name].numel():,})" for name in kept)
                 alone = f"; of it weights that are left alone: {listed}" if kept else ""
                 raise ValueError(impossible(int(amount), least) + alone)
+        elif kind == "macs":
+            accounting.macs(self.model, self.inputs)  # raises where one is not known
         elif not compressible(self.model):
             raise ValueError("the model has no convolution, linear layer or embedding to compress")
 
@@ -308,6 +321,7 @@ class Job:
         except KeyboardInterrupt:
             if not hasattr(method, "model"):
                 raise
+            method.after_period()  # a method may count on ending with a period
             if method.finish():
                 recalibrate(network, training_images(self.data))
             self.stopped = said
@@ -367,7 +381,8 @@ class Job:
         """Loss, accuracy, and what the network costs."""
         model = clone(model)
         if isinstance(self.measured, Dataset):
-            model, found = model.float(), batches(self.measured, self.measured.test)
+            model = model.float()
+            found: Any = batches(self.measured, self.measured.test)
         else:
             data, count = self.measured
             found = self._batches(data, model, count)
@@ -378,7 +393,7 @@ class Job:
             "accuracy": accuracy,
             "bytes": dense_bytes(model),
             "kept": sum(int(torch.count_nonzero(w)) for w in weights),
-            "macs": accounting.macs(model.float(), self.image_shape) if self.image_shape else None,
+            "macs": self.macs(model.float()),
         }
 
     def _evaluated(self, model: nn.Module, found: Iterable) -> tuple[float, float | None]:
@@ -405,7 +420,7 @@ class Job:
         names = [key(name) for name in compressible(self.model)]
         layers.unmark(self.model)
         content = archive.encode(self.model, **self.described)
-        place: Any = {"weights": names, "inputs": self.image_shape}
+        place: Any = {"weights": names, "inputs": self.inputs}
         check(kind, amount, content, self.model, method=method, **place)
         after = self.measure(self.model) | {"bytes": len(content)}
         if math.isnan(after["loss"]):
@@ -415,13 +430,16 @@ class Job:
             self.model.eval(),
             content,
             *(said, method, before, after, table, self.left_alone),
-            notes=[f"interrupted in {self.stopped}"] if self.stopped else [],
+            notes=[
+                *([f"interrupted in {self.stopped}"] if self.stopped else []),
+                *([self.uncounted] if self.uncounted else []),
+            ],
             on_training_data=self.on_training_data,
             interrupted=bool(self.stopped),
         )
 
     def as_written(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A state dict as the file will have it: in the model's own dtypes, what is exact as it is."""
+        """A state dict as the file will have it: in the model's dtypes, what is exact as it is."""
         dtypes = {
             id(value): self.working.dtype_of(name, value.dtype) for name, value in state.items()
         }

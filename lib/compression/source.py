@@ -34,7 +34,8 @@ def counted(data: Any, what: str, *, quiet: bool) -> tuple[int, int]:
         sizes = [_items(batch, what) for batch in data]
     elif isinstance(data, DataLoader) and _batches_itself(data):
         images = len(data.sampler)  # type: ignore[arg-type]
-        assert data.batch_size is not None and length is not None
+        assert data.batch_size is not None
+        assert length is not None
         last = images - (length - 1) * data.batch_size
         return _some(length, what), min(last, data.batch_size)
     else:

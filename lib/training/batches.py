@@ -100,9 +100,7 @@ def each_tensor(value: Any, function: Callable[[Tensor], Any]) -> Any:
 
 
 def _placed(value: Any, device: torch.device, floating: torch.dtype | None) -> Any:
-    return each_tensor(
-        value, lambda x: x.to(device, floating if x.is_floating_point() else None)
-    )
+    return each_tensor(value, lambda x: x.to(device, floating if x.is_floating_point() else None))
 
 
 def items(value: Any) -> int:

@@ -82,9 +82,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor | Sequence | Mapping]
 
 
 @torch.no_grad()
-def evaluate(
-    model: nn.Module, dataset: Dataset, split: Split | Streamed
-) -> tuple[float, float]:
+def evaluate(model: nn.Module, dataset: Dataset, split: Split | Streamed) -> tuple[float, float]:
     """Mean cross-entropy and accuracy (a fraction) of ``model`` on ``split``."""
     was_training = model.training
     model.eval()

@@ -76,11 +76,11 @@ def train(
     ``data`` is a data set on the model's device; or batches (inputs, …, targets) with a length, a
     DataLoader say, whose sizes then count and not the schedule's. ``loss`` makes a scalar of what
     the network returns and the targets. ``network`` is what computes with the model's weights,
-    where that is not the model. ``resume`` is a state that ``save`` was given
-    by an earlier call; it is given one at most once a second, or ``every_epoch``. ``deadline`` is a time of ``time.monotonic()``: rather than pass it, the
-    loop saves its state and raises ``OutOfTime``. With ``trace`` a row also holds the training
-    loss (over its first 10,000 images) of the weights, and of the weights as they would be
-    compressed, after the epoch.
+    where that is not the model. ``resume`` is a state that ``save`` was given by an earlier call;
+    it is given one at most once a second, or ``every_epoch``. ``deadline`` is a time of
+    ``time.monotonic()``: rather than pass it, the loop saves its state and raises ``OutOfTime``.
+    With ``trace`` a row also holds the training loss (over its first 10,000 images) of the
+    weights, and of the weights as they would be compressed, after the epoch.
     Raises ``Diverged`` when the loss is no longer a number.
     """
     dataset: Any = data

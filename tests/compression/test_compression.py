@@ -406,7 +406,7 @@ def test_a_method_that_is_given_with_a_cost_for_each_layer():
         ({"budget": 0.1, "validation": []}, "validation data holds no batch"),
         ({"budget": 0.1, "model": nn.ReLU()}, "no parameters"),
         ({"budget": 0.1, "model": without_weights()}, "no convolution, linear layer or embedding"),
-        ({"budget": "9 MACs", "model": nn.Linear(300, 10), "data": batches(300)}, "needs images"),
+        ({"budget": "9 MACs", "model": nn.Linear(300, 10), "data": batches(300)}, "cannot be met"),
     ],
 )
 def test_errors_say_the_remedy(options, message):

@@ -64,7 +64,7 @@ class Stream(IterableDataset):
         return iter(list(zip(*self.tensors, strict=True)))
 
 
-# --------------------------------------------------------------------------------- how many there are
+# ------------------------------------------------------------------------------ how many there are
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_a_last_batch_of_one_is_refused_where_the_network_needs_two():
     assert smaller(net(), DataLoader(data, 16), "20 %").after["kept"] <= 128
 
 
-# ------------------------------------------------------------------------------------ what they hold
+# ---------------------------------------------------------------------------------- what they hold
 
 
 class Outputs(dict):
@@ -201,8 +201,12 @@ def test_batches_by_name_and_outputs_with_a_loss_or_logits(own, budget):
     with torch.no_grad():
         logits = found.model(ids, torch.ones(ids.shape))["logits"]
     assert found.after["loss"] == pytest.approx(float(functional.cross_entropy(logits, labels)))
-    assert found.after["accuracy"] == pytest.approx(float((logits.argmax(1) == labels).float().mean()))
-    assert smaller(model, [(b["input_ids"], b["attention_mask"], b["labels"]) for b in data], budget)
+    assert found.after["accuracy"] == pytest.approx(
+        float((logits.argmax(1) == labels).float().mean())
+    )
+    assert smaller(
+        model, [(b["input_ids"], b["attention_mask"], b["labels"]) for b in data], budget
+    )
 
 
 def test_arrays_are_tensors():
@@ -220,7 +224,7 @@ def test_targets_of_another_precision(dtype):
     assert np.isfinite(found.after["loss"])
 
 
-# ------------------------------------------------------------------------------ what the table says
+# ----------------------------------------------------------------------------- what the table says
 
 
 def one_logit(outputs, targets):
