@@ -96,8 +96,8 @@ def read(name: str, root: Path, form: Form) -> Dataset:
         return os.fsencode(file.path)[skipped:], file.stat().st_size
 
     found = pictures.listed(root, ("train", "val"), SUFFIXES, kept, form.remedy)
-    wanted = {"train": form.train, "val": form.val}
-    pictures.refuse_other_counts(root, found, wanted, form.classes, form.remedy)
+    images = (form.train, form.val)
+    pictures.refuse_other_counts(root, found, images, form.classes, form.remedy)
     mark = fingerprint(found)
     splits = []
     for classes in found.values():
