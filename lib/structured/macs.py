@@ -3,8 +3,9 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, reduce
 from math import prod
+from operator import add
 from typing import Any
 
 import torch
@@ -105,11 +106,14 @@ class Costs(Structure):
         own, inputs = filters.get(owner, layer.filters), layer.inputs
         feeds = self.feeds.get(name, ())
         if any(feed.source in filters for feed in feeds):
-            dense = [self.sources[feed.source] * feed.per_filter for feed in feeds]
-            inputs = layer.inputs - sum(dense)  # what cannot leave
-            for feed in feeds:
-                source = filters.get(feed.source, self.sources[feed.source])
-                inputs = inputs + source * feed.per_filter
+            full = [self.sources[feed.source] * feed.per_filter for feed in feeds]
+            constant = layer.inputs - sum(full)
+            parts = [
+                filters.get(feed.source, self.sources[feed.source]) * feed.per_filter
+                for feed in feeds
+            ]
+            # without a sum where there is nothing to add: of tensors it would be a kernel
+            inputs = reduce(add, parts + [constant] * (constant > 0))
         return replace(layer, inputs=inputs, filters=own)
 
     def built(
