@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.accounting import counted
-from lib.layers import Example, Given, clone, example
+from lib.layers import Example, Given, clone, example, fewest
 from lib.structured.cut import cut, silence
 from lib.structured.factors import empty_factors, put
 from lib.structured.graph import NORMS, Structure
@@ -55,7 +55,7 @@ def two_layers(model: nn.Module, dense: Costs, given: Given) -> Costs:
         spent = sum(dense.layers[name].macs(rank=1) for name in names)
         whole = sum(dense.layers[name].macs() for name in names)
         try:
-            _run(built, example(built, given, items=1))
+            _run(built, example(built, given, items=fewest(built)))
             return sum(counted(built, given, ()).values()) - spent == total - whole
         except Exception:  # the network's own code
             return False
