@@ -74,13 +74,13 @@ def prepared(name: str):
     """A step of a method, the method, and its network's weights."""
     import torch
 
-    from lib import networks
+    from lib import data, networks
     from lib.layers import compressible
     from lib.workbook import benchmarks
 
     torch.manual_seed(0)
     model = networks.build(NETWORK).to("cuda")
-    images = benchmarks.every_method.drawn(NETWORK, BATCH).to(torch.device("cuda"))
+    images = data.noise(networks.INPUT_SHAPES[NETWORK], BATCH).to(torch.device("cuda"))
     pixels, labels = images.normalise(images.train.images), images.train.labels
     method = benchmarks.every_method.make(name, NETWORK)
     step = benchmarks.every_method.step_of(method, model, pixels, labels)

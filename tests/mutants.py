@@ -1,27 +1,28 @@
 """Small faults put into the core, one at a time, to see whether the tests notice.
 
-``python -m tests.mutants draw`` draws them with a fixed seed into ``tests/golden/mutants.csv``;
-``python -m tests.mutants run COLUMN [NUMBER ...]`` runs the tests on each, or on those named, and
-writes the outcomes into that column (``before`` or ``after``); ``check COLUMN`` runs the tests that
-noticed something on the code as it is, where they must pass. Files are those that git tracks.
+``python -m tests.mutants run COLUMN [NUMBER ...]`` runs the tests on each mutant in
+``tests/golden/mutants.csv``, or on those named, and writes the outcomes into that column
+(``before`` or ``after``); ``check COLUMN`` runs the tests that noticed something on the code as it
+is, where they must pass. Files are those that git tracks.
 
-A mutant is a line of code, the text that replaces it, and the function in which it stands, so that
-it is found again after the function has moved to another file or class. Where nothing is found the
-outcome says so: then change ``file``, ``function``, ``line`` and ``mutant`` in its row by hand.
-cosmic-ray and mutmut draw no sample and remember positions in files, hence the standard library.
+The fifty were drawn before the core was rearranged, one in a function, more often in a long one;
+commit 12fcb1f has the code that drew them. A mutant is a line of code, the text that replaces it,
+and the function in which it stands, so that it is found again after the function has moved to
+another file or class. Where nothing is found the outcome says so: then change ``file``,
+``function``, ``line`` and ``mutant`` in its row by hand. cosmic-ray and mutmut draw no sample and
+remember positions in files, hence the standard library.
 
-What only a GPU runs is left out (``UNTRIED``, and ``lib/cuda_graph.py``), and so are the tests of
-the workbook (``WORKBOOK``): experiments, reports, notebooks, commands. The tests named like the
-mutant's module run first, then those that import it, the fewest imports away first, short files
-first. Both have ``SECONDS`` of a processor (``MUTANT_SECONDS`` in the environment gives another
-number): ``survived 60 s`` says that not all could run. A test that is still running ``GRACE``
-seconds later has noticed the mutant: ``killed: timeout``.
+What only a GPU runs was left out, and so are the tests of the workbook (``WORKBOOK``): experiments,
+reports, notebooks, commands. The tests named like the mutant's module run first, then those that
+import it, the fewest imports away first, short files first. Both have ``SECONDS`` of a processor
+(``MUTANT_SECONDS`` in the environment gives another number): ``survived 60 s`` says that not all
+could run. A test that is still running ``GRACE`` seconds later has noticed the mutant:
+``killed: timeout``.
 """
 
 import ast
 import csv
 import os
-import random
 import re
 import resource
 import subprocess
@@ -38,33 +39,13 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = ROOT / "tests" / "golden" / "mutants.csv"
 
-#: As they lay when the mutants were drawn.
-CORE = (
-    *("projections", "optimizers", "surgery", "archive", "networks", "data"),
-    *("training.py", "distributed.py", "augmentation.py", "budget.py", "compression.py"),
-    "rounding.py",
-)
-UNTRIED = ("intervals_gpu.py", "knapsack_gpu.py")
 WORKBOOK = re.compile(
     "arithmetic|batch|benchmarks|calibration|claims|command|count_calls|environment|experiments"
     "|exploring|figure|gpu|measure|notebook|plots|publish|queue|readme|report|slurm|statistics"
     "|step_costs|transfer|workbook|yardsticks"
 )
 
-NUMBER, SEED = 50, 20
 SECONDS, GRACE = int(os.environ.get("MUTANT_SECONDS", 60)), 90
-
-SWAPS = {
-    **{ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=", ast.NotEq: "=="},
-    **{ast.Is: "is not", ast.IsNot: "is", ast.In: "not in", ast.NotIn: "in"},
-    **{ast.Add: "-", ast.Sub: "+", ast.Mult: "/", ast.Div: "*", ast.FloorDiv: "*", ast.Mod: "*"},
-    **{ast.Pow: "*", ast.MatMult: "*", ast.LShift: ">>", ast.RShift: "<<"},
-    **{ast.BitAnd: "|", ast.BitOr: "&", ast.BitXor: "&", ast.And: "or", ast.Or: "and"},
-}
-
-
-#: A line of code and the text that replaces it, or None.
-Change = tuple[str, str] | None
 
 
 @dataclass(frozen=True)
@@ -77,45 +58,17 @@ class Mutant:
 
 
 class Source:
-    """A file, its functions (methods too, not those inside others), and replacements in it."""
+    """A file and its functions, methods too, not those inside others."""
 
     def __init__(self, path: Path):
-        self.text = path.read_text()
-        self.lines = self.text.split("\n")
-        self.functions = dict(_functions(ast.parse(self.text).body))
+        text = path.read_text()
+        self.lines = text.split("\n")
+        self.functions = dict(_functions(ast.parse(text).body))
 
     def numbers(self, function: ast.AST, line: str) -> list[int]:
         """Where in ``function`` a line reads so, counted from 0."""
         inside = range(function.lineno - 1, function.end_lineno)
         return [i for i in inside if self.lines[i].strip() == line]
-
-    def replaced(self, start: tuple[int, int], end: tuple[int, int], text: str) -> Change:
-        """The line with ``text`` between two positions of ``ast``; None where they span lines."""
-        if start[0] != end[0]:
-            return None
-        line = self.lines[start[0] - 1].encode()
-        made = (line[: start[1]] + text.encode() + line[end[1] :]).decode()
-        return line.decode().strip(), made.strip()
-
-    def between(self, left: ast.expr, right: ast.expr, text: str) -> Change:
-        """The line with another operator between two operands."""
-        start, end = _end(left), _start(right)
-        if start[0] != end[0]:  # the operator begins the second operand's line
-            start = end[0], 0
-        found = self.lines[start[0] - 1].encode()[start[1] : end[1]].decode()
-        brackets = re.fullmatch(r"([\s)]*)([^\s()]+|not in|is not)([\s(]*)", found)
-        return brackets and self.replaced(start, end, brackets[1] + text + brackets[3])
-
-    def code(self, node: ast.AST) -> str:
-        return ast.get_source_segment(self.text, node)
-
-
-def _start(node: ast.AST) -> tuple[int, int]:
-    return node.lineno, node.col_offset
-
-
-def _end(node: ast.AST) -> tuple[int, int]:
-    return node.end_lineno, node.end_col_offset
 
 
 def _functions(body: list[ast.stmt], prefix: str = "") -> Iterator[tuple[str, ast.AST]]:
@@ -126,104 +79,8 @@ def _functions(body: list[ast.stmt], prefix: str = "") -> Iterator[tuple[str, as
             yield prefix + node.name, node
 
 
-def _nodes(node: ast.AST) -> Iterator[ast.AST]:
-    """What may be mutated: no type, message, docstring, decorator or assertion.
-
-    ``zip(…, strict=True)`` is an assertion too.
-    """
-    if isinstance(node, ast.expr | ast.stmt | ast.Slice):
-        yield node
-    if isinstance(node, ast.JoinedStr | ast.Raise | ast.Assert | ast.Import | ast.ImportFrom):
-        return
-    for field, value in ast.iter_fields(node):
-        if field in ("annotation", "returns", "decorator_list"):
-            continue
-        for child in value if isinstance(value, list) else [value]:
-            if isinstance(child, ast.keyword) and child.arg == "strict":
-                continue
-            if isinstance(child, ast.AST):
-                yield from _nodes(child)
-
-
-def _changes(source: Source, node: ast.AST) -> Iterator[tuple[str, Change]]:
-    """The operators that fit a node, each with the line that it makes."""
-    whole = _start(node), _end(node)
-    match node:
-        case ast.Compare(ops=[op], comparators=[right]):
-            yield "comparison", source.between(node.left, right, SWAPS[type(op)])
-        case ast.BoolOp(values=[left, right, *_]):
-            yield "and/or", source.between(left, right, SWAPS[type(node.op)])
-        case ast.BinOp(left=left, right=right):
-            yield "arithmetic", source.between(left, right, SWAPS[type(node.op)])
-        case ast.UnaryOp(op=ast.Not() | ast.USub(), operand=operand):
-            yield "negation", source.replaced(*whole, source.code(operand))
-        case ast.Constant(value=bool(value)):
-            yield "constant", source.replaced(*whole, str(not value))
-        case ast.Constant(value=int(value) | float(value)):
-            yield "constant", source.replaced(*whole, repr(value + 1))
-            yield "constant", source.replaced(*whole, repr(value - 1))
-        case ast.Slice():
-            for bound in filter(None, (node.lower, node.upper)):
-                text = source.code(bound)
-                yield "slice", source.replaced(_start(bound), _end(bound), f"({text}) + 1")
-        case ast.AugAssign():
-            swapped = source.between(node.target, node.value, SWAPS[type(node.op)] + "=")
-            yield "arithmetic", swapped
-            yield "removal", source.replaced(*whole, "pass")
-        case ast.Assign(targets=[ast.Attribute() | ast.Subscript()]):
-            yield "removal", source.replaced(*whole, "pass")
-        case ast.Expr(value=ast.Call()) | ast.Raise() | ast.Delete() | ast.Break() | ast.Continue():
-            yield "removal", source.replaced(*whole, "pass")
-        case ast.Return(value=ast.Compare() | ast.BoolOp() as value):
-            negated = f"not ({source.code(value)})"
-            yield "return", source.replaced(_start(value), _end(value), negated)
-        case ast.Return(value=ast.Tuple(elts=[first, second, *_])):
-            swapped = f"{source.code(second)}, {source.code(first)}"
-            yield "return", source.replaced(_start(first), _end(second), swapped)
-    if isinstance(node, ast.If | ast.While | ast.IfExp):
-        test = f"not ({source.code(node.test)})"
-        yield "negation", source.replaced(_start(node.test), _end(node.test), test)
-
-
-def _mutants(path: Path) -> dict[str, tuple[int, list[Mutant]]]:
-    """For each function of a file its lines of code and its mutants, in the file's order."""
-    source = Source(path)
-    made = {}
-    for name, function in source.functions.items():
-        lines = {node.lineno for node in _nodes(function)}
-        found = []
-        for node in _nodes(function):
-            for operator, change in _changes(source, node):
-                # a line that stands twice in the function would not be found again
-                if change and len(source.numbers(function, change[0])) == 1:
-                    found.append(Mutant(_relative(path), name, operator, *change))
-        if found:
-            made[name] = len(lines), found
-    return made
-
-
 def _relative(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
-
-
-def draw() -> list[Mutant]:
-    """One mutant in each of ``NUMBER`` functions; a function of more lines is drawn more often."""
-    functions = []
-    for name in CORE:
-        path = ROOT / "lib" / name
-        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            if file.name not in UNTRIED:
-                functions += _mutants(file).values()
-    generator = random.Random(SEED)
-    # Efraimidis and Spirakis: the largest of u^(1/weight) are a weighted draw without repetition
-    keys = [generator.random() ** (1 / lines) for lines, _ in functions]
-    drawn = sorted(range(len(keys)), key=keys.__getitem__)[-NUMBER:]
-    chosen = []
-    for index in sorted(drawn):
-        found = functions[index][1]
-        line = generator.choice(list(dict.fromkeys(m.line for m in found)))
-        chosen.append(generator.choice([m for m in found if m.line == line]))
-    return chosen
 
 
 def _modules() -> list[Path]:
@@ -399,10 +256,6 @@ def _write(rows: list[dict[str, str]]) -> None:
 
 def main(arguments: list[str]) -> None:
     match arguments:
-        case ["draw"]:
-            drawn = enumerate(draw(), 1)
-            ended = {"before": "", "after": ""}
-            _write([{"number": number, **vars(mutant), **ended} for number, mutant in drawn])
         case ["run", "before" | "after" as column, *numbers]:
             for row in _read():
                 if numbers and row["number"] not in numbers:

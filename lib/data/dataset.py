@@ -120,6 +120,22 @@ def fingerprint(train: Split, test: Split) -> str:
     return digest.hexdigest()
 
 
+def noise(shape: tuple[int, ...], images: int) -> Dataset:
+    """``images`` of ten classes drawn at random, always the same, and a fifth as many to test on.
+
+    For measurements and checks, which take images of any kind.
+    """
+    generator = torch.Generator().manual_seed(0)
+    train, test = (
+        Split(
+            torch.randint(256, (count, *shape), dtype=torch.uint8, generator=generator),
+            torch.randint(10, (count,), generator=generator),
+        )
+        for count in (images, max(10, images // 5))
+    )
+    return Dataset("noise", train, test, (0.5,) * shape[0], (0.29,) * shape[0], 10, "")
+
+
 S = TypeVar("S", Split, Streamed, Split | Streamed)
 
 
@@ -156,13 +172,15 @@ def _equal(labels: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
 def downloaded(kind: type, remedy: str) -> list:
     """Both splits of torchvision's data set ``kind``, which downloads it where it is missing.
 
-    Raises ``DataUnavailable`` where it cannot; ``remedy`` says what else to do.
+    Raises ``DataUnavailable`` where it cannot, or what is there is damaged; ``remedy`` says what
+    else to do.
     """
     root = paths.data()
     try:
         return [kind(root, train=train, download=True) for train in (True, False)]
-    except (RuntimeError, OSError, ValueError) as error:
+    except Exception as error:  # its readers raise errors of many kinds for a damaged file
         raise DataUnavailable(
-            f"{kind.__name__} is not in {root} and could not be downloaded ({one_line(error)}): "
-            f"connect to the internet, or {remedy}"
+            f"{kind.__name__} is not in {root}, or damaged there, and could not be downloaded "
+            f"({one_line(error)}): delete what is there of it and connect to the internet, or "
+            f"{remedy}"
         ) from error

@@ -27,7 +27,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from lib.data.dataset import Dataset, Split, fingerprint
-from lib.data.pictures import DataUnavailable, in_turns, listed, one_line, opened, refuse_unlike
+from lib.data.pictures import DataUnavailable, in_turns, listed, one_line, opened
 
 LARGEST = 64
 
@@ -51,37 +51,19 @@ def read(name: str, root: Path) -> Dataset:
     split alone or empty, an image that cannot be read or is of another size, more than
     ``MOST_BYTES`` in all.
     """
-    found = find(root)
-    for split, classes in found.items():
-        if not classes:
-            raise DataUnavailable(
-                f"{root / split} is not there or has no folders: {root} needs train/ and test/ "
-                "(or val/), each with one folder of images a class"
-            )
-    refuse_unlike(root, found, "add images or drop the class")
-    return assemble(name, root, found)
+    remedy = "it needs train/ and test/ (or val/), each with one folder of images a class"
+    return assemble(name, root, find(root, remedy))
 
 
-def find(root: Path) -> Found:
+def find(root: Path, remedy: str) -> Found:
     """The images of ``root``: of ``train``, then of ``test`` (or ``val``, where there is no test).
 
-    A split that is not there has no classes. Raises ``DataUnavailable`` where ``root`` is not
-    there, or a folder cannot be listed.
+    Raises ``DataUnavailable``, with the ``remedy``, as :func:`read` does.
     """
     from torchvision.datasets.folder import IMG_EXTENSIONS
 
-    if not root.is_dir():
-        raise DataUnavailable(f"there is no folder {root}")
     held = "val" if (root / "val").is_dir() and not (root / "test").is_dir() else "test"
-    found: Found = {"train": {}, held: {}}
-    try:
-        for split, classes in found.items():
-            if (root / split).is_dir():
-                for label, files in listed(root / split, IMG_EXTENSIONS):
-                    classes[label] = [Path(file.path) for file in files]
-    except OSError as error:
-        raise DataUnavailable(f"{root} cannot be listed: {one_line(error)}") from error
-    return found
+    return listed(root, ("train", held), IMG_EXTENSIONS, lambda file: Path(file.path), remedy)
 
 
 def assemble(
@@ -95,7 +77,7 @@ def assemble(
     ``statistics`` are ``mean`` and ``std``; the training pixels' own where they are not given.
     Raises ``DataUnavailable`` as :func:`read` does.
     """
-    files, labels = zip(*(_in_turns(classes) for classes in found.values()), strict=True)
+    files, labels = zip(*map(in_turns, found.values()), strict=True)
     mode, shape = _kind(files[0][0])
     total = sum(map(len, files)) * math.prod(shape)
     if total > MOST_BYTES:
@@ -114,12 +96,6 @@ def assemble(
     train, test, mark = whole
     mean, std = statistics or _statistics(train.images)
     return Dataset(name, train, test, mean, std, len(found["train"]), mark)
-
-
-def _in_turns(classes: dict[str, list[Path]]) -> tuple[list[Path], Tensor]:
-    order, labels = in_turns(map(len, classes.values()))
-    files = list(itertools.chain(*classes.values()))
-    return [files[place] for place in order], labels
 
 
 def _kind(file: Path) -> tuple[str, tuple[int, int, int]]:
@@ -184,20 +160,17 @@ def _cached(
     file: Path, listing: str, shape: tuple[int, int, int], labels: tuple[Tensor, ...]
 ) -> tuple[Split, Split, str] | None:
     """The splits and their fingerprint, or ``None`` where the cache is missing, old or damaged."""
-    splits = []
     try:
         with safe_open(file, framework="pt") as opened:
             about = opened.metadata() or {}
             if about.get("listing") != listing:
                 return None
-            for split, classes in zip(("train", "test"), labels, strict=True):
-                held = opened.get_slice(split)
-                if held.get_dtype() != "U8" or held.get_shape() != [len(classes), *shape]:
-                    return None
-                splits.append(Split(opened.get_tensor(split), classes))
-    except (OSError, SafetensorError):
+            train, test = (
+                Split(opened.get_tensor(name).view(torch.uint8).view(-1, *shape), classes)
+                for name, classes in zip(("train", "test"), labels, strict=True)
+            )
+    except (OSError, RuntimeError, SafetensorError):
         return None
-    train, test = splits
     mark = fingerprint(train, test)
     return (train, test, mark) if about.get("fingerprint") == mark else None
 

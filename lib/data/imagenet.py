@@ -12,14 +12,15 @@ listing took 7 µs of a core an image and checking 85 µs: of all of ImageNet 9 
 
 import contextlib
 import hashlib
+import itertools
 import os
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import PIL
-import torch
 from tqdm.auto import tqdm
 
 from lib import atomic
@@ -66,7 +67,7 @@ FORMS = {
         val=50_000,
         resize=256,
         crop=224,
-        remedy="unpack the archives of ILSVRC2012 again, one folder a class",
+        remedy=f"unpack its archives, one folder a class; they come from {SOURCE}",
     ),
     "imagenet-sample": Form(
         classes=3,
@@ -89,74 +90,32 @@ def read(name: str, root: Path, form: Form) -> Dataset:
     class (empty, or in one split alone), how many classes or images, images that are no images or
     are cut short.
     """
-    if not root.is_dir():
-        raise DataUnavailable(
-            f"there is no folder {root}: put or link the folder of {name} there, with "
-            f"train/<class>/<image> and val/<class>/<image>; it comes from {SOURCE}"
-        )
-    found = {split: _listed(root / split, form) for split in ("train", "val")}
-    _refuse_others(root, found, form)
+    skipped = len(os.fsencode(root)) + 1
+
+    def kept(file: os.DirEntry[str]) -> tuple[bytes, int]:
+        return os.fsencode(file.path)[skipped:], file.stat().st_size
+
+    found = pictures.listed(root, ("train", "val"), SUFFIXES, kept, form.remedy)
+    wanted = {"train": form.train, "val": form.val}
+    pictures.refuse_other_counts(root, found, wanted, form.classes, form.remedy)
     mark = fingerprint(found)
-    splits = {split: _in_turns(split, classes) for split, classes in found.items()}
-    _check_once(root, np.concatenate([files for files, _ in splits.values()]), mark, form)
-    train, test = (
-        Streamed(root, files, labels, form.resize, form.crop) for files, labels in splits.values()
-    )
+    splits = []
+    for classes in found.values():
+        files, labels = pictures.in_turns(classes)
+        # bytes of one length, 50 MB in all, which workers share
+        splits.append((np.array([file for file, _ in files]), labels))
+    _check_once(root, np.concatenate([files for files, _ in splits]), mark, form)
+    train, test = (Streamed(root, *split, form.resize, form.crop) for split in splits)
     return Dataset(name, train, test, *STATISTICS, form.classes, mark)
 
 
-#: Class → (name, bytes) of each image, both in the order of their names.
-Listed = dict[str, list[tuple[str, int]]]
-
-
-def fingerprint(found: dict[str, Listed]) -> str:
+def fingerprint(found: Mapping[str, Mapping[str, list[tuple[bytes, int]]]]) -> str:
     """SHA-256 of a listing: of split, class, name and size of every image."""
     digest = hashlib.sha256()
-    for split, classes in found.items():
-        for label, files in classes.items():
-            for file, size in files:
-                digest.update(os.fsencode(f"{split}/{label}/{file}") + f"\0{size}\n".encode())
+    for classes in found.values():
+        for file, size in itertools.chain(*classes.values()):
+            digest.update(file + f"\0{size}\n".encode())
     return digest.hexdigest()
-
-
-def _listed(folder: Path, form: Form) -> Listed:
-    """The classes of a split. Raises ``DataUnavailable`` where there is none."""
-    if not folder.is_dir():
-        raise DataUnavailable(f"there is no folder {folder}: {form.remedy}")
-    try:
-        classes = {
-            label: [(file.name, file.stat().st_size) for file in files]
-            for label, files in pictures.listed(folder, SUFFIXES)
-        }
-        loose = len(pictures.images(folder, SUFFIXES))
-    except OSError as error:
-        raise DataUnavailable(f"{folder} cannot be listed: {one_line(error)}") from error
-    if not classes and loose:
-        raise DataUnavailable(
-            f"{folder} holds {loose:,} images and no folder a class: sort them into folders, by "
-            "the development kit's list of classes"
-        )
-    return classes
-
-
-def _refuse_others(root: Path, found: dict[str, Listed], form: Form) -> None:
-    pictures.refuse_unlike(root, found, form.remedy)
-    train, val = found.values()
-    pictures.refuse_other_count(root, len(train), form.classes, form.remedy, "classes")
-    each = form.val // form.classes
-    for label, files in val.items():
-        pictures.refuse_other_count(root / "val" / label, len(files), each, form.remedy)
-    count = sum(map(len, train.values()))
-    pictures.refuse_other_count(root / "train", count, form.train, form.remedy)
-
-
-def _in_turns(split: str, classes: Listed) -> tuple[np.ndarray, torch.Tensor]:
-    """The files, as bytes of one length, 50 MB in all, which workers share; and their classes."""
-    names = np.array(
-        [os.fsencode(f"{split}/{label}/{name}") for label in classes for name, _ in classes[label]]
-    )
-    order, labels = pictures.in_turns(map(len, classes.values()))
-    return names[order], labels
 
 
 def _check_once(root: Path, files: np.ndarray, mark: str, form: Form) -> None:

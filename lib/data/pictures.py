@@ -5,9 +5,11 @@ the folders of a class as its images, and a class without images is no class.
 """
 
 import contextlib
+import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +18,8 @@ from torch import Tensor
 
 #: What torchvision's IMG_EXTENSIONS stand for; Pillow goes by the content, and knows many more.
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")
+
+T = TypeVar("T")
 
 
 class DataUnavailable(Exception):
@@ -27,53 +31,76 @@ def one_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def listed(folder: Path, endings: tuple[str, ...]) -> Iterator[tuple[str, list[os.DirEntry]]]:
-    """Each class and its image files, both in the order of their names; hidden ones are left out.
+def listed(
+    root: Path,
+    splits: Iterable[str],
+    endings: tuple[str, ...],
+    kept: Callable[[os.DirEntry[str]], T],
+    remedy: str,
+) -> dict[str, dict[str, list[T]]]:
+    """Split → class → what is ``kept`` of each image, in the order of names; no hidden ones.
 
-    ``endings`` are those of images, in lower case. Raises ``OSError``.
+    ``endings`` are those of images, in lower case. Raises ``DataUnavailable``, which ends with the
+    ``remedy``, where a folder is missing or cannot be listed, a split has no folder a class, or a
+    class is empty, or in one of two splits alone.
     """
-    for entry in _visible(folder):
-        if entry.is_dir():
-            yield entry.name, images(entry.path, endings)
 
+    def visible(folder: os.PathLike[str]) -> list[os.DirEntry[str]]:
+        with os.scandir(folder) as entries:
+            return sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
 
-def images(folder: Path | str, endings: tuple[str, ...]) -> list[os.DirEntry]:
-    """The image files that lie in ``folder`` itself."""
-    return [entry for entry in _visible(folder) if entry.name.lower().endswith(endings)]
-
-
-def _visible(folder: Path | str) -> list[os.DirEntry]:
-    with os.scandir(folder) as entries:
-        return sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
-
-
-def refuse_unlike(root: Path, found: Mapping[str, Mapping[str, Sized]], remedy: str) -> None:
-    """``DataUnavailable`` where a class is empty, or in one of the two splits alone."""
+    found: dict[str, dict[str, list[T]]] = {}
+    try:
+        for split in splits:
+            if not (root / split).is_dir():
+                raise DataUnavailable(f"there is no folder {root / split}: {remedy}")
+            found[split] = {
+                label.name: [
+                    kept(file) for file in visible(label) if file.name.lower().endswith(endings)
+                ]
+                for label in visible(root / split)
+                if label.is_dir()
+            }
+            if not found[split]:
+                raise DataUnavailable(f"{root / split} has no folder a class: {remedy}")
+    except OSError as error:
+        raise DataUnavailable(f"{root} cannot be listed: {one_line(error)}: {remedy}") from error
     for split, classes in found.items():
         for label, files in classes.items():
             if not files:
                 raise DataUnavailable(f"{root / split / label} holds no image: {remedy}")
-    for split, other in (list(found), list(found)[::-1]):
-        for label in sorted(found[split].keys() - found[other].keys()):
-            raise DataUnavailable(f"{root}: class {label!r} is in {split} alone: {remedy}")
+            if not all(label in others for others in found.values()):
+                raise DataUnavailable(f"{root}: class {label!r} is in {split} alone: {remedy}")
+    return found
 
 
-def refuse_other_count(
-    folder: Path, held: int, wanted: int, remedy: str, what: str = "images"
+def refuse_other_counts(
+    root: Path,
+    found: Mapping[str, Mapping[str, Sized]],
+    wanted: Mapping[str, int],
+    classes: int,
+    remedy: str,
 ) -> None:
-    """``DataUnavailable`` where ``folder`` does not hold as many as are wanted."""
-    if held != wanted:
-        raise DataUnavailable(f"{folder} holds {held:,} {what}, not {wanted:,}: {remedy}")
+    """``DataUnavailable`` where a split does not hold as many images and classes as are wanted."""
+    for split, count in wanted.items():
+        held = sum(map(len, found[split].values())), len(found[split])
+        if held != (count, classes):
+            raise DataUnavailable(
+                f"{root / split} holds {held[0]:,} images of {held[1]:,} classes, not {count:,} of "
+                f"{classes:,}: {remedy}"
+            )
 
 
-def in_turns(sizes: Iterable[int]) -> tuple[np.ndarray, Tensor]:
-    """Places of the first file of each class, of the second of each, …, and their classes (int64).
+def in_turns(classes: Mapping[str, list[T]]) -> tuple[list[T], Tensor]:
+    """The first file of each class, the second of each, …, and their classes (int64).
 
-    The classes lie one after the other. So the first n are a sample of all.
+    So the first n are a sample of all.
     """
-    sizes = np.array([*sizes])
+    sizes = np.array([len(files) for files in classes.values()])
     order = np.argsort(np.concatenate([np.arange(size) for size in sizes]), kind="stable")
-    return order, torch.from_numpy(np.repeat(np.arange(len(sizes)), sizes)[order])
+    files = [*itertools.chain(*classes.values())]
+    labels = torch.from_numpy(np.repeat(np.arange(len(sizes)), sizes)[order])
+    return [files[place] for place in order], labels
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import os
 import pickle
+import textwrap
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,17 +24,22 @@ from torch import Tensor, nn
 from lib import paths
 from lib.data import imagenet
 from lib.data.pictures import DataUnavailable, one_line
-from lib.layers import compressible
 from lib.networks.authors import WITH_BACKGROUND, tensor_names
 from lib.networks.catalogue import build
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where a file of weights is, and what it must hold."""
+class Published:
+    """A file of weights: where it is and what it must hold; top-1 accuracy in %, as published.
+
+    ``digest`` is the start of its SHA-256, or its object name in git. ``statistics`` are the mean
+    and deviation per channel that the weights expect, of pixels scaled to [0, 1].
+    """
 
     url: str
-    digest: str  # the start of its SHA-256, or its object name in git
+    digest: str
+    top_1: float
+    statistics: tuple[tuple[float, ...], tuple[float, ...]] = imagenet.STATISTICS
 
     @property
     def file(self) -> Path:
@@ -41,50 +47,34 @@ class Source:
         return paths.data() / "weights" / self.url.rpartition("/")[2]
 
 
-@dataclass(frozen=True)
-class Published:
-    """Weights: their file, or torchvision's name of them; top-1 accuracy in %, as published.
+_TORCH = "https://download.pytorch.org/models/"
+_GITHUB = "https://raw.githubusercontent.com/"
 
-    ``statistics`` are the mean and deviation per channel that they expect, of pixels scaled to
-    [0, 1].
-    """
-
-    weights: Source | str
-    top_1: float
-    statistics: tuple[tuple[float, ...], tuple[float, ...]] = imagenet.STATISTICS
-
-
-#: Of torchvision's, ``DEFAULT`` would be others, trained for longer. MobileNetV1's are Google's in
-#: PyTorch, by the ADMM paper's first author, for pixels from −1 to 1; ProxylessNAS's its authors'.
-#: Each URL names a commit, and that commit the file's object in git.
+#: torchvision's are its ``IMAGENET1K_V1``; ``DEFAULT`` would be others, trained for longer.
+#: MobileNetV1's are Google's in PyTorch, by the ADMM paper's first author, for pixels from −1 to 1;
+#: ProxylessNAS's its authors'. GitHub's URLs name a commit, and that commit the file's object.
 PUBLISHED = {
-    "alexnet": Published("AlexNet_Weights.IMAGENET1K_V1", 56.52),
-    "resnet18-imagenet": Published("ResNet18_Weights.IMAGENET1K_V1", 69.76),
-    "resnet50-imagenet": Published("ResNet50_Weights.IMAGENET1K_V1", 76.13),
-    "mobilenetv2": Published("MobileNet_V2_Weights.IMAGENET1K_V1", 71.88),
-    "mnasnet": Published("MNASNet1_0_Weights.IMAGENET1K_V1", 73.46),
+    "alexnet": Published(f"{_TORCH}alexnet-owt-7be5be79.pth", "7be5be79", 56.52),
+    "resnet18-imagenet": Published(f"{_TORCH}resnet18-f37072fd.pth", "f37072fd", 69.76),
+    "resnet50-imagenet": Published(f"{_TORCH}resnet50-0676ba61.pth", "0676ba61", 76.13),
+    "mobilenetv2": Published(f"{_TORCH}mobilenet_v2-b0353104.pth", "b0353104", 71.88),
+    "mnasnet": Published(f"{_TORCH}mnasnet1.0_top1_73.512-f206786ef8.pth", "f206786ef8", 73.46),
     "mobilenetv1": Published(
-        Source(
-            "https://raw.githubusercontent.com/hyang1990/energy_constrained_compression/"
-            "22a8810b0fde6b55afdce308286bd4b63b36ca99/imagenet_pretrained_mbnet.pt",
-            "eff42608bc48cef91b5843c9c541b06631a6bf47",
-        ),
+        f"{_GITHUB}hyang1990/energy_constrained_compression/"
+        "22a8810b0fde6b55afdce308286bd4b63b36ca99/imagenet_pretrained_mbnet.pt",
+        "eff42608bc48cef91b5843c9c541b06631a6bf47",
         70.9,
         ((0.5,) * 3, (0.5,) * 3),
     ),
     "proxylessnas-mobile": Published(
-        Source(
-            "https://raw.githubusercontent.com/han-cai/files/"
-            "a7c9bcd525e17404968bc55aa43772bf7e51909e/proxylessnas/proxyless_mobile.pth",
-            "1d3c5de6f8c075aa17544e6479df613d442fc5ae",
-        ),
+        f"{_GITHUB}han-cai/files/a7c9bcd525e17404968bc55aa43772bf7e51909e/proxylessnas/"
+        "proxyless_mobile.pth",
+        "1d3c5de6f8c075aa17544e6479df613d442fc5ae",
         74.59,
     ),
 }
 
-NAMES = tuple(PUBLISHED)
 TOP_1 = {name: published.top_1 for name, published in PUBLISHED.items()}
-STATISTICS = {name: published.statistics for name, published in PUBLISHED.items()}
 
 ENDINGS = (".safetensors", ".pth", ".pt", ".pth.tar")
 
@@ -109,25 +99,19 @@ def load(name: str, *, file: Path | str | None = None, classes: int = 1000) -> n
     be read, tells another number of ``classes`` apart, or has other tensors, of which it names the
     first; ``DataUnavailable`` where the weights cannot be downloaded or are damaged.
     """
-    if name not in NAMES:
-        raise ValueError(f"no trained weights of {name!r}: choose one of {', '.join(NAMES)}")
+    if name not in PUBLISHED:
+        raise ValueError(f"no trained weights of {name!r}: choose one of {', '.join(PUBLISHED)}")
     given = Path(downloaded(name) if file is None else file)
     state = _read(given)
     with torch.device("meta"):
         model = build(name, classes=classes)
-    model.load_state_dict(_fitted(name, model, state, given), assign=True)
+    state = _renamed(name, model.state_dict(), state, given)
+    try:
+        model.to_empty(device="cpu").load_state_dict(state)
+    except RuntimeError as error:  # in many lines, the first tensors of which are enough
+        said = textwrap.shorten(str(error), 300)
+        raise ValueError(f"{given} is no {name}: {said}") from error
     return model.eval()
-
-
-def source(name: str) -> Source:
-    """Where the weights of ``name`` come from. ``KeyError`` for another name."""
-    weights = PUBLISHED[name].weights
-    if isinstance(weights, Source):
-        return weights
-    from torchvision.models import get_weight
-
-    url = get_weight(weights).url
-    return Source(url, torch.hub.HASH_REGEX.findall(url)[0])
 
 
 def downloaded(name: str) -> Path:
@@ -135,7 +119,7 @@ def downloaded(name: str) -> Path:
 
     Raises ``KeyError`` for another name, ``DataUnavailable`` where it cannot be had or is damaged.
     """
-    found = source(name)
+    found = PUBLISHED[name]
     if found.file.exists():
         if not _is_right(found.file, found.digest):
             raise DataUnavailable(
@@ -196,43 +180,20 @@ def _read(file: Path) -> dict[str, Tensor]:
     return dict(state)
 
 
-def _fitted(
-    name: str, model: nn.Module, state: Mapping[str, Tensor], file: Path
+def _renamed(
+    name: str, own: Mapping[str, Tensor], state: Mapping[str, Tensor], file: Path
 ) -> dict[str, Tensor]:
-    """The tensors of ``state`` as ``model``, on the meta device, names and holds them."""
-    own = model.state_dict()
-    ours, theirs = {key: key for key in own}, tensor_names(name)
-    pairs = max(ours, theirs, key=lambda form: len(form.keys() & state.keys()))
-    for key in pairs:
-        # the count of batches is not in old files, and nothing here reads it
-        if key not in state and not key.endswith("num_batches_tracked"):
-            raise ValueError(f"{file} is no {name}: the tensor {key!r} is missing")
-    for key in state:
-        if key not in pairs:
-            raise ValueError(f"{file} is no {name}: the tensor {key!r} is not one of its")
-    *_, last = compressible(model)
-    fitted = {}
-    for key, as_ours in pairs.items():
-        like = own[as_ours]
-        tensor = state.get(key, torch.zeros((), dtype=like.dtype))
-        output = as_ours.rpartition(".")[0] == last
-        if output and tensor.dim() and tensor.shape[1:] == like.shape[1:]:
-            if pairs is theirs and len(tensor) == WITH_BACKGROUND.get(name):
-                tensor = tensor[1:]
-            if len(tensor) != len(like):
-                raise ValueError(
-                    f"{file} tells {len(tensor):,} classes apart; {len(like):,} are asked for"
-                )
-        if _kind(tensor) != _kind(like):
-            raise ValueError(f"{file} is no {name}: {key!r} is {_kind(tensor)}, not {_kind(like)}")
-        # a copy in any case: tensors of a file may share memory
-        fitted[as_ours] = tensor.to(like.dtype, copy=True, memory_format=torch.contiguous_format)
-    return fitted
-
-
-def _kind(tensor: Tensor) -> str:
-    """What must agree: the shape, and whether it holds floats, of whatever precision."""
-    shape = "×".join(map(str, tensor.shape)) or "a number"
-    if tensor.layout != torch.strided:
-        return f"{shape} in the layout {tensor.layout}"
-    return shape if tensor.is_floating_point() else f"{shape} of integers"
+    """``state`` with our names, and as many classes as the network of the tensors ``own``."""
+    theirs = tensor_names(name)
+    pairs = max({key: key for key in own}, theirs, key=lambda form: len(form.keys() & state.keys()))
+    # the count of batches is not in old files, and nothing here reads it
+    found = {key: torch.tensor(0) for key in own if key.endswith("num_batches_tracked")}
+    found |= {pairs.get(key, key): tensor for key, tensor in state.items()}
+    last = [key for key in own if key.endswith(".weight")][-1]
+    rows, classes = (of.get(last, own[last]).shape[:1] for of in (found, own))
+    if pairs is theirs and [*rows] == [WITH_BACKGROUND.get(name)]:
+        for key in (last, last.replace("weight", "bias")):
+            found[key] = found[key][1:]
+    elif rows and rows != classes:
+        raise ValueError(f"{file} tells {rows[0]:,} classes apart; {classes[0]:,} are asked for")
+    return found

@@ -1,5 +1,7 @@
 """Residual networks for CIFAR: He et al., "Deep Residual Learning" (CVPR 2016)."""
 
+from collections import OrderedDict
+
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -31,7 +33,9 @@ class CifarResNet(nn.Module):
         blocks, rest = divmod(depth - 2, 6)
         if rest or blocks < 1:
             raise ValueError(f"depth {depth} is not 6n + 2: choose 8, 14, 20, 26, 32, …")
-        self.stem = Stem(channels, 16)  # (16, height, width)
+        conv = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
+        stem = OrderedDict(conv=conv, bn=nn.BatchNorm2d(16), relu=nn.ReLU())
+        self.stem = nn.Sequential(stem)  # (16, height, width)
         self.stage1 = _stage(16, 16, blocks, 1)
         self.stage2 = _stage(16, 32, blocks, 2)  # (32, height/2, width/2)
         self.stage3 = _stage(32, 64, blocks, 2)  # (64, height/4, width/4)
@@ -44,18 +48,6 @@ class CifarResNet(nn.Module):
         x = self.stage2(x)
         x = self.stage3(x)
         return self.fc(x.mean((2, 3)))
-
-
-class Stem(nn.Module):
-    """The first 3×3 convolution, BatchNorm and ReLU."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-        self.bn = nn.BatchNorm2d(outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return functional.relu(self.bn(self.conv(x)))
 
 
 class BasicBlock(nn.Module):
@@ -88,9 +80,6 @@ class ZeroPadShortcut(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x[:, :, :: self.stride, :: self.stride]
         return functional.pad(x, (0, 0, 0, 0, self.before, self.after))
-
-    def extra_repr(self) -> str:
-        return f"stride={self.stride}, before={self.before}, after={self.after}"
 
 
 def resnet50(*, classes: int = 10, channels: int = 3) -> nn.Module:

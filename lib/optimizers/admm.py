@@ -106,8 +106,12 @@ class ADMM(Method):
         self.mean: list[Tensor] = []
         bits = 32 if self.mode == "prune" else self.start_bits
         self.bits = torch.full((len(self.w),), bits)
-        if self.mode == "quantize":
-            self._refuse_budget_below(sum(w.numel() for w in self.w))
+        least = sum(w.numel() for w in self.w)
+        if self.mode == "quantize" and self.budget < least:
+            raise ValueError(
+                f"a budget of {self.budget:,} bits is too small: quantization alone needs at least "
+                f"{least:,}, one bit a weight; raise it or use mode='joint'"
+            )
         self._project()
 
     @torch.no_grad()
@@ -260,10 +264,3 @@ class ADMM(Method):
         """For each layer the widest choice that fits when every other layer gets one bit."""
         spare = self.budget - sum(counts)
         return [8 if n == 0 else min(8, 1 + spare // n) for n in counts]
-
-    def _refuse_budget_below(self, least: int) -> None:
-        if self.budget < least:
-            raise ValueError(
-                f"a budget of {self.budget:,} bits is too small: quantization alone needs at least "
-                f"{least:,}, one bit a weight; raise it or use mode='joint'"
-            )

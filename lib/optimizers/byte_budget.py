@@ -157,8 +157,7 @@ class FileADMM(ADMM):
     def _file(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """The network's state with ``weights`` as it would be written."""
         state = each(self.model.state_dict(), Tensor.clone)
-        put(state, {key(name): weight for name, weight in weights.items()})
-        silence(state, self.graph)
+        self._put(state, weights)
         return self.as_written(rounded(state, matrices=CODEBOOK, others=MEANWHILE))
 
     @torch.no_grad()
@@ -177,10 +176,13 @@ class FileADMM(ADMM):
             self.bits = (self.bits + 1).clamp(max=max(BITWIDTHS))
         budgets = range(0, self._whole() + 1, max(1, self._whole() // STEPS))
         size(fitting(budgets, size, aim) or 0)
-        state = self.model.state_dict()
-        put(state, {key(name): w for name, w in self.compressed().items()})
-        silence(state, self.graph)
+        self._put(self.model.state_dict(), self.compressed())
         return True
+
+    def _put(self, state: dict[str, Tensor], weights: dict[str, Tensor]) -> None:
+        """Writes ``weights`` into the network's ``state``, and silences what is dead then."""
+        put(state, {key(name): weight for name, weight in weights.items()})
+        silence(state, self.graph)
 
     def _whole(self) -> int:
         """What all weights cost."""
@@ -193,14 +195,23 @@ class FitFile(Method):
     Biases and normalisation get as many significant bits, 3 to 24 (all of a float32), as fit,
     codebooks 8. Where even 3 do not fit, the smallest weights of all layers go until they do. A
     file's size is taken to grow with both; no training follows. The stage takes no epochs.
+    ``as_written`` is :class:`FileADMM`'s, and keeps what is not to be rounded.
 
     Raises ``ValueError`` (from ``start``) where the file cannot be that small.
     """
 
     label = "rounding to a file"
 
-    def __init__(self, *, file_bytes: int, network: str = "", classes: int = 0, channels: int = 0):
-        self.file_bytes = file_bytes
+    def __init__(
+        self,
+        *,
+        file_bytes: int,
+        network: str = "",
+        classes: int = 0,
+        channels: int = 0,
+        as_written: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict,
+    ):
+        self.file_bytes, self.as_written = file_bytes, as_written
         self.described: Any = {"network": network, "classes": classes, "channels": channels}
 
     @torch.no_grad()
@@ -210,7 +221,7 @@ class FitFile(Method):
         most, least = OTHERS
 
         def with_others(significant: int) -> dict[str, Tensor]:
-            return rounded(state, matrices=CODEBOOK, others=significant)
+            return self.as_written(rounded(state, matrices=CODEBOOK, others=significant))
 
         choices = range(least, most + 1)
         bits = fitting(choices, lambda b: self._size(with_others(b)), self.file_bytes)
@@ -218,19 +229,13 @@ class FitFile(Method):
 
     def _pruned(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """The network without its smallest weights: the fewest whose loss makes it fit."""
-        weights = [state[key(name)] for name in compressible(self.model)]
-        places = {id(w): place for w, place in zip(weights, _places(weights), strict=True)}
-
-        def left(count: int) -> dict[str, Tensor]:
-            return each(
-                state, lambda v: v.where(places[id(v)] < count, 0) if id(v) in places else v
-            )
-
-        choices = range(sum(int(w.count_nonzero()) for w in weights) + 1)
-        largest = fitting(choices, lambda n: self._size(left(n)), self.file_bytes)
-        if largest is None:
-            raise ValueError(impossible(self.file_bytes, self._size(left(0))))
-        return left(largest)
+        weights = {key(name): state[key(name)] for name in compressible(self.model)}
+        places = {weight.data_ptr() for weight in weights.values()}
+        empty = each(state, lambda v: torch.zeros_like(v) if v.data_ptr() in places else v)
+        found = _with_largest(empty, weights, self._size, self.file_bytes)
+        if found is None:
+            raise ValueError(impossible(self.file_bytes, self._size(empty)))
+        return found
 
     def _size(self, state: dict[str, Tensor]) -> int:
         return len(archive.encode(state, **self.described))
@@ -272,33 +277,44 @@ def refill(
     ``reserve`` is a state dict of the same network.
     """
     state = model.state_dict()
-    weights = [state[key(name)] for name in compressible(model)]
-    kept = [reserve[key(name)].to(w) for name, w in zip(compressible(model), weights, strict=True)]
-    gone = [round_to(r, significant).where(w == 0, 0) for r, w in zip(kept, weights, strict=True)]
-    places = _places(gone)
-    found = {w.data_ptr(): (g, p) for w, g, p in zip(weights, gone, places, strict=True)}
-
-    def filled(count: int) -> dict[str, Tensor]:
-        def fill(value: Tensor) -> Tensor:
-            values, place = found.get(value.data_ptr(), (value, None))
-            return value if place is None else value + values.where(place < count, 0)
-
-        return each(state, fill)
-
-    choices = range(sum(int(values.count_nonzero()) for values in gone) + 1)
-    size = lambda n: len(archive.encode(filled(n), **described))  # noqa: E731
-    put(state, filled(fitting(choices, size, file_bytes) or 0))
+    gone = {}
+    for name in map(key, compressible(model)):
+        kept = round_to(reserve[name].to(state[name]), significant)
+        gone[name] = kept.where(state[name] == 0, 0)
+    size = lambda made: len(archive.encode(made, **described))  # noqa: E731
+    put(state, _with_largest(state, gone, size, file_bytes) or {})
 
 
-def _places(weights: list[Tensor]) -> list[Tensor]:
-    """Each weight's place among all of them, 0 the largest; of equal ones the first comes first."""
-    sizes = torch.cat([weight.abs().flatten() for weight in weights])
+def _with_largest(
+    state: dict[str, Tensor],
+    values: dict[str, Tensor],
+    size: Callable[[dict[str, Tensor]], int],
+    limit: int,
+) -> dict[str, Tensor] | None:
+    """``state`` with as many of ``values`` added, the largest first, as fit; None where none do.
+
+    Of equal ones the first comes first.
+    """
+    sizes = torch.cat([value.abs().flatten() for value in values.values()])
     places = torch.empty_like(sizes, dtype=torch.long)
     places[sizes.argsort(descending=True, stable=True)] = torch.arange(
         len(sizes), device=sizes.device
     )
-    parts = places.split([weight.numel() for weight in weights])
-    return [part.view(weight.shape) for part, weight in zip(parts, weights, strict=True)]
+    parts = places.split([value.numel() for value in values.values()])
+    added = {
+        state[name].data_ptr(): (value, part.view(value.shape))
+        for (name, value), part in zip(values.items(), parts, strict=True)
+    }
+
+    def made(count: int) -> dict[str, Tensor]:
+        def add(old: Tensor) -> Tensor:
+            value, place = added.get(old.data_ptr(), (old, None))
+            return old if place is None else old + value.where(place < count, 0)
+
+        return each(state, add)
+
+    most = fitting(range(int(sizes.count_nonzero()) + 1), lambda n: size(made(n)), limit)
+    return None if most is None else made(most)
 
 
 def key(name: str) -> str:

@@ -164,7 +164,7 @@ class DF(Method):
             name: nn.Parameter(torch.ones(self.costs.layers[name].filters, **place))
             for name in masked
         }
-        self.stacks = self._stacks() if factored else []
+        self.stacks = self._stacks()
         self.gamma = {  # as a share of σ₁
             layer: nn.Parameter(torch.zeros((), **place))
             for stack in self.stacks
@@ -177,16 +177,23 @@ class DF(Method):
         self.mu = torch.tensor(self.first_mu, **place)
         self.nu = torch.zeros((), **place)
         self.spent = torch.ones((), **place)  # B of the last forward pass
-        with torch.no_grad():
-            self.replaced()
-        self.first = self.spent.clone()
+        self.first = self._first()
         return Surrogate(model, self)
+
+    @torch.no_grad()
+    def _first(self) -> Tensor:
+        """B of M and γ as ``start`` leaves them."""
+        self.replaced()
+        return self.spent.clone()
 
     def _stacks(self) -> list[Stack]:
         """The layers whose matrices have the same number of rows, together; of tall ones columns.
 
         What is decomposed is as large as that number. Large ones with a mask and without lie apart.
+        Where no layer is factored there are none.
         """
+        if self.mode == "filters":
+            return []
         matrices: dict[tuple[bool, int, bool], dict[str, Tensor]] = {}
         for name, layer in self.costs.layers.items():
             if layer.factors():
@@ -391,13 +398,8 @@ class DF(Method):
                 scheme=self.scheme,
                 input_shape=self.input_shape,
             )
-        return {
-            name: max(1, int((score(name, self._matrix(pruned, name)) > 1).sum()))
-            for name in thresholds
-        }
-
-    def _matrix(self, model: nn.Module, name: str) -> Tensor:
-        return matricize(weight_of(model, name).detach(), scheme=self.scheme)
+        matrices = {n: matricize(weight_of(pruned, n), scheme=self.scheme) for n in thresholds}
+        return {n: max(1, int((score(n, matrix) > 1).sum())) for n, matrix in matrices.items()}
 
     @torch.no_grad()
     def metrics(self) -> dict[str, float]:
@@ -418,6 +420,10 @@ class DF(Method):
         return super().state_dict() | {"adam": self.adam.state_dict()}
 
     def load_state_dict(self, state: dict) -> None:
+        # ``start`` may have seen other weights than those that the model was frozen with
+        spent = self.spent
+        self.stacks = self._stacks()
+        self.first, self.spent = self._first(), spent
         super().load_state_dict(state)
         self.adam.load_state_dict(state["adam"])
         for moments in self.adam.state.values():

@@ -58,7 +58,7 @@ class FilterPruning(Structured):
     (:func:`lib.structured.group_magnitude`).
     """
 
-    label = "filter pruning"
+    label, at_once = "filter pruning", True
 
     def __init__(self, *, score: str = "l1", **options):
         super().__init__(**options)
@@ -103,7 +103,7 @@ class RankSelection(Structured):
     rank that leaves no more than a share of Σσ², the same in each.
     """
 
-    label = "SVD"
+    label, at_once = "SVD", True
 
     def __init__(self, *, criterion: str = "energy", **options):
         super().__init__(**options)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lib.projections.checks import integers, whole
+from lib.projections.checks import integers, shaped, whole
 
 
 class Choice(NamedTuple):
@@ -191,11 +191,8 @@ def _down(value: Fraction) -> float:
 
 def _checked_errors(errors: Tensor, layers: int, widths: int) -> list[list[float]]:
     errors = torch.as_tensor(errors, dtype=torch.float64).detach()
-    if errors.shape != (layers, widths):
-        raise ValueError(
-            f"errors has shape {tuple(errors.shape)}; {layers} layers and {widths} bitwidths need "
-            f"({layers}, {widths})"
-        )
+    each = "one for each layer and bitwidth"
+    shaped("errors", errors, (layers, widths), torch.float64, remedy=each)
     bad = errors.isnan() | errors.isneginf()
     if bad.any():
         i, j = bad.nonzero()[0].tolist()

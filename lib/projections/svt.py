@@ -35,7 +35,7 @@ class Shrunk(NamedTuple):
     spectrum: Tensor  # (..., min(m, n)), σ₁ ≥ σ₂ ≥ … before the threshold
 
 
-def matricize(weight: Tensor, *, scheme: int = 1, groups: int = 1) -> Tensor:
+def matricize(weight: Tensor, *, scheme: int = 1) -> Tensor:
     """Write a layer's weight as the matrix W whose rank is chosen.
 
     With kernels of k_h × k_w,
@@ -53,8 +53,6 @@ def matricize(weight: Tensor, *, scheme: int = 1, groups: int = 1) -> Tensor:
         (C_out, C_in, k_h, k_w), or (C_out, C_in).
     scheme : int
         1 or 2.
-    groups : int
-        The convolution's; the weight alone cannot tell.
 
     Returns
     -------
@@ -64,18 +62,14 @@ def matricize(weight: Tensor, *, scheme: int = 1, groups: int = 1) -> Tensor:
     Raises
     ------
     ValueError
-        For other shapes and schemes, and for grouped convolutions.
+        For other shapes and schemes. A grouped convolution, which is no single matrix, cannot be
+        told from its weight.
 
     Notes
     -----
     Eo, Kang, Rhee, Sections 3.1 and 3.2.
     """
     _check_layer(weight.shape, scheme)
-    if groups != 1:
-        raise ValueError(
-            f"groups is {groups}, and a grouped or depthwise convolution is no single matrix; "
-            "leave the layer whole"
-        )
     if weight.ndim == 2:
         return weight
     if scheme == 1:

@@ -1,19 +1,19 @@
 """Makes the smaller network real: filters leave, layers become two, and both are counted and timed.
 
 Filters first, then the ranks of what is left. A built network is an ordinary module: train it,
-count it with ``lib.accounting``. Only where filters leave is the extra ``surgery`` needed.
+count it with ``lib.accounting``.
 """
 
 from lib.structured.factors import factor
 from lib.structured.filters import (
-    Feed,
     Keep,
-    Structure,
+    costs,
     group_magnitude,
+    prunable,
     remove_filters,
     structure,
 )
-from lib.structured.macs import Costs, Layer, costs, latency, layers
-from lib.structured.prunable import prunable
+from lib.structured.graph import Feed, Structure
+from lib.structured.macs import REST, Costs, Layer, latency, layers
 from lib.structured.rebuild import become, ranks, rebuild, shrink_like
 from lib.structured.selection import Score, choose_filters, least, ranks_for_macs

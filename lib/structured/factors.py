@@ -9,7 +9,6 @@ Eo, Kang, Rhee, "A Differentiable Framework for End-to-End Learning of Hybrid St
 Compression", Section 3.2.
 """
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +16,7 @@ import torch
 from torch import nn
 from torch.nn.utils import skip_init
 
+from lib.layers import clone
 from lib.projections.checks import integers
 from lib.projections.lowrank import low_rank
 from lib.projections.svt import matricize
@@ -53,8 +53,8 @@ def factor(
     infinite weights; and for another scheme.
     """
     check_scheme(scheme)
-    costs = layers(model, input_shape=input_shape)
-    smaller = copy.deepcopy(model)
+    costs = layers(model, input_shape=input_shape, frozen=True)
+    smaller = clone(model)
     for name, rank in ranks.items():
         if name not in costs:
             raise ValueError(f"unknown layer {name!r}: choose one of {', '.join(costs)}")

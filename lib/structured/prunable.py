@@ -1,4 +1,4 @@
-"""Which filters may leave a network: said of each kind of network here, not guessed from its graph.
+"""Which filters leave the networks of the catalogue: said of each kind of network here.
 
 A filter that a sum joins to those of other layers stays.
 """
@@ -43,8 +43,8 @@ class Part(NamedTuple):
     joined: bool  # whether what it reads is added to what its last layer returns, or may be
 
 
-def prunable(model: nn.Module) -> list[str]:
-    """The layers whose filters may leave one by one, in the network's order.
+def listed(model: nn.Module) -> list[str] | None:
+    """The layers whose filters may leave one by one, in the network's order; None if not known.
 
     - residual networks, ours and torchvision's: each block's convolutions but the last, whose
       filters a sum joins to those of other blocks;
@@ -57,7 +57,7 @@ def prunable(model: nn.Module) -> list[str]:
 
     Depthwise convolutions are not among them: their channels are the filters of the layer before,
     and leave with those. Nor are other grouped convolutions, and layers in factors: filters leave
-    first. Raises ``ValueError`` for another network.
+    first.
     """
     kinds = {_path(kind) for kind in type(model).__mro__}
     if kinds & RESIDUAL:
@@ -73,10 +73,7 @@ def prunable(model: nn.Module) -> list[str]:
             joined = following is None or part.joined or following.joined
             found += part.layers[:-1] if joined else part.layers
     else:
-        raise ValueError(
-            f"which filters of a {type(model).__name__} may leave is not known: say so in "
-            "prunable()"
-        )
+        return None
     alone = nn.Conv2d if VGG in kinds else (nn.Conv2d, nn.Linear)
     layers = {name: model.get_submodule(name) for name in found}
     return [

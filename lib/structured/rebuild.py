@@ -8,8 +8,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from lib.layers import weight_of
 from lib.structured.factors import blank, empty_factors, factor
-from lib.structured.filters import is_depthwise, remove_filters
-from lib.structured.prunable import prunable
+from lib.structured.filters import prunable, remove_filters
+from lib.structured.graph import is_depthwise
 
 
 def rebuild(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:

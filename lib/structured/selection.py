@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from lib.layers import weight_of
 from lib.projections.svt import matricize
-from lib.structured.macs import Costs, costs
+from lib.structured.filters import costs
+from lib.structured.macs import Costs
 
 #: (layer, its weight as a matrix) → one score for each singular value, σ₁'s first.
 Score = Callable[[str, Tensor], Tensor]

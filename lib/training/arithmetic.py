@@ -10,6 +10,8 @@ emulated bfloat16 never pays, and is never chosen.
 
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -57,6 +59,17 @@ def has_bfloat16(kind: str) -> bool:
         return used
     # it is also true where AVX-512 emulates them
     return torch.cpu._is_avx512_bf16_supported() and _onednn_limit() not in _EMULATED
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Computes on so many threads of the CPU, and then on as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def machine(device: torch.device | str) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Losses, accuracies and predictions of a network on a split, and BatchNorm's statistics anew."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,11 +22,11 @@ def training_images(dataset: Dataset | Batches) -> Iterator[Tensor | list[Tensor
 
     Of several processes, this one's share of them.
     """
-    for images, _ in _batches(dataset, dataset.train):
+    for images, _ in batches(dataset, dataset.train):
         yield images
 
 
-def _batches(dataset: Any, split: Any) -> Iterator[tuple[Any, Tensor]]:
+def batches(dataset: Any, split: Any) -> Iterator[tuple[Any, Any]]:
     """This process's share of a split in batches, as the network reads it, and the classes."""
     if isinstance(split, Batches):
         yield from split
@@ -38,16 +38,23 @@ def _batches(dataset: Any, split: Any) -> Iterator[tuple[Any, Tensor]]:
 
 
 @torch.no_grad()
-def recalibrate(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]]) -> None:
+def recalibrate(model: nn.Module, batches: Iterable[Tensor | Sequence | Mapping]) -> None:
     """Measures BatchNorm's running statistics anew; weights stay, and no label is looked at.
 
     They were gathered from the weights as they were before the last compression. Each mean and
     variance becomes its average over all ``batches`` of inputs, training images as they are, not
     cropped; a network of several inputs takes a list of them. A network without BatchNorm is left
-    alone, and no batch is asked for. Of several processes each gives its share of the batches.
+    alone, and no batch is asked for; so is a layer that keeps no statistics, or stays as it came
+    (:func:`lib.layers.hold`). Of several processes each gives its share of the batches.
     """
     kind: Any = nn.modules.batchnorm._BatchNorm
-    norms = [m for m in model.modules() if isinstance(m, kind)]
+    norms = [
+        module
+        for module in model.modules()
+        if isinstance(module, kind)
+        and module.running_mean is not None  # it may keep none
+        and not getattr(module, "held", False)
+    ]
     if not norms:
         return
     was_training, momenta = model.training, [norm.momentum for norm in norms]
@@ -75,37 +82,18 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]]) 
 
 
 @torch.no_grad()
-def evaluate(
-    model: nn.Module,
-    dataset: Dataset | Batches,
-    split: Split | Streamed | Batches,
-    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
-) -> tuple[float, Any]:
-    """Mean loss and accuracy (a fraction) of ``model`` on ``split``.
-
-    ``loss`` is a mean over a batch, cross-entropy where it is None. The accuracy is None where
-    targets are no numbers of classes. Raises ``ValueError`` for data without a batch.
-    """
+def evaluate(model: nn.Module, dataset: Dataset, split: Split | Streamed) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy (a fraction) of ``model`` on ``split``."""
     was_training = model.training
     model.eval()
     totals = torch.zeros(2, dtype=torch.float64, device=split.labels.device)
-    seen, classes = 0, True
-    for inputs, labels in _batches(dataset, split):
-        outputs = computed(model, inputs)
-        if loss is None:
-            totals[0] += functional.cross_entropy(outputs, labels, reduction="sum")
-        else:
-            outputs = outputs.float() if isinstance(outputs, Tensor) else outputs
-            totals[0] += loss(outputs, labels) * len(labels)
-        found, seen = right(outputs, labels), seen + len(labels)
-        classes = classes and found is not None
-        totals[1] += found if classes else 0
+    for images, labels in batches(dataset, split):
+        outputs = model(images)
+        totals[0] += functional.cross_entropy(outputs, labels, reduction="sum")
+        totals[1] += right(outputs, labels)
     model.train(was_training)
-    seen = seen if isinstance(split, Batches) else len(split)  # by all processes
-    if not seen:
-        raise ValueError("the validation data hold no batch: give a DataLoader or a list")
-    mean, accuracy = (distributed.total(totals) / seen).tolist()
-    return mean, accuracy if classes else None
+    loss, accuracy = (distributed.total(totals) / len(split)).tolist()
+    return loss, accuracy
 
 
 @torch.no_grad()
@@ -131,8 +119,8 @@ def _of_each_image(model, dataset, split, measure, out: Tensor) -> Tensor:
     was_training = model.training
     model.eval()
     mine = out[distributed.block(len(split), EVALUATION_BATCH)].split(EVALUATION_BATCH)
-    batches = _batches(dataset, split)
-    for found, (images, labels) in zip(mine, batches, strict=False):  # empty is one
+    parts = zip(mine, batches(dataset, split), strict=False)  # empty is one
+    for found, (images, labels) in parts:
         found.copy_(measure(model(images), labels))
     model.train(was_training)
     return distributed.total(out)

@@ -24,11 +24,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm.auto import tqdm
 
+from lib import layers
 from lib.data import Dataset
 from lib.data.augmentation import draw
 from lib.layers import compressible
 from lib.training import arithmetic, distributed
-from lib.training.batches import Batches, computed, right
+from lib.training.batches import Batches, computed, items, right
 from lib.training.cuda_graph import CudaGraph
 from lib.training.evaluation import evaluate, recalibrate, training_images
 from lib.training.method import Method
@@ -56,11 +57,13 @@ def train(
     schedule: Schedule,
     method: Method,
     *,
-    loss: Callable[[Tensor, Tensor], Tensor] = functional.cross_entropy,
+    loss: Callable[[Any, Any], Tensor] = functional.cross_entropy,
+    network: nn.Module | None = None,
     seed: int,
     stage: int = 0,
     resume: dict | None = None,
     save: Callable[[dict], None] = lambda state: None,
+    every_epoch: bool = False,
     deadline: float = math.inf,
     trace: bool = False,
     description: str = "",
@@ -72,17 +75,20 @@ def train(
 
     ``data`` is a data set on the model's device; or batches (inputs, …, targets) with a length, a
     DataLoader say, whose sizes then count and not the schedule's. ``loss`` makes a scalar of what
-    the network returns and the targets. ``resume`` is a state that ``save`` was given
-    by an earlier call. ``deadline`` is a time of ``time.monotonic()``: rather than pass it, the
-    loop saves its state and raises ``OutOfTime``. With ``trace`` a row also holds the training
-    loss (over its first 10,000 images) of the weights, and of the weights as they would be
-    compressed, after the epoch.
+    the network returns and the targets. ``network`` is what computes with the model's weights,
+    where that is not the model. ``resume`` is a state that ``save`` was given by an earlier call;
+    it is given one at most once a second, or ``every_epoch``. ``deadline`` is a time of
+    ``time.monotonic()``: rather than pass it, the loop saves its state and raises ``OutOfTime``.
+    With ``trace`` a row also holds the training loss (over its first 10,000 images) of the
+    weights, and of the weights as they would be compressed, after the epoch.
     Raises ``Diverged`` when the loss is no longer a number.
     """
     dataset: Any = data
     if not isinstance(data, Dataset):
-        dataset, schedule = Batches(data, model), replace(schedule, batch=1)  # a step is a batch
-    loop = _Loop(model, dataset, schedule, method, seed=seed, stage=stage, loss=loss)
+        dataset = data if isinstance(data, Batches) else Batches(data, model)
+        schedule = replace(schedule, batch=1)  # a step is a batch
+    asked: Any = {"seed": seed, "stage": stage, "loss": loss, "network": network}
+    loop = _Loop(model, dataset, schedule, method, **asked)
     if resume is not None:
         loop.load_state_dict(resume)
     distributed.check(loop.tensors)
@@ -108,18 +114,21 @@ def train(
                 found = evaluate(loop.network, dataset, dataset.test)
                 row["test_loss"], row["test_accuracy"] = found
                 bar.set_postfix(loss=f"{row['train_loss']:.4f}", accuracy=f"{found[1]:.2%}")
+            else:
+                bar.set_postfix(loss=f"{row['train_loss']:.4f}")
             if trace:
                 row |= _trace(model, dataset, method)
             loop.history.append(row | method.metrics())
             now, unsaved = time.monotonic(), True
             ended = loop.epoch == schedule.epochs or method.done
-            if now - saved > CHECKPOINT_SECONDS * max(1, 10 * writing) or ended:
+            due = CHECKPOINT_SECONDS * max(1, 10 * writing)
+            if now - saved > due or ended or every_epoch:
                 save(loop.state_dict())
                 saved, unsaved = time.monotonic(), False
                 writing = saved - now
             longest = max(longest, time.monotonic() - began)
     if method.finish():
-        recalibrate(model, training_images(dataset))
+        recalibrate(network or model, training_images(dataset))
     distributed.check(model.state_dict)
     return loop.history
 
@@ -128,7 +137,16 @@ class _Loop:
     """Model, optimizer and method of one stage, and how far they have come."""
 
     def __init__(
-        self, model, dataset, schedule, method, *, seed, stage, loss=functional.cross_entropy
+        self,
+        model,
+        dataset,
+        schedule,
+        method,
+        *,
+        seed,
+        stage,
+        loss=functional.cross_entropy,
+        network=None,
     ):
         self.model, self.dataset, self.method, self.loss = model, dataset, method, loss
         self.schedule, self.seed, self.stage = schedule, seed, stage
@@ -149,7 +167,7 @@ class _Loop:
             # What the method draws must not depend on where the run was interrupted; in its first
             # stage the generator is as the caller has seeded it.
             torch.manual_seed(self._derived("start"))
-        self.network = method.start(model) or model
+        self.network = method.start(model) or network or model
         self.parallel = distributed.parallel(self.network)  # which takes a step
         # Momentum that starts at zero is the same recursion, and is there to be checkpointed.
         self.momenta = {p: torch.zeros_like(p) for p in model.parameters() if p.requires_grad}
@@ -192,20 +210,19 @@ class _Loop:
         )
         rates = self.rates[self.epoch * self.steps :]
         step = self._step if self.graph is None else partial(self.graph, self._step)
-        self.network.train()
+        layers.train(self.network)
         self.totals.zero_()
-        seen = 0
+        seen, i = 0, -1
         for i, inputs in enumerate(steps):
             self.lr.copy_(rates[i])
             self.weight = distributed.weight(min(batch, images - i * batch))
             step(*inputs)
-            seen += len(inputs[0])
+            seen += items(inputs)
             if i in self.period_ends:
-                self._refuse_divergence()
-                distributed.same_statistics(self.model)
-                self.method.after_period()
-                distributed.check(self.tensors)
+                self._end_period()
             bar.update(1)
+        if not isinstance(self.dataset, Dataset):
+            self._make_up(i)
         seen = images if isinstance(self.dataset, Dataset) else seen  # by all processes
         loss, accuracy = (distributed.total(self.totals) / seen).tolist()
         return {
@@ -216,7 +233,23 @@ class _Loop:
             "seconds": time.monotonic() - began,
         }
 
-    def _step(self, *inputs: Tensor) -> None:
+    def _end_period(self) -> None:
+        self._refuse_divergence()
+        distributed.same_statistics(self.model)
+        self.method.after_period()
+        distributed.check(self.tensors)
+
+    def _make_up(self, last: int) -> None:
+        """The periods of an epoch that held fewer batches than the first, so that none is lost."""
+        if last < 0:
+            raise ValueError(
+                f"epoch {self.epoch + 1} held no batch: the data are used up after one pass, give "
+                "a list or a DataLoader"
+            )
+        for _ in range(sum(end > last for end in self.period_ends)):
+            self._end_period()
+
+    def _step(self, *inputs: Any) -> None:
         """One optimizer step on what the split gives for it; nothing here waits for the device."""
         images, labels = self.dataset.train.take(*inputs, padding=self.schedule.crop)
         images = self.dataset.normalise(images)
@@ -232,7 +265,7 @@ class _Loop:
             nn.utils.clip_grad_norm_(self.momenta, self.schedule.clip)
         self.optimizer.step()
         self.method.after_step(self.lr)
-        self.totals[0] += loss.detach() * len(labels)
+        self.totals[0] += loss.detach() * items((labels, images))
         if (found := right(outputs, labels)) is not None:
             self.totals[1] += found
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from lib.layers import compressible
 
@@ -30,15 +31,6 @@ def per_layer(value: float | Sequence[float], layers: int, name: str) -> list[fl
             f"{name} lists {len(value)} numbers for a network of {layers} layers: give one for each"
         )
     return list(value)
-
-
-def _held(value: object) -> object:
-    """``value``, its tensors without their gradients."""
-    if isinstance(value, Tensor):
-        return value.detach()
-    if isinstance(value, Mapping):
-        return {name: _held(one) for name, one in value.items()}
-    return type(value)(map(_held, value)) if isinstance(value, list | tuple) else value
 
 
 def _taken(mine: Any, saved: object, device: torch.device) -> object:
@@ -84,6 +76,9 @@ class Method:
 
     #: The method in the registry that trains on with what this one leaves; None where none can.
     then: str | None = "held-zeros"
+
+    #: Whether it compresses at once and trains nothing: the epochs are then those of ``then``.
+    at_once: bool = False
 
     #: The attributes that a checkpoint holds: tensors, plain values, and lists or mappings of them.
     STATE: tuple[str, ...] = ()
@@ -132,7 +127,8 @@ class Method:
 
     def state_dict(self) -> dict:
         """Tensors and plain values that a checkpoint needs beside the model's own."""
-        return {name: _held(getattr(self, name)) for name in self.STATE}
+        held = {name: getattr(self, name) for name in self.STATE}
+        return tree_map_only(Tensor, Tensor.detach, held)
 
     @torch.no_grad()
     def load_state_dict(self, state: dict) -> None:

@@ -7,8 +7,6 @@ which runs share a job hangs on their times. Without a measurement the catalogue
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
@@ -102,16 +100,17 @@ def _images_a_second(network, batch, kind) -> float:
     """Of the training loop's own step, after two untimed ones; three steps or a second of them."""
     import torch
 
-    from lib import networks
+    from lib import data, networks
     from lib.optimizers import Method
-    from lib.training import Schedule
+    from lib.training import Schedule, arithmetic
     from lib.training.loop import _Loop
 
-    few, schedule = _random(network, batch), Schedule(epochs=1, lr=0.01, batch=batch)
+    few = data.noise(networks.INPUT_SHAPES[network], batch)
+    schedule = Schedule(epochs=1, lr=0.01, batch=batch)
     loop = _Loop(networks.build(network), few, schedule, Method(), seed=0, stage=0)
     loop.dtype = kind
     index = torch.arange(batch)
-    with _one_thread():
+    with arithmetic.threads(1):
         for _ in range(2):
             loop._step(index)
         steps, began = 0, time.process_time()
@@ -133,16 +132,16 @@ def described() -> str:
 
 def _seconds(network, batch, steps, precision) -> float:
     """The better of two epochs of the training loop on random images, with their evaluation."""
-    from lib import networks
+    from lib import data, networks
     from lib.optimizers import Method
-    from lib.training import Schedule, train
+    from lib.training import Schedule, arithmetic, train
 
-    few = _random(network, batch * steps)
+    few = data.noise(networks.INPUT_SHAPES[network], batch * steps)
     schedule = Schedule(epochs=1, lr=0.01, batch=batch, weight_decay=1e-4, precision=precision)
     model = networks.build(network)
     first = replace(few, train=few.train[:batch], test=few.train[:batch])
     times = []
-    with _one_thread():
+    with arithmetic.threads(1):
         # libraries choose their kernels
         train(model, first, schedule, Method(), seed=0, quiet=True)
         for seed in range(2):
@@ -150,33 +149,6 @@ def _seconds(network, batch, steps, precision) -> float:
             train(model, few, schedule, Method(), seed=seed, quiet=True)
             times.append(time.perf_counter() - began)
     return min(times)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _random(network, count):
-    """A data set of ``count`` random images for a network, and a fifth as many to evaluate on."""
-    import torch
-
-    from lib import networks
-    from lib.data import Dataset, Split
-
-    shape = networks.INPUT_SHAPES[network]
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(256, (count, *shape), dtype=torch.uint8, generator=generator)
-    split = Split(images, torch.randint(10, (count,), generator=generator))
-    middle = (0.5,) * shape[0]
-    return Dataset("random", split, split[: count // 5], middle, middle, 10, "")
 
 
 def _file() -> Path:

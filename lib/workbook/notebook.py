@@ -7,7 +7,6 @@ runs of a sweep never overwrite each other.
 
 import ast
 import hashlib
-import itertools
 import platform
 import re
 from collections.abc import Mapping, Sequence
@@ -99,26 +98,20 @@ def folder_name(parameters: Mapping[str, object]) -> str:
 
 
 def refuse_undeclared(cells: list[str]) -> None:
-    """Raises ``ValueError`` where the injected cell sets what the cell before it does not.
+    """Raises ``ValueError`` where the injected cell sets what the cells before it do not declare.
 
     papermill puts the parameters it was given in a cell that begins with ``# Parameters``, right
     after the cell tagged ``parameters``.
     """
-    for declaring, injected in itertools.pairwise(cells):
+    for place, injected in enumerate(cells):
         if injected.startswith("# Parameters\n"):
-            unknown = sorted(_assigned(injected) - _assigned(declaring))
-            if unknown:
-                known = ", ".join(sorted(_assigned(declaring)))
+            known = declared(cells[:place])
+            given = re.findall(r"^(\w+)(?:: .*)? = ", injected, flags=re.MULTILINE)
+            if unknown := sorted(set(given) - set(known)):
                 raise ValueError(
-                    f"unknown parameter {', '.join(unknown)}: this notebook declares {known}"
+                    f"unknown parameter {', '.join(unknown)}: this notebook declares "
+                    f"{', '.join(known)}"
                 )
-
-
-def _assigned(source: str) -> set[str]:
-    nodes = ast.parse(source).body
-    targets = [t for node in nodes if isinstance(node, ast.Assign) for t in node.targets]
-    targets += [node.target for node in nodes if isinstance(node, ast.AnnAssign)]
-    return {target.id for target in targets if isinstance(target, ast.Name)}
 
 
 def _kernel() -> tuple[list[str], Mapping[str, object]]:

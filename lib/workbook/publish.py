@@ -9,7 +9,8 @@ be named: they depend on the machine and its load.
 
 import re
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -20,7 +21,7 @@ from lib import atomic, data, paths
 from lib.workbook import experiments, plots, report
 from lib.workbook.report.places import MIRROR, places
 from lib.workbook.report.readme import BLOCKS, df_name
-from lib.workbook.runs import Run
+from lib.workbook.report.rows import ours
 
 README = paths.ROOT / "README.md"
 
@@ -125,34 +126,24 @@ def tables() -> dict[str, pd.DataFrame]:
     They are those that the notebooks make with ``dataset="mnist"``, ``"cifar10"`` and, as far as
     nothing exact stands in its place, ``"cifar10-jpeg"``.
     """
-    comparison, dataset = report.comparison, "mnist"
+    finished, comparison, dataset = report.finished, report.comparison, "mnist"
     made = {
-        "admm-table-3": _ours(report.table_3(_table_3(), dataset=dataset)),
+        "admm-table-3": ours(report.admm.committed_table_3()),
         "admm-figure-2": report.figure_2(report.admm.finished_histories()),
         **{
-            f"admm-table-4-{name}": _ours(report.table_4(rows, dataset=name))
+            f"admm-table-4-{name}": ours(report.table_4(rows, dataset=name))
             for name, rows in report.committed_rows_4().items()
         },
-        "lc-results": report.lc.results_curve(report.finished(experiments.lc.curves(dataset))),
+        "lc-results": report.lc.results_curve(finished(experiments.lc.curves(dataset))),
         **{
             f"head-to-head-{network}": comparison.head_to_head(dataset, network)
             for network in experiments.comparison.RATES[dataset]
         },
         "allocation-earns": comparison.weight_choices(dataset),
         **{df_name(place): report.df.curve(place.found) for place in places(experiments.df.curve)},
-        "file-sizes": report.byte_budget.curve(
-            report.finished(experiments.byte_budget.curve(dataset))
-        ),
+        "file-sizes": report.byte_budget.curve(finished(experiments.byte_budget.curve(dataset))),
     }
     return {name: table for name, table in made.items() if not table.empty}
-
-
-def _ours(table: pd.DataFrame) -> pd.DataFrame:
-    return table[table["source"] == "ours"]
-
-
-def _table_3() -> list[list[Run]]:
-    return report.finished(experiments.table_3("mnist"))
 
 
 def figures(made: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, Figure]]:
@@ -164,20 +155,22 @@ def figures(made: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, Figure]]:
     with plt.style.context(plots.STYLE):
         yield from _figures_of_table_3()
         yield from _figures_of_table_4()
-        yield from _figures_of_comparison(made)
+        for name, draw in DRAWN.items():
+            if name in made:
+                yield name, draw(made[name])
         yield from _figures_of_df(made)
         yield from _figures_of_benchmarks()
 
 
 def _figures_of_table_3() -> Iterator[tuple[str, Figure]]:
     """Table 3's rates, the allocation in its rows, and Figure 2."""
-    if rows := _table_3():
-        table = report.table_3(rows, dataset="mnist")
+    if rows := report.finished(experiments.table_3("mnist"), most=1):
+        table = report.admm.committed_table_3()
         yield "admm-table-3-rates", plots.rates(table, title="LeNet-5 on MNIST")
         layers = {
-            f"{runs[0].result['budget']:,} bits, {report.label(runs[0])}": runs[0].layers
-            for runs in rows
-            if runs[0].experiment["stages"][0]["method"] == "admm"  # tuning moves no bits
+            f"{run.result['budget']:,} bits, {report.label(run)}": run.layers
+            for (run,) in rows
+            if run.experiment["stages"][0]["method"] == "admm"  # tuning moves no bits
         }
         title = "ADMM Figure 3, LeNet-5 on MNIST"
         yield "admm-figure-3", _allocation(layers, title=title)
@@ -208,31 +201,33 @@ def _allocation(layers: Mapping[str, pd.DataFrame], *, title: str) -> Figure:
     return plots.allocation(layers, references=even, title=title)
 
 
-def _figures_of_comparison(made: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, Figure]]:
-    """LC's figure of results, the head to head, what the allocation earns, files of a size."""
-    if "lc-results" in made:
-        title = "LeNet-300-100 (tanh) on MNIST"
-        yield "lc-results", plots.comparison.results_curve(made["lc-results"], title=title)
-    for network in experiments.comparison.RATES["mnist"]:
-        name, title = f"head-to-head-{network}", f"{network} on MNIST"
-        if name in made:
-            yield name, plots.comparison.head_to_head(made[name], title=title)
-    if "allocation-earns" in made:
-        asked = experiments.comparison.ALLOCATION_RATE["mnist"]
-        title = f"what the allocation earns: LeNet-300-100 on MNIST, {asked:,.0f}×"
-        yield "allocation-earns", plots.comparison.earned(made["allocation-earns"], title=title)
-    if "file-sizes" in made:
-        table = made["file-sizes"]
-        curves = {
-            "asked for in bytes": table,
-            "asked for in nominal bits": report.byte_budget.nominal("mnist"),
-            "MIRACLE, as published": report.reported("file_lenet5").rename(
-                columns={"bytes": "file"}
-            ),
-        }
-        dense = float(table["dense_error"].mean())
-        title = "LeNet-5 on MNIST: error against the file's size"
-        yield "file-sizes", plots.coders.files(curves, dense=dense, title=title)
+def _file_sizes(table: pd.DataFrame) -> Figure:
+    curves = {
+        "asked for in bytes": table,
+        "asked for in nominal bits": report.byte_budget.nominal("mnist"),
+        "MIRACLE, as published": report.reported("file_lenet5").rename(columns={"bytes": "file"}),
+    }
+    dense, title = table["dense_error"].mean(), "LeNet-5 on MNIST: error against the file's size"
+    return plots.coders.files(curves, dense=dense, title=title)
+
+
+#: Table of the comparisons → its figure.
+DRAWN: dict[str, Callable[[pd.DataFrame], Figure]] = {
+    "lc-results": partial(plots.comparison.results_curve, title="LeNet-300-100 (tanh) on MNIST"),
+    **{
+        f"head-to-head-{network}": partial(
+            plots.comparison.head_to_head, title=f"{network} on MNIST"
+        )
+        for network in experiments.comparison.RATES["mnist"]
+    },
+    "allocation-earns": partial(
+        plots.comparison.earned,
+        title="what the allocation earns: LeNet-300-100 on MNIST, {mnist:,.0f}×".format(
+            **experiments.comparison.ALLOCATION_RATE
+        ),
+    ),
+    "file-sizes": _file_sizes,
+}
 
 
 def _figures_of_df(made: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, Figure]]:

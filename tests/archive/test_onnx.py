@@ -23,6 +23,13 @@ def scores(file, images):
     return found
 
 
+def near(file, model, images):
+    """Sums are in another order: to 1e-5 of the largest score."""
+    with torch.no_grad():
+        wanted = model(images).numpy()
+    assert np.abs(scores(file, images) - wanted).max() < 1e-5 * np.abs(wanted).max()
+
+
 def compressed(name, *, keep, levels):
     """A network of which a share is left, of so many values; BatchNorm measured something."""
     torch.manual_seed(0)
@@ -54,23 +61,14 @@ def test_outputs_are_pytorchs_to_rounding_and_the_file_is_small(
     dense = exporter.export(networks.build(name), tmp_path / "b.onnx", input_shape=shape)
     assert size < share * dense
     for count in (1, 7):  # any number of images
-        images = torch.randn(count, *shape)
-        with torch.no_grad():
-            wanted = model(images).numpy()
-        # sums in another order: 1e-5 of the largest score
-        found = scores(tmp_path / "a.onnx", images)
-        assert np.abs(found - wanted).max() < 1e-5 * np.abs(wanted).max()
+        near(tmp_path / "a.onnx", model, torch.randn(count, *shape))
 
 
 def test_a_network_in_factors(tmp_path):
     shape = networks.INPUT_SHAPES["resnet8"]
     model = factor(networks.build("resnet8"), {"stage3.0.conv2": 8}, input_shape=shape).eval()
     exporter.export(model, tmp_path / "a.onnx", input_shape=shape)
-    images = torch.randn(3, *shape)
-    with torch.no_grad():
-        wanted = model(images).numpy()
-    found = scores(tmp_path / "a.onnx", images)
-    assert np.abs(found - wanted).max() < 1e-5 * np.abs(wanted).max()
+    near(tmp_path / "a.onnx", model, torch.randn(3, *shape))
 
 
 def quantized(levels, keep, *, shape=(60, 500)):

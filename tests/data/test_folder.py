@@ -178,8 +178,12 @@ def sixteen_bits(root):
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (dropped("train"), "flowers/train is not there .* needs train/ and test/"),
-        (dropped("test"), "flowers/test is not there .* needs train/ and test/"),
+        (dropped("train"), "there is no folder .*flowers/train: it needs train/ and test/"),
+        (dropped("test"), "there is no folder .*flowers/test: it needs train/ and test/"),
+        (
+            lambda root: [dropped(f"test/{name}")(root) for name in CLASSES],
+            "no folder a class",
+        ),
         (dropped("test/bee"), "class 'bee' is in train alone"),
         (dropped("train/bee"), "class 'bee' is in test alone"),
         (empty_class, "flowers/test/bee holds no image"),

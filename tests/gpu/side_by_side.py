@@ -24,14 +24,14 @@ def epoch(network: str, images: int, device: str) -> float:
     """The seconds of the fastest of two epochs of SGD, after the one that records the graph."""
     import torch
 
-    from lib import networks, training
+    from lib import data, networks, training
     from lib.workbook import benchmarks, experiments
 
     torch.set_num_threads(1)
     schedule = replace(
         experiments.recipes.dense_schedule("cifar10", network), epochs=3, warmup=0, lr=1e-3
     )
-    drawn = benchmarks.every_method.drawn(network, images).to(torch.device(device))
+    drawn = data.noise(networks.INPUT_SHAPES[network], images).to(torch.device(device))
     model = networks.build(network).to(device)
     method = benchmarks.every_method.make("sgd", network)
     history = training.train(model, drawn, schedule, method, seed=0, quiet=True)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import lib
-from lib import networks
+from lib import data, networks
 from lib.training import Schedule, train
 from lib.workbook import benchmarks
 
@@ -18,7 +18,7 @@ def test_a_network_is_changed_once_as_on_the_cpu(name, device):
     for where in (torch.device("cpu"), device):
         torch.manual_seed(0)
         model = networks.build("resnet8").to(where)
-        images = benchmarks.every_method.drawn("resnet8", 32).to(where)
+        images = data.noise(networks.INPUT_SHAPES["resnet8"], 32).to(where)
         method = benchmarks.every_method.make(name, "resnet8")
         train(model, images, Schedule(epochs=0, lr=0.1, batch=8), method, seed=0, quiet=True)
         found.append(model.state_dict())
@@ -29,7 +29,7 @@ def test_a_network_is_changed_once_as_on_the_cpu(name, device):
 
 @pytest.mark.parametrize("limit", ["20 kB", "80000 bits", "5 %", "0.5 MMACs"])
 def test_compress_to_every_kind_of_budget(limit, device):
-    images = benchmarks.every_method.drawn("resnet8", 32).to(device)
+    images = data.noise(networks.INPUT_SHAPES["resnet8"], 32).to(device)
     pixels, labels = images.normalise(images.train.images), images.train.labels
     batches = list(zip(pixels.split(16), labels.split(16), strict=True))
     model = networks.build("resnet8").to(device)

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from lib.projections import knapsack, sparsity
+from lib.projections import knapsack
 from lib.projections.codebook import assign, fit_codebooks
 from lib.projections.svt import frozen_gram, svt
+from tests.test_pretend_calls import CALLS
 
 SHAPES = ((64, 3, 7, 7), (64, 64, 3, 3), (128, 256), (100, 64))
 BITS = [3, 1, 8, 4]
@@ -43,19 +44,9 @@ def test_codebooks_are_as_near_to_the_weights(weights, free_zero, device):
             assert torch.equal(assign(on, centres, free_zero=free_zero).cpu(), here)
 
 
-@pytest.mark.parametrize(
-    "project",
-    [
-        lambda w: sparsity.l0_constraint(w, keep=30_000),
-        lambda w: sparsity.l1_constraint(w, radius=1e4),
-        lambda w: sparsity.l2_constraint(w, radius=10.0),
-        lambda w: sparsity.l0_penalty(w, alpha=0.1, mu=1.0),
-        lambda w: sparsity.l1_penalty(w, alpha=0.1, mu=1.0),
-        lambda w: sparsity.l2_penalty(w, alpha=0.1, mu=1.0),
-    ],
-    ids=["l0", "l1", "l2", "l0-penalty", "l1-penalty", "l2-penalty"],
-)
-def test_constraints_and_penalties_give_the_same_weights(weights, project, device):
+@pytest.mark.parametrize("name", [name for name in CALLS if name.startswith("sparsity")])
+def test_constraints_and_penalties_give_the_same_weights(weights, name, device):
+    _, project = CALLS[name]
     found = project([w.to(device) for w in weights])
     for one, other in zip(found, project(weights), strict=True):
         assert torch.allclose(one.cpu(), other, rtol=1e-6, atol=1e-7)

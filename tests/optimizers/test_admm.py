@@ -101,29 +101,7 @@ def test_one_period_is_algorithm_1_written_out():
         np.testing.assert_allclose(mine.numpy(), theirs, atol=1e-5)
     for mine, a, c in zip(method.u, target, v, strict=True):  # Y/ρ + W − V
         np.testing.assert_allclose(mine.numpy(), a - c, atol=1e-5)
-
-
-@pytest.mark.parametrize("budget", [45, 60, 90, 200])
-@pytest.mark.parametrize("mode", ["joint", "quantize"])
-def test_the_finished_network_is_within_the_budget(mode, budget):
-    model = network()
-    method = ADMM(budget=budget, mode=mode, start_bits=1)
-    method.start(model)
-    for _ in range(3):
-        for w in method.w:
-            w += 0.02 * torch.randn(w.shape, generator=torch.Generator().manual_seed(1))
-        method.after_step(torch.tensor(0.1))
-        method.after_period()
-    method.finish()
-    layers = compressible(model)
-    if mode == "joint":
-        assert nominal_bits(layers) <= budget
-    else:
-        # every weight pays, and zero is one of the 2ᵇ values: five levels are not two bits
-        levels = [torch.unique(w).numel() for w in layers.values()]
-        bits = [max(1, int(np.ceil(np.log2(n)))) for n in levels]
-        paid = sum(b * w.numel() for b, w in zip(bits, layers.values(), strict=True))
-        assert paid <= budget
+    assert all(torch.equal(model[i].bias, network()[i].bias) for i in (0, 2))
 
 
 def test_pruning_alone_keeps_the_largest_weights_in_32_bits():
@@ -148,16 +126,6 @@ def test_zero_is_free_in_the_joint_mode():
     weight = model[0].weight.detach()
     assert weight.tolist() == [[3.0, 3.0, -2.0, -2.0, 0, 0, 0, 0]]
     assert bitwidth(weight) == 1
-
-
-def test_biases_are_left_alone():
-    model = network()
-    before = [layer.bias.clone() for layer in (model[0], model[2])]
-    method = ADMM(budget=20)
-    method.start(model)
-    method.after_step(torch.tensor(0.1))
-    method.finish()
-    assert all(torch.equal(a, b.bias) for a, b in zip(before, (model[0], model[2]), strict=True))
 
 
 def moved(method, seed, lr=0.1):
@@ -207,12 +175,6 @@ def test_a_held_v_stays_with_its_zeros_and_bits_and_w_comes_to_it(mode):
     for u, v, zero in zip(method.u, method.v, zeros, strict=True):
         assert not u[zero].any()
         assert not v[zero].any()
-    method.finish()
-    paid = sum(
-        b * (w != 0).sum() if mode == "joint" else b * w.numel()
-        for b, w in zip(bits.tolist(), method.w, strict=True)
-    )
-    assert int(paid) <= budget
 
 
 def test_what_is_compressed_at_the_end_is_the_average_of_w():
@@ -238,11 +200,13 @@ def test_what_is_compressed_at_the_end_is_the_average_of_w():
 
 
 @pytest.mark.parametrize(
-    "end", [{"fading": True}, {"hold_after": 2}, {"average_after": 1}, {"hold_after": 1}]
+    "end", [{}, {"fading": True}, {"hold_after": 2}, {"average_after": 1}, {"hold_after": 1}]
 )
-@pytest.mark.parametrize("mode", ["joint", "quantize"])
-def test_every_end_is_within_the_budget(mode, end):
-    budget = {"joint": 30, "quantize": 75}[mode]
+@pytest.mark.parametrize(
+    ("mode", "budget"),
+    [("joint", 30), ("joint", 60), ("joint", 200), ("quantize", 45), ("quantize", 90)],
+)
+def test_every_end_is_within_the_budget(mode, budget, end):
     options = {"budget": budget, "mode": mode, "rho": 0.1, "growth": 1.2, "start_bits": 1}
     model = network()
     method = ADMM(**options | end)
@@ -252,13 +216,12 @@ def test_every_end_is_within_the_budget(mode, end):
         method.after_period()
     method.finish()
     free = mode == "joint"
-    paid = sum(
-        b * int((w != 0).sum() if free else w.numel())
-        for b, w in zip(method.bits.tolist(), method.w, strict=True)
-    )
-    assert paid <= budget
+    paid = [int((w != 0).sum() if free else w.numel()) for w in method.w]
+    assert sum(b * n for b, n in zip(method.bits.tolist(), paid, strict=True)) <= budget
     for bits, w in zip(method.bits.tolist(), method.w, strict=True):
+        # zero is one of the 2ᵇ values where it is not free: five levels are not two bits
         assert torch.unique(w[w != 0] if free else w).numel() <= 2**bits
+    assert not free or nominal_bits(compressible(model)) <= budget
 
 
 def test_an_impossible_budget_names_the_least():
@@ -281,20 +244,6 @@ def test_a_rising_rho_keeps_the_dual_variable():
         # Y ← Y + ρ(W − V) with the ρ of before
         expected = y + 0.01 * 1.5 * (w.double() - v.double())
         torch.testing.assert_close(float(method.rho) * u.double(), expected, rtol=1e-5, atol=1e-9)
-
-
-def test_a_rising_rho_brings_w_to_v():
-    distances = {}
-    for growth in (1.0, 2.0):
-        model = network()
-        method = ADMM(budget=20, rho=0.01, growth=growth, start_bits=1)
-        method.start(model)
-        for _ in range(12):
-            for _ in range(20):  # no loss, the proximal step alone
-                method.after_step(torch.tensor(0.1))
-            method.after_period()
-        distances[growth] = method.metrics()["mse"]
-    assert distances[2.0] < 0.1 * distances[1.0]
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])

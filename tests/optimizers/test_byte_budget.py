@@ -48,6 +48,9 @@ def test_admm_lands_below_what_was_asked(size):
     method.start(model)
     periods(method, model, 4, seed=1)
     assert method.finish()
+    left, state = model.state_dict(), each(model.state_dict(), torch.Tensor.clone)
+    silence(state, method.graph)
+    assert all(torch.equal(value, left[name]) for name, value in state.items())
     FitFile(file_bytes=size).start(model)
     assert 0.9 * size <= size_of(model) <= size
 

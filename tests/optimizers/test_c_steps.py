@@ -1,4 +1,4 @@
-"""Every cost of LC as a projection: within its bound, and nearest by brute force or a formula."""
+"""Every cost of LC as a projection within its bound, or nearest by brute force."""
 
 import math
 from itertools import combinations, pairwise, product
@@ -7,10 +7,10 @@ import kmeans1d
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import brentq, minimize_scalar
 
 from lib.optimizers import LC, c_steps
 from lib.optimizers.c_steps import COSTS
+from lib.projections import sparsity
 
 SHAPES = ((3, 4), (2, 3))
 
@@ -53,55 +53,25 @@ def test_every_cost_is_tested_here():
 # ------------------------------------------------------------------------------------------- ℓ
 
 
-@pytest.mark.parametrize("share", [0.0, 0.2, 0.49, 1.0])
-@pytest.mark.parametrize("seed", SEEDS)
-def test_l0_is_the_best_of_all_choices_of_weights(seed, share):
-    group = layers(seed, ((2, 3), (2, 2)))
-    w, keep = flat(group), int(share * 10)
-    theta = projected("l0-constraint", group, share)
-    assert np.count_nonzero(flat(theta)) <= keep
-    best = max((w[list(kept)] ** 2).sum() for kept in combinations(range(10), keep))
-    assert error(group, theta) == pytest.approx((w**2).sum() - best, abs=1e-9)
-
-
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.7, 1.0])
 @pytest.mark.parametrize("seed", SEEDS)
-def test_l1_is_a_soft_threshold_at_the_norm_that_was_before_training(seed, share):
-    before, now = layers(seed), layers(seed + 100)
-    radius = share * np.abs(flat(before)).sum()
-    theta, w = flat(projected("l1-constraint", before, share, now=now)), flat(now)
-    soft = lambda t: np.sign(w) * np.maximum(np.abs(w) - t, 0)  # noqa: E731
-    gap = lambda t: np.abs(soft(t)).sum() - radius  # noqa: E731
-    threshold = brentq(gap, 0, np.abs(w).max(), xtol=1e-14) if gap(0) > 0 else 0.0
-    np.testing.assert_allclose(theta, soft(threshold), atol=1e-6)
-    assert np.abs(theta).sum() <= radius * (1 + 1e-6)
-
-
-@pytest.mark.parametrize("share", [0.0, 0.2, 1.0])
-@pytest.mark.parametrize("seed", SEEDS)
-def test_l2_scales_to_the_norm_that_was_before_training(seed, share):
+def test_a_constraint_is_a_share_of_what_was_before_training(seed, share):
     before, now = layers(seed), [3 * w for w in layers(seed + 100)]
-    radius = share * np.linalg.norm(flat(before))
-    w = flat(now)
-    theta = flat(projected("l2-constraint", before, share, now=now))
-    np.testing.assert_allclose(theta, w * min(1, radius / np.linalg.norm(w)), rtol=1e-6)
+    w = flat(before)
+    for cost, wanted in {
+        "l0-constraint": sparsity.l0_constraint(now, keep=int(share * w.size)),
+        "l1-constraint": sparsity.l1_constraint(now, radius=share * np.linalg.norm(w, 1)),
+        "l2-constraint": sparsity.l2_constraint(now, radius=share * np.linalg.norm(w)),
+    }.items():
+        theta = projected(cost, before, share, now=now)
+        np.testing.assert_allclose(flat(theta), flat(wanted), rtol=1e-6)
 
 
 @pytest.mark.parametrize("power", [0, 1, 2])
-@pytest.mark.parametrize(("alpha", "mu"), [(0.0, 1.0), (0.3, 0.5), (0.3, 4.0), (9.0, 0.1)])
-def test_a_penalty_is_the_minimum_for_each_weight(power, alpha, mu):
-    group = layers(5)
-    theta = flat(projected(f"l{power}-penalty", group, alpha, mu=mu))
-
-    def objective(t, w):
-        cost = float(t != 0) if power == 0 else abs(t) ** power
-        return alpha * cost + mu / 2 * (t - w) ** 2
-
-    for t, w in zip(theta, flat(group), strict=True):
-        least = minimize_scalar(objective, args=(w,), bounds=(-3, 3), options={"xatol": 1e-10})
-        # numerically, or at one of the two points where the cost has a kink
-        wanted = min(least.fun, objective(0.0, w), objective(w, w))
-        assert objective(t, w) == pytest.approx(wanted, rel=1e-6, abs=1e-9)
+def test_a_penalty_is_weighed_against_mu(power):
+    wanted = getattr(sparsity, f"l{power}_penalty")(layers(5), alpha=0.3, mu=0.5)
+    theta = projected(f"l{power}-penalty", layers(5), 0.3, mu=0.5)
+    assert all(map(torch.equal, theta, wanted))
 
 
 # ------------------------------------------------------------------------------------ codebook
@@ -170,45 +140,20 @@ def matrices(seed):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_rank_penalty_is_the_best_of_all_ranks(seed):
+def test_ranks_are_the_best_of_all_under_a_penalty_and_within_what_it_costs(seed):
     group = matrices(seed)
-    found = set()
+    every, found = list(choices(group)), set()
     for alpha in (0.0, *np.geomspace(0.005, 5, 16)):
         for mu in (0.5, 2.0):
-            theta = projected("rank-penalty", group, alpha, mu=mu)
-            ranks, cost, left = min(choices(group), key=lambda c: alpha * c[1] + mu / 2 * c[2])
+            ranks, cost, left = min(every, key=lambda c: alpha * c[1] + mu / 2 * c[2])
             found.add(ranks)
-            assert error(group, theta) == pytest.approx(left, rel=1e-5, abs=1e-8)
-            assert sum(map(parameters, theta)) <= cost
+            for theta in (
+                projected("rank-penalty", group, alpha, mu=mu),
+                projected("rank-constraint", group, math.nextafter(cost / 112, 1)),
+            ):
+                assert error(group, theta) == pytest.approx(left, rel=1e-5, abs=1e-8)
+                assert sum(map(parameters, theta)) <= cost
     assert len(found) >= 5
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-def test_rank_constraint_is_within_its_share_and_one_step_of_the_best_of_all_ranks(seed):
-    group = matrices(seed)
-    every = list(choices(group))
-    weights, last = 112, math.inf
-    gains = [np.linalg.svd(w.flatten(1).double().numpy())[1] ** 2 for w in group]
-    for budget in range(0, weights + 1, 4):
-        theta = projected("rank-constraint", group, math.nextafter(budget / weights, 1))
-        found = error(group, theta)
-        assert sum(map(parameters, theta)) <= budget
-        best = min(left for _, cost, left in every if cost <= budget)
-        # nothing is lost but the step that does not fit: at most all of one layer
-        assert best - 1e-6 <= found <= best + max(g.sum() for g in gains)
-        assert found <= last + 1e-6
-        last = found
-    assert last == pytest.approx(0, abs=1e-8)
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-def test_rank_constraint_is_the_best_of_all_ranks_at_what_a_penalty_costs(seed):
-    group = matrices(seed)
-    every = list(choices(group))
-    for alpha in np.geomspace(0.005, 2, 25):
-        _, cost, left = min(every, key=lambda c: alpha * c[1] + c[2] / 2)
-        theta = projected("rank-constraint", group, math.nextafter(cost / 112, 1))
-        assert error(group, theta) == pytest.approx(left, rel=1e-5, abs=1e-8)
 
 
 # --------------------------------------------------------------------------------- codebook+l0
@@ -276,16 +221,10 @@ def test_a_sums_error_falls_from_turn_to_turn(monkeypatch):
     assert fell >= 5
 
 
-def test_a_sum_that_is_one_already_is_found():
+def test_a_sum_that_is_one_already_is_found_and_all_weights_may_be_corrected():
     group = [torch.tensor([[1.0, 1, -1, -1, 1, 9]]), torch.tensor([[-2.0, -2, 5, -2]])]
-    assert error(group, projected("codebook+l0", group, (2, 0.1))) == 0
-    assert error(group, projected("codebook+l0", group, (1, 0.4))) == 0
-
-
-def test_all_weights_may_be_corrected():
-    group = layers(1)
-    theta = projected("codebook+l0", group, (1, 1.0))
-    assert error(group, theta) == pytest.approx(0, abs=1e-12)
+    for amount in ((2, 0.1), (1, 0.4), (1, 1.0)):
+        assert error(group, projected("codebook+l0", group, amount)) == 0
 
 
 # ----------------------------------------------------------------------------------- refusals
@@ -294,21 +233,17 @@ def test_all_weights_may_be_corrected():
 @pytest.mark.parametrize(
     ("cost", "amount", "message"),
     [
-        *((cost, share, "amount = .* must be from 0 to 1: of a constraint it is a share")
-          for cost in COSTS if cost.endswith("constraint")
-          for share in (-0.1, 1.1, float("nan"))),
-        *((cost, alpha, "amount = .* must be 0 or more, and finite: of a penalty it is α")
-          for cost in COSTS if cost.endswith("penalty")
-          for alpha in (-1, float("nan"), float("inf"))),
+        ("l1-constraint", 1.1, "amount = 1.1 must be from 0 to 1"),
+        ("rank-constraint", float("nan"), "amount = nan must be from 0 to 1"),
+        ("l2-penalty", -1, "amount = -1 must be 0 or more, and finite"),
+        ("rank-penalty", float("inf"), "amount = inf must be 0 or more"),
         *(("codebook", k, "must be a whole number from 1 to 256") for k in (0, 257, 2.5)),
-        ("codebook+l0", 4, "amount = 4 must be two numbers: values, and a share"),
+        ("codebook+l0", 4, "amount = 4 must be two numbers"),
         ("codebook+l0", (4,), "must be two numbers"),
         ("codebook+l0", (4, 1.5), "1.5 must be from 0 to 1"),
         ("codebook+l0", (2.5, 0.1), "amount = 2.5 must be a whole number"),
     ],
-)  # fmt: skip
+)
 def test_amounts_out_of_range_are_refused_before_anything_is_trained(cost, amount, message):
     with pytest.raises(ValueError, match=message):
         LC(cost=cost, amount=amount)
-    with pytest.raises(ValueError, match=message):
-        COSTS[cost].bound(layers(), amount)

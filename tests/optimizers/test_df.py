@@ -1,8 +1,9 @@
 """DF against the networks it stands for: masked, truncated, built; and its counts by hand."""
 
-import copy
 import math
+from contextlib import suppress
 
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -12,8 +13,10 @@ from lib import accounting, networks, structured
 from lib.layers import compressible
 from lib.optimizers.df import DF
 from lib.structured import ranks_for_macs
+from tests.make_checkpoints import Interrupted, finish, interrupted, narrowed
 from tests.structured.test_structured import (
     NETWORKS,
+    by_spectrum,
     close,
     images,
     macs,
@@ -92,21 +95,11 @@ def test_hard_masks_and_no_threshold_are_the_masked_network(scheme):
 @pytest.mark.parametrize("scheme", [1, 2])
 def test_a_threshold_shrinks_every_layer(scheme):
     method, surrogate = started(mode="ranks", scheme=scheme)
-    oracle = copy.deepcopy(method.model).eval()
+    oracle = by_spectrum(method.model, lambda _, s: (s - 0.3 * s[0]).clamp_min(0), scheme)
     with torch.no_grad():
         for gamma in method.gamma.values():
             gamma.fill_(0.3)
-        for weight in compressible(oracle).values():
-            matrix = weight.flatten(1)
-            if scheme == 2 and weight.ndim == 4:
-                matrix = weight.permute(0, 3, 1, 2).flatten(2).flatten(0, 1)
-            u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
-            low = u @ torch.diag((s - 0.3 * s[0]).clamp_min(0)) @ vh
-            if scheme == 2 and weight.ndim == 4:
-                o, i, h, w = weight.shape
-                low = low.reshape(o, w, i, h).permute(0, 2, 3, 1)
-            weight.copy_(low.reshape(weight.shape))
-        close(surrogate(images(SHAPE)), oracle(images(SHAPE)))
+        close(surrogate(images(SHAPE)), outputs(oracle, SHAPE))
 
 
 @pytest.mark.parametrize("statistics", ["running", "batch"])
@@ -212,7 +205,13 @@ def test_the_network_built_uses_the_budget_and_keeps_it(mode, scheme):
     trained(method, surrogate)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not any(parameter.requires_grad for parameter in model.parameters())
+    with torch.no_grad():
+        pruned = method._pruned()
+        ranks = method._ranks(pruned) if method.stacks else {}
     assert method.finish()
+    # binary masks, masked shifts, singular values cut off, not shrunk
+    cut = {name: rank for name, rank in ranks.items() if rank is not None}
+    close(outputs(model, SHAPE), outputs(truncated(pruned, cut, scheme), SHAPE))
     assert all(parameter.requires_grad for parameter in model.parameters())
     spent = accounting.macs(model.float(), SHAPE)
     assert 0.98 * method.budget < spent <= method.budget
@@ -226,17 +225,19 @@ def test_the_network_built_uses_the_budget_and_keeps_it(mode, scheme):
     assert removed == (mode != "ranks")
 
 
-def test_masks_thresholds_and_built_network_agree():
-    """Before it trains on: binary masks, masked shifts, singular values cut off, not shrunk."""
-    method, surrogate = started(penalty=10.0, step=0.05, statistics="batch")
-    trained(method, surrogate)
-    with torch.no_grad():
-        pruned = method._pruned()
-        ranks = method._ranks(pruned)
-    method.finish()
-    cut = {name: rank for name, rank in ranks.items() if rank is not None}
-    close(outputs(method.model, SHAPE), outputs(truncated(pruned, cut, 1), SHAPE))
-    assert cut
+@pytest.mark.parametrize("case", ["df", "df-ranks"])
+def test_a_run_resumed_in_its_second_stage_is_the_run_that_was_not(case):
+    """What is decomposed are the weights that the first stage left."""
+    found = []
+    for epochs in (99, 2):
+        with narrowed():
+            with suppress(Interrupted), interrupted(epochs):
+                finish(case)
+            run = finish(case)
+            found.append((run.history.drop(columns="seconds"), run.result["files"]))
+    (rows, files), (resumed, again) = found
+    pd.testing.assert_frame_equal(resumed, rows, check_exact=True)
+    assert again["weights.safetensors"] == files["weights.safetensors"]
 
 
 def test_by_the_letter_the_budget_is_missed_and_said():
@@ -255,22 +256,10 @@ def test_by_the_letter_the_budget_is_missed_and_said():
         ranks = method._ranks(pruned)
     for name, count in kept.items():
         assert len(pruned.get_submodule(name).weight) == count
-    expected = {
-        name: int((s > 0.5 * method_largest(method, name)).sum())
-        for name, s in (
-            (name, torch.linalg.svdvals(weight.flatten(1)))
-            for name, weight in compressible(pruned).items()
-        )
-    }
-    assert ranks == {name: max(1, rank) for name, rank in expected.items()}
-
-
-def method_largest(method, name):
-    for stack in method.stacks:
-        for layer, largest in zip(stack.layers, stack.largest, strict=True):
-            if layer == name:
-                return largest
-    raise AssertionError(name)
+    for name, weight in compressible(pruned).items():
+        whole = torch.linalg.matrix_norm(compressible(method.model)[name].flatten(1), 2)
+        above = torch.linalg.svdvals(weight.flatten(1)) > 0.5 * whole
+        assert ranks[name] == max(1, int(above.sum()))
 
 
 def test_the_stopping_rule():

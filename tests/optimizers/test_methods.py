@@ -54,8 +54,7 @@ def run(name, variant, resume=None):
     model = network()
     method = methods.make(name, variant, model)
     if resume is not None:  # what `start` sees, and draws, is not what is resumed
-        if name != "df":  # whose weights are frozen: the run's parent has them
-            model.load_state_dict(network(seed=1).state_dict())
+        model.load_state_dict(network(seed=1).state_dict())
         torch.manual_seed(2)
     Watch(method, model)
     files = []
@@ -171,3 +170,13 @@ def test_options_out_of_range_are_refused_by_name(name, option, value):
         methods.make(name, "", model, **{option: value})
     if not isinstance(value, list | tuple):
         assert str(value) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "option"), [("tune-codebooks", "bits"), ("magnitude", "keep"), ("lc", "amount")]
+)
+@pytest.mark.parametrize("count", [0, 9])
+def test_a_list_of_another_length_is_refused(name, option, count):
+    options = {option: [1] * count} | ({} if name == "tune-codebooks" else {"scope": "layer"})
+    with pytest.raises(ValueError, match=f"{option} lists {count} numbers for a network of 8 lay"):
+        methods.make(name, "", network(), **options).start(network())

@@ -1,15 +1,12 @@
 """Codebooks against oracles that share no code with them: brute-force dynamic programmes over every
-cut, kmeans1d's exact solver, sklearn's Lloyd, and codebooks known by construction."""
-
-from itertools import pairwise
+cut, kmeans1d's exact solver, and codebooks known by construction."""
 
 import kmeans1d
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from sklearn.cluster import KMeans
 
 from lib.projections.codebook import (
     EXACT_DISTINCT,
@@ -165,30 +162,13 @@ def test_brute_force(name, n, free_zero):
         assert found.errors[0, b - 1].item() == pytest.approx(best, rel=1e-9, abs=rounding(v))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(tensors(24), st.integers(1, 9), st.booleans(), scales)
+@example(torch.tensor([-1.0, -0.9, -0.3, 0.1, 0.2, 0.7, 0.8, 1.0]), 3, False, 3e38)
+@example(torch.tensor([-1.0, -0.9, -0.3, 0.1, 0.2, 0.7, 0.8, 1.0]), 4, True, 3e38)
+@example(torch.tensor([1e30, 1.0, 2.0, -1e-30]), 2, True, 1)
 def test_brute_force_property(v, k, free_zero, scale):
     v = v * scale
-    best = optimum(v.numpy(), k, free_zero=free_zero)
-    assert projected(v, k, free_zero=free_zero) == pytest.approx(best, rel=1e-9, abs=rounding(v))
-
-
-@BOTH
-@pytest.mark.parametrize("k", range(1, 8))
-@pytest.mark.parametrize(
-    "v",
-    [
-        sample("skewed", 8),
-        -sample("laplace", 8).abs(),
-        torch.tensor([1.0, 1.0, 1.0, 2.0, 2.0, 5.0, 5.5, 9.0]),
-        torch.tensor([0.0, 0.0, 0.0, -1.0, 3.0, 1e-3, -7.0, 2.0]),
-        torch.tensor([-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0]),
-        3e38 * torch.tensor([-1.0, -0.9, -0.3, 0.1, 0.2, 0.7, 0.8, 1.0]),
-        torch.tensor([1e30, 1.0, 2.0, -1e-30]),
-    ],
-    ids=["skewed", "negative", "ties", "zeros", "even", "huge", "both"],
-)
-def test_every_number_of_values(v, k, free_zero):
     best = optimum(v.numpy(), k, free_zero=free_zero)
     assert projected(v, k, free_zero=free_zero) == pytest.approx(best, rel=1e-9, abs=rounding(v))
 
@@ -217,16 +197,6 @@ def test_exact_with_many_repeats(free_zero):
     for b in range(1, 7):
         best = optimum(v.numpy(), 2**b, free_zero=free_zero)
         assert found.errors[0, b - 1].item() == pytest.approx(best, rel=1e-9, abs=1e-9)
-
-
-def test_256_values_need_8_bits_and_no_error():
-    v = torch.arange(-128, 128).float().repeat(40)
-    found = fit_codebooks([v], free_zero=False)
-    assert found.errors[0, 7] == 0
-    assert torch.equal(found.centres[0][7], torch.arange(-128, 128).float())
-    # n even steps of 1 in 2ᵇ intervals of 256/2ᵇ: variance (w² − 1)/12 each
-    steps = np.array([256 / 2**b for b in WIDTHS])
-    np.testing.assert_allclose(found.errors[0], len(v) * (steps**2 - 1) / 12, rtol=1e-12)
 
 
 # ------------------------------------------------------------------------------------- large layers
@@ -268,14 +238,6 @@ def test_slack_is_not_what_saves_heavy_tails(name, n, b):
     assert found.errors.item() <= 1.001 * kmeans_error(v.numpy(), 2**b)
 
 
-def test_not_worse_than_sklearn():
-    v = sample("laplace", 30_000)
-    found = fit_codebooks([v], bitwidths=[2, 5], free_zero=False)
-    for column, b in enumerate((2, 5)):
-        theirs = KMeans(2**b, n_init=1, random_state=0).fit(v.double().numpy()[:, None]).inertia_
-        assert found.errors[0, column].item() <= theirs * (1 + 1e-6)
-
-
 def test_symmetric_layer_has_a_known_free_zero_optimum():
     """Two values a sign, mirrored, and noise that zero absorbs: one cluster a sign and value."""
     v = torch.cat([torch.full((3000,), x) for x in (-4.0, -1.0, 1.0, 4.0)])
@@ -305,16 +267,6 @@ def test_zero_is_free_and_pruned_weights_stay_at_it(n):
         assert torch.all(assign(v[: n // 2], centres, free_zero=False) != 0)
 
 
-@pytest.mark.parametrize("sign", [-1, 1])
-@pytest.mark.parametrize("n", [200, 9_000])
-def test_one_sign_only(sign, n):
-    v = sign * sample("laplace", n).abs()
-    found = fit_codebooks([v], free_zero=True)
-    check_consistent(found, [v], free_zero=True)
-    for centres in found.centres[0]:
-        assert torch.all(centres * sign > 0)
-
-
 # ------------------------------------------------------------------------------------- properties
 
 
@@ -326,32 +278,12 @@ def test_never_worse_when_the_width_grows(values, free_zero):
     check_consistent(found, values, free_zero=free_zero)
 
 
-@settings(max_examples=40, deadline=None)
-@given(tensors(24), st.booleans(), scales)
-def test_more_values_are_no_worse(v, free_zero, scale):
-    errors = [projected(v * scale, k, free_zero=free_zero) for k in range(1, 13)]
-    assert all(b <= a + rounding(v * scale) for a, b in pairwise(errors))
-
-
 @settings(max_examples=30, deadline=None)
 @given(tensors(24), st.booleans(), st.randoms())
 def test_order_does_not_matter(v, free_zero, random):
     shuffled = v[random.sample(range(len(v)), len(v))]
     one, other = (fit_codebooks([x], bitwidths=[1, 4], free_zero=free_zero) for x in (v, shuffled))
     assert same(one, other)
-
-
-@settings(max_examples=30, deadline=None)
-@given(tensors(24), st.booleans(), st.integers(-60, 50))
-def test_scales_with_the_values(v, free_zero, exponent):
-    """A power of two is exact, so everything scales exactly (subnormal values aside)."""
-    v[v.abs() < 1e-3] = 0
-    scale = 2.0**exponent
-    one = fit_codebooks([v], bitwidths=[1, 2, 4], free_zero=free_zero)
-    other = fit_codebooks([v * scale], bitwidths=[1, 2, 4], free_zero=free_zero)
-    torch.testing.assert_close(other.errors, one.errors * scale**2, rtol=1e-9, atol=0)
-    for a, b in zip(one.centres[0], other.centres[0], strict=True):
-        torch.testing.assert_close(b, a * scale, rtol=1e-6, atol=0)
 
 
 @BOTH
@@ -428,28 +360,6 @@ def test_no_layers_and_no_widths():
 
 
 @BOTH
-def test_layers_do_not_touch_each_other(free_zero):
-    values = [sample("normal", 300), sample("student", 5_000), torch.empty(0), torch.zeros(4)]
-    values += [sample("laplace", 3_000 + n) for n in range(12)]  # more than one batch
-    together = fit_codebooks(values, bitwidths=range(1, 5), free_zero=free_zero)
-    for layer, v in enumerate(values):
-        alone = fit_codebooks([v], bitwidths=range(1, 5), free_zero=free_zero)
-        assert same(alone, together, layer)
-
-
-@BOTH
-def test_widest(free_zero):
-    values = [sample("normal", 9_000), sample("student", 9_000), sample("laplace", 500)]
-    every = fit_codebooks(values, free_zero=free_zero)
-    some = fit_codebooks(values, free_zero=free_zero, widest=[0, 3, 8])
-    assert torch.all(torch.isinf(some.errors[0]))
-    assert torch.all(torch.isinf(some.errors[1, 3:]))
-    assert [len(c) for c in some.centres[0]] == [0] * 8
-    torch.testing.assert_close(some.errors[1, :3], every.errors[1, :3], rtol=1e-3, atol=0)
-    assert torch.equal(some.errors[2], every.errors[2])
-
-
-@BOTH
 @pytest.mark.parametrize("distance", [1.0, 1e-2, 1e-4, 1e-5, 1e-6])
 def test_errors_by_prefix_sums_as_on_a_gpu(monkeypatch, distance, free_zero):
     """Far from a codebook, where they serve, and at ADMM's end, where they would cancel."""
@@ -475,13 +385,17 @@ def test_layers_together_are_as_each_alone(monkeypatch, free_zero, by_sums):
     monkeypatch.setattr(histogram, "_errors_by_sums", lambda x: by_sums)
     v = [sample("normal", n) for n in (9_000, 300, 6_000, 5_000, 7_000, 8_000)]
     v[2], v[3], v[4] = v[2].double(), v[3].half(), v[4].abs()
-    widest = [8, 8, 3, 1, 5, 0]
+    v += [torch.empty(0), torch.zeros(4)]
+    v += [sample("laplace", 3_000 + n) for n in range(12)]  # more than one batch
+    widest = [8, 8, 3, 1, 5, 0, 8, 8, *12 * [4]]
     found = fit_codebooks(v, free_zero=free_zero, widest=widest)
     for i, (x, most) in enumerate(zip(v, widest, strict=True)):
         alone = fit_codebooks([x], free_zero=free_zero, widest=[most])
         # a sum over fewer levels may be rounded differently
         torch.testing.assert_close(found.errors[i], alone.errors[0], rtol=1e-9, atol=0)
         assert all(map(torch.equal, found.centres[i], alone.centres[0]))
+        assert found.errors[i, most:].isinf().all()
+        assert not sum(map(len, found.centres[i][most:]))
 
 
 @BOTH
@@ -550,11 +464,6 @@ def test_parameters_and_strides():
         assert quantized.shape == w.shape
 
 
-def test_same_every_time():
-    v = sample("student", 20_000)
-    assert same(*(fit_codebooks([v], free_zero=True) for _ in range(2)))
-
-
 # ------------------------------------------------------------------------------------- refusals
 
 
@@ -572,12 +481,9 @@ def test_not_finite_or_beyond_float32(bad, n):
     ("function", "arguments", "message"),
     [
         (fit_codebooks, {"bitwidths": [0]}, r"bitwidths\[0\] = 0 .* 1 to 8"),
-        (fit_codebooks, {"bitwidths": [1, 9]}, r"bitwidths\[1\] = 9"),
         (fit_codebooks, {"bitwidths": [2, 2]}, r"\[2, 2\] must increase"),
         (fit_codebooks, {"widest": [1, 2]}, "widest has 2 entries for 1"),
-        (fit_codebooks, {"widest": [9]}, r"widest\[0\] = 9 .* 0 to 8"),
         (codebook, {"values": 0}, r"values\[0\] = 0 .* 1 to 256"),
-        (codebook, {"values": [257]}, r"values\[0\] = 257"),
         (codebook, {"values": 2.5}, r"values .* \[2.5\]"),
         (codebook, {"values": [2, 3]}, "values has 2 entries for 1"),
     ],

@@ -105,20 +105,6 @@ def test_choices_against_an_integer_program(make, layers):
         )
 
 
-def test_never_worse_than_the_paper_where_its_premise_holds():
-    rng = np.random.default_rng(4)
-    better = 0
-    for _ in range(100):
-        errors = convex_errors(rng, 6)
-        nonzeros = rng.integers(1, 1000, 6).tolist()
-        budget = int(rng.uniform(1, 6) * sum(nonzeros))
-        mine = check_choice(errors, nonzeros, budget).error
-        paper = paper_greedy(errors, nonzeros, budget)
-        assert mine <= paper * (1 + 1e-12)
-        better += mine < paper * (1 - 1e-9)
-    assert better > 10  # it stops at the first increment that does not fit; others still fit
-
-
 def test_a_curve_with_a_step_misleads_the_greedy_without_a_hull():
     # layer 0 gains nothing from its second bit and all from its third: sorted as they are, its
     # increments come out of turn
@@ -162,7 +148,7 @@ def test_only_the_cheapest_fits():
         ({"errors": torch.tensor([[1.0, math.nan]])}, r"errors\[0, 1\] is nan"),
         ({"errors": torch.tensor([[1.0, -math.inf]])}, r"errors\[0, 1\] is -inf"),
         ({"errors": torch.full((1, 2), math.inf)}, "layer 0 has no finite error"),
-        ({"errors": torch.ones(2, 2)}, r"shape \(2, 2\)"),
+        ({"errors": torch.ones(2, 2)}, r"errors is \(2, 2\)"),
         ({"nonzeros": [-1]}, r"nonzeros\[0\] = -1"),
         ({"nonzeros": [1.5]}, r"nonzeros .* \[1.5\]"),
         *(({"bitwidths": b}, rf"bitwidths are \{b}") for b in ([2, 2], [0, 1], [])),

@@ -157,14 +157,6 @@ def test_l1_and_l2_of_float64_neither_vanish_nor_overflow(exponent):
         assert all(map(torch.equal, everything, weights))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("size", [1, 6, 70_000])
-def test_l1_of_equal_weights_shares_the_radius(size, dtype):
-    for radius in [size / 1024, size / 4]:
-        (got,) = l1_constraint([torch.full((size,), -0.5, dtype=dtype)], radius=radius)
-        assert torch.allclose(got.double(), torch.tensor(-radius / size).double(), rtol=1e-12)
-
-
 @pytest.mark.parametrize("inverted", [False, True])
 def test_l1_of_periodic_weights_that_the_sample_sees_only_one_of(inverted, monkeypatch):
     monkeypatch.setattr(prefix, "SAMPLE", 1 << 8)
@@ -263,31 +255,6 @@ def test_penalty_of_nothing_and_of_everything(penalty):
     assert not any(bool(w.any()) for w in dear)
 
 
-# ------------------------------------------------------------- constraint and penalty: one curve
-
-
-@pytest.mark.parametrize("fraction", [0.01, 0.4, 0.9])
-def test_constraint_and_penalty_trace_one_curve(fraction):
-    weights = gaussians([3000, 1, 50])
-    mu = 0.25  # a power of two: α/μ is then t itself
-    got = l1_constraint(weights, radius=fraction * norm1(weights))
-    threshold = sorted_threshold(joined(weights), fraction * norm1(weights))
-    for a, b in zip(got, l1_penalty(weights, alpha=mu * threshold, mu=mu), strict=True):
-        assert torch.allclose(a, b, rtol=1e-6, atol=1e-12)
-        assert torch.equal(a == 0, b == 0)
-
-    keep = int(fraction * 3051)
-    sizes = np.sort(np.abs(joined(weights)))[::-1]
-    cut = (sizes[keep - 1] + sizes[keep]) / 2  # √(2α/μ) between the last kept and the first gone
-    pruned = l0_penalty(weights, alpha=mu / 2 * cut**2, mu=mu)
-    assert all(map(torch.equal, l0_constraint(weights, keep=keep), pruned))
-
-    ball = l2_constraint(weights, radius=fraction * float(np.linalg.norm(joined(weights))))
-    decayed = l2_penalty(weights, alpha=mu / 2 * (1 / fraction - 1), mu=mu)
-    for a, b in zip(ball, decayed, strict=True):
-        assert torch.allclose(a, b, rtol=1e-6)
-
-
 # --------------------------------------------------------------------------------------- properties
 
 LAYERS = st.lists(
@@ -302,7 +269,6 @@ def test_properties(layers, radius, dtype):
     weights = [torch.tensor(w, dtype=dtype) for w in layers]
     check_l1(weights, radius)
     w = joined(weights)
-    rng = np.random.default_rng(0)
     for function, order in [(l1_constraint, 1), (l2_constraint, 2)]:
         result = function(weights, radius=radius)
         o, slack = joined(result), rounding(result)
@@ -310,12 +276,6 @@ def test_properties(layers, radius, dtype):
         assert norm <= radius + slack.sum() + 1e-13 * np.abs(w).sum()
         again = joined(function(result, radius=radius))
         assert (np.abs(again - o) <= 2 * slack.sum() + 1e-13).all()
-        # no other point of the ball is nearer
-        others = rng.normal(size=(50, len(w))) * (rng.random((50, len(w))) < 0.5)
-        others *= radius / np.maximum(1e-9, np.linalg.norm(others, order, axis=1, keepdims=True))
-        others = np.concatenate([others, (others + o) / 2])
-        error = np.linalg.norm(o - w) - 2 * slack.sum()
-        assert (error <= np.linalg.norm(others - w, axis=1) + 1e-9).all()
         if np.linalg.norm(w, order) < radius * (1 - 1e-12):
             assert all(map(torch.equal, result, weights))
     keep = int(radius)
@@ -371,9 +331,7 @@ def test_weights_that_are_not_finite_are_refused(call, bad):
         (l0_constraint, {"keep": -1}, "keep = -1"),
         (l0_constraint, {"keep": 1.5}, "keep = 1.5"),
         (l1_constraint, {"radius": -0.5}, "radius = -0.5"),
-        (l1_constraint, {"radius": math.nan}, "radius = nan"),
         (l2_constraint, {"radius": math.inf}, "radius = inf"),
-        (l0_penalty, {"alpha": -1, "mu": 1}, "alpha = -1"),
         (l1_penalty, {"alpha": 1, "mu": 0}, "mu = 0 must be above 0"),
         (l2_penalty, {"alpha": 1, "mu": math.nan}, "mu = nan"),
     ],

@@ -6,12 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch.nn.functional import conv2d
 
 from lib.projections import svt as module
-from lib.projections.lowrank import low_rank
 from lib.projections.svt import frozen_gram, matricize, svt, tensorize
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
@@ -93,49 +89,14 @@ def test_convolution_to_matrix_and_back(shape):
         matrix = matricize(weight, scheme=scheme)
         assert np.array_equal(matrix, want)
         assert torch.equal(tensorize(matrix, shape=weight.shape, scheme=scheme), weight)
-
-
-@pytest.mark.parametrize("scheme", [1, 2])
-def test_a_linear_layer_is_its_own_matrix(scheme):
-    weight = gaussian(3, 5)
-    matrix = matricize(weight, scheme=scheme)
-    assert torch.equal(matrix, weight)
-    assert torch.equal(tensorize(matrix, shape=(3, 5), scheme=scheme), weight)
-
-
-@pytest.mark.parametrize("scheme", [1, 2])
-@pytest.mark.parametrize("rank", [2, 9])
-def test_factors_are_two_convolutions(scheme, rank):
-    weight, images = gaussian(3, 3, 3, 3), gaussian(2, 3, 8, 8, seed=1)
-    left, right = low_rank(
-        matricize(weight, scheme=scheme), rank=min(rank, 3 if scheme == 1 else 9)
-    )
-    whole = tensorize(left @ right, shape=weight.shape, scheme=scheme)
-    want = conv2d(images, whole, stride=2, padding=1)
-    r = len(right)
-    if scheme == 1:
-        got = conv2d(images, right.view(r, 3, 3, 3), stride=2, padding=1)
-        got = conv2d(got, left.view(3, r, 1, 1))
-    else:
-        got = conv2d(images, right.view(r, 3, 3, 1), stride=(2, 1), padding=(1, 0))
-        horizontal = left.view(3, 3, r, 1).permute(0, 2, 3, 1)  # (C_out, r, 1, k)
-        got = conv2d(got, horizontal, stride=(1, 2), padding=(0, 1))
-    assert torch.allclose(got, want, atol=1e-12)
-
-
-def test_matricization_passes_gradients():
-    weight = gaussian(2, 3, 2, 2).requires_grad_()
-    for scheme in (1, 2):
-        matrix = matricize(weight, scheme=scheme)
-        back = tensorize(2 * matrix, shape=weight.shape, scheme=scheme)
-        (gradient,) = torch.autograd.grad((back * weight.detach()).sum(), weight)
-        assert torch.equal(gradient, 2 * weight)
+        # a linear layer is its own
+        assert torch.equal(matricize(matrix, scheme=scheme), matrix)
+        assert torch.equal(tensorize(matrix, shape=matrix.shape, scheme=scheme), matrix)
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: matricize(gaussian(4, 1, 3, 3), groups=4), "groups is 4"),
         (lambda: matricize(gaussian(4, 3, 3)), r"shape \(4, 3, 3\)"),
         (lambda: matricize(gaussian(4, 3, 3, 3), scheme=3), "scheme 3"),
         (lambda: tensorize(gaussian(4, 27), shape=(4, 3, 3, 3), scheme=0), "scheme 0"),
@@ -167,22 +128,6 @@ def test_values_are_numpys(shape, dtype):
         tolerance = 8 * max(torch.finfo(dtype).eps, 1e-13) * top
         assert np.abs(shrunk.double().numpy() - want).max() <= tolerance
         assert np.abs(spectrum.double().numpy() - sigma).max() <= tolerance
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.integers(1, 5), st.integers(1, 5), st.floats(0, 3), st.integers(0, 2**31))
-def test_it_is_the_minimum(m, n, gamma, seed):
-    """½·‖Θ − W‖² + γ·‖Θ‖_* grows by at least ½·‖Δ‖² with any step Δ away from SVT(W, γ)."""
-    matrix, step = gaussian(m, n, seed=seed), gaussian(m, n, seed=seed + 1)
-    best = svt(matrix, torch.tensor(gamma, dtype=torch.float64)).matrix
-
-    def cost(theta):
-        nuclear = float(torch.linalg.svdvals(theta).sum())
-        return float((theta - matrix).square().sum()) / 2 + gamma * nuclear
-
-    for size in (0.01, 1.0):
-        least = cost(best) + float((size * step).square().sum()) / 2
-        assert cost(best + size * step) >= least - 1e-9
 
 
 # --------------------------------------------------------------------------------- the gradients
@@ -221,20 +166,6 @@ def test_gradients_are_the_finite_differences(matrix, gamma):
     of_gamma, of_matrix = gradients(matrix, gamma, weight)
     near(of_matrix, differences(value, matrix))
     near(of_gamma, differences(lambda g: value(matrix, g), gamma))
-
-
-@pytest.mark.parametrize("spectrum", ["distinct", "all equal", "repeated below", "rank deficient"])
-def test_gradcheck(spectrum):
-    matrix = torch.stack([with_spectrum(SPECTRA[spectrum], 4, 5, seed=s) for s in (0, 7)])
-    threshold = torch.tensor([1.0, 0.7], dtype=torch.float64)
-    rows = torch.ones(2, 4).double()
-    inputs = [x.requires_grad_() for x in (matrix, threshold, rows)]
-
-    def both(w, g, mask):
-        shrunk, sigma = svt(w, g, rows=mask)
-        return shrunk, torch.tanh(torch.relu(sigma - g.unsqueeze(-1))).sum(-1)
-
-    assert torch.autograd.gradcheck(both, inputs)
 
 
 def test_gradients_without_a_threshold():
@@ -347,7 +278,7 @@ def test_columns_of_zeros_change_nothing():
 
 # ---------------------------------------------------------------------------------------- errors
 
-MATRIX, NAN, INF = gaussian(3, 4), float("nan"), float("inf")
+MATRIX, NAN = gaussian(3, 4), float("nan")
 GRAM = frozen_gram(MATRIX)
 
 
@@ -357,17 +288,14 @@ GRAM = frozen_gram(MATRIX)
         ({"matrix": torch.ones(3, 4, dtype=torch.int64)}, r"layer 0 .*int64"),
         *(({"matrix": torch.ones(shape)}, "matrix") for shape in ((4,), (0, 4), (4, 0))),
         ({"threshold": torch.ones(1)}, r"threshold is \(1,\) .* be \(\) "),
-        ({"threshold": torch.tensor(1)}, "int64"),
-        *(({"threshold": torch.tensor(bad)}, f"threshold .* {bad}") for bad in (-1.0, NAN, INF)),
+        *(({"threshold": torch.tensor(bad)}, f"threshold .* {bad}") for bad in (-1.0, NAN)),
         *(
             ({"matrix": torch.full((3, 4), bad, dtype=torch.float64)}, "NaN or infinite")
-            for bad in (NAN, INF, 1e200)
+            for bad in (NAN, 1e200)
         ),
         ({"rows": torch.tensor([1, 1, NAN]).double(), "gram": GRAM}, "NaN or infinite"),
         ({"rows": torch.ones(4).double()}, r"rows is \(4,\) .* \(3,\) torch.float64"),
-        ({"rows": torch.ones(3)}, r"rows .*float32.* torch.float64"),
         ({"gram": torch.ones(4, 4).double()}, r"gram is \(4, 4\) .* \(3, 3\)"),
-        ({"gram": torch.ones(3, 3)}, "gram .*float32.* torch.float64"),
         ({"matrix": MATRIX.clone().requires_grad_(), "gram": GRAM}, "needs a gradient"),
         ({"eigen": torch.linalg.eigh(GRAM)}, "pass the gram"),
         (

@@ -25,61 +25,49 @@ def nothing_remembered(monkeypatch):
     remembered.cache_clear()
 
 
-def pretend(monkeypatch, *, used, instructions, machine="x86_64"):
-    """A PyTorch whose oneDNN takes bfloat16 or not, on a processor that has it or not."""
-    ops = SimpleNamespace(_is_mkldnn_bf16_supported=lambda: used)
-    monkeypatch.setattr(torch.ops, "mkldnn", ops)
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: instructions)
-    monkeypatch.setattr(arithmetic.platform, "machine", lambda: machine)
-
-
 def test_float32_is_float32_everywhere():
     assert arithmetic.dtype("float32", CPU) == torch.float32
 
 
+@pytest.mark.parametrize("processes", [1, 3])
 @pytest.mark.parametrize("has", [True, False])
-def test_bfloat16_is_float32_where_the_device_has_none(monkeypatch, has):
-    monkeypatch.setattr(arithmetic, "has_bfloat16", lambda kind: has)
+def test_bfloat16_is_float32_where_a_device_of_any_process_has_none(monkeypatch, has, processes):
+    monkeypatch.setattr(arithmetic, "has_bfloat16", lambda kind: has or processes > 1)
+    monkeypatch.setattr(arithmetic.distributed, "processes", lambda: processes)
+    having = torch.tensor(float(processes if has else processes - 1))
+    monkeypatch.setattr(arithmetic.distributed, "total", lambda tensor: having)
     expected = torch.bfloat16 if has else torch.float32
     assert arithmetic.dtype("bfloat16", CPU) == expected
 
 
-def test_several_processes_take_it_only_where_all_have_it(monkeypatch):
-    monkeypatch.setattr(arithmetic, "has_bfloat16", lambda kind: True)
-    monkeypatch.setattr(arithmetic.distributed, "processes", lambda: 3)
-    for having, expected in ((3, torch.bfloat16), (2, torch.float32)):
-        monkeypatch.setattr(
-            arithmetic.distributed, "total", lambda tensor, n=having: torch.tensor(float(n))
-        )
-        assert arithmetic.dtype("bfloat16", CPU) == expected
+@pytest.mark.parametrize(
+    ("used", "instructions", "machine", "limit", "has"),
+    [
+        (True, True, "x86_64", None, True),
+        (True, False, "x86_64", None, False),  # AVX512 emulates them
+        (True, True, "x86_64", "ONEDNN_MAX_CPU_ISA", False),
+        (True, True, "x86_64", "DNNL_MAX_CPU_ISA", False),
+        (True, False, "aarch64", None, True),
+        (False, False, "aarch64", None, False),
+    ],
+)
+def test_instructions_that_onednn_uses_are_taken(
+    used, instructions, machine, limit, has, monkeypatch
+):
+    """On a processor that has them or not, where a PyTorch's oneDNN takes bfloat16 or not."""
+    ops = SimpleNamespace(_is_mkldnn_bf16_supported=lambda: used)
+    monkeypatch.setattr(torch.ops, "mkldnn", ops)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: instructions)
+    monkeypatch.setattr(arithmetic.platform, "machine", lambda: machine)
+    if limit:
+        monkeypatch.setenv(limit, "avx512_core")
+        assert "oneDNN at most AVX512_CORE" in arithmetic.machine("cpu")["instructions"]
+    assert arithmetic.has_bfloat16("cpu") is has
 
 
-def test_instructions_that_onednn_uses_are_taken(monkeypatch):
-    pretend(monkeypatch, used=True, instructions=True)
-    assert arithmetic.has_bfloat16("cpu")
-
-
-def test_emulation_by_avx512_is_not(monkeypatch):
-    pretend(monkeypatch, used=True, instructions=False)
-    assert not arithmetic.has_bfloat16("cpu")
-
-
-@pytest.mark.parametrize("name", ["ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"])
-def test_nor_emulation_under_a_limit(monkeypatch, name):
-    pretend(monkeypatch, used=True, instructions=True)
-    monkeypatch.setenv(name, "avx512_core")
-    assert not arithmetic.has_bfloat16("cpu")
-    assert "oneDNN at most AVX512_CORE" in arithmetic.machine("cpu")["instructions"]
-
-
-@pytest.mark.parametrize("used", [True, False])
-def test_other_architectures_are_as_onednn_says(monkeypatch, used):
-    pretend(monkeypatch, used=used, instructions=False, machine="aarch64")
-    assert arithmetic.has_bfloat16("cpu") is used
-
-
-def test_a_pytorch_without_onednn_computes_in_float32(monkeypatch):
-    monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace())
+def test_what_is_not_known_computes_in_float32(monkeypatch):
+    assert not arithmetic.has_bfloat16("mps")
+    monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace())  # a PyTorch without oneDNN
     assert not arithmetic.has_bfloat16("cpu")
 
 
@@ -87,10 +75,6 @@ def test_float32_is_not_tf32():
     assert not torch.backends.cudnn.allow_tf32
     assert not torch.backends.cuda.matmul.allow_tf32
     assert torch.get_float32_matmul_precision() == "highest"
-
-
-def test_an_unknown_device_computes_in_float32():
-    assert not arithmetic.has_bfloat16("mps")
 
 
 def test_limited_to_avx2_it_is_float32_and_said():

@@ -82,19 +82,32 @@ class Spy(Method):
         self.calls.append("finish")
 
 
-def test_rates_rise_linearly_then_fall_as_a_cosine():
-    rates = Schedule(epochs=4, lr=0.2, warmup=1).rates(2)
-    # t = 0…7, two of them warm-up: ½, 1, then ½(1 + cos(π·k/6)) for k = 0…5
-    halves = [1.0, 2.0, 2.0, 1 + 3**0.5 / 2, 1.5, 1.0, 0.5, 1 - 3**0.5 / 2]
-    assert rates.tolist() == pytest.approx([0.2 * h / 2 for h in halves])
-    assert rates.dtype == torch.float32
+@pytest.mark.parametrize(
+    ("epochs", "warmup", "steps", "rates"),
+    [
+        # t = 0…7, two of them warm-up: ½, 1, then ½(1 + cos(π·k/6)) for k = 0…5
+        (4, 1, 2, [0.5, 1, 1, 0.5 + 3**0.5 / 4, 0.75, 0.5, 0.25, 0.5 - 3**0.5 / 4]),
+        (2, 0, 2, [1, (1 + 0.5**0.5) / 2, 0.5, (1 - 0.5**0.5) / 2]),
+        (1, 1, 4, [0.25, 0.5, 0.75, 1.0]),
+    ],
+)
+def test_rates_rise_linearly_then_fall_as_a_cosine(epochs, warmup, steps, rates):
+    found = Schedule(epochs=epochs, lr=0.2, warmup=warmup).rates(steps)
+    assert found.tolist() == pytest.approx([0.2 * rate for rate in rates])
+    assert found.dtype == torch.float32
 
 
-def test_rates_without_warm_up_and_with_nothing_else():
-    assert Schedule(epochs=2, lr=1.0).rates(2).tolist() == pytest.approx(
-        [1, (1 + 0.5**0.5) / 2, 0.5, (1 - 0.5**0.5) / 2]
-    )
-    assert Schedule(epochs=1, lr=1.0, warmup=1).rates(4).tolist() == [0.25, 0.5, 0.75, 1.0]
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("clip", 0, "clip = 0 must be positive"),
+        ("precision", "float16", "'float16' must be float32 or bfloat16"),
+        ("crop", -1, "crop = -1 must be 0 pixels or more"),
+    ],
+)
+def test_a_schedule_refuses_what_cannot_be(name, value, message):
+    with pytest.raises(ValueError, match=message):
+        replace(SCHEDULE, **{name: value})
 
 
 def test_the_plain_loop_is_momentum_sgd():
@@ -187,8 +200,6 @@ def test_the_gradient_is_scaled_down_to_the_limit():
     rates = clipped.rates(4)  # 30 images in batches of 8
     # every gradient is longer than the limit here, and none can move the weights further
     assert 0 < float(moved.norm()) <= 1.001 * 1e-3 * float(rates.sum())
-    with pytest.raises(ValueError, match="clip = 0 must be positive"):
-        replace(SCHEDULE, clip=0)
 
 
 def test_more_periods_than_steps_are_refused():
@@ -215,20 +226,6 @@ def test_half_precision_computes_coarsely_and_keeps_weights_whole(monkeypatch):
     assert (x - y).norm() < 0.1 * (y - start).norm()  # next to the way that they went
 
 
-def test_without_bfloat16_instructions_half_precision_is_float32(monkeypatch):
-    monkeypatch.setattr(arithmetic, "has_bfloat16", lambda kind: False)
-    half = replace(SCHEDULE, precision="bfloat16")
-    exact, asked = network(), network()
-    run(exact)
-    run(asked, schedule=half)
-    assert same(asked, exact)
-
-
-def test_an_unknown_precision_is_refused():
-    with pytest.raises(ValueError, match="'float16' must be float32 or bfloat16"):
-        replace(SCHEDULE, precision="float16")
-
-
 def test_the_same_seed_gives_the_same_bits_and_another_does_not():
     first, second, other, later = (network(dropout=0.3) for _ in range(4))
     a, b = run(first), run(second)
@@ -240,20 +237,17 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not():
     assert not same(first, later)
 
 
-class Drawing(Method):
-    """Draws when it takes hold of the network."""
-
-    def start(self, model):
-        self.drawn = float(torch.rand(()))
-
-
 def test_what_a_method_draws_at_its_start_is_the_stages_own():
     """In the first stage the caller has seeded; a later one may begin anywhere."""
 
+    class Drawing(Method):
+        def start(self, model):
+            self.drawn = float(torch.rand(()))
+
     def drawn(before, *, stage, seed=0):
-        model, data, method = network(), dataset(), Drawing()
+        model, method = network(), Drawing()
         torch.manual_seed(before)
-        train(model, data, SCHEDULE, method, seed=seed, stage=stage, quiet=True)
+        run(model, method, seed=seed, stage=stage)
         return method.drawn
 
     assert drawn(1, stage=1) == drawn(2, stage=1)
@@ -261,10 +255,9 @@ def test_what_a_method_draws_at_its_start_is_the_stages_own():
     assert drawn(1, stage=0) == float(torch.rand((), generator=torch.Generator().manual_seed(1)))
 
 
-@pytest.mark.parametrize("method", [Method, lambda: ADMM(budget=90, periods_per_epoch=2)])
 @pytest.mark.usefixtures("every_epoch_is_saved")
-def test_resuming_from_any_epoch_gives_the_same_bits(method):
-    states = []
+def test_resuming_from_any_epoch_gives_the_same_bits():
+    method, states = lambda: ADMM(budget=90, periods_per_epoch=2), []
 
     def save(state):
         states.append(io.BytesIO())
@@ -293,13 +286,6 @@ def seen(**options):
     return torch.cat(spy.batches)
 
 
-def test_the_same_seed_gives_the_same_crops_and_another_does_not():
-    first, second = seen(schedule=CROPPED), seen(schedule=CROPPED)
-    assert torch.equal(first, second)
-    for other in (seen(schedule=CROPPED, seed=1), seen(schedule=CROPPED, stage=1), seen()):
-        assert not torch.equal(first, other)
-
-
 @pytest.mark.parametrize(("crop", "flip"), [(1, False), (0, True), (1, True)])
 def test_crops_and_flips_change_the_images_and_not_their_order(crop, flip):
     """Image by image in NumPy: what the loop shows the network are cuts of what it would show."""
@@ -322,10 +308,11 @@ def test_crops_and_flips_change_the_images_and_not_their_order(crop, flip):
     assert len(used) == (2 * crop + 1) ** 2 * (1 + flip)
 
 
-def test_every_epoch_is_cropped_anew():
-    made = seen(schedule=CROPPED)
-    plain = seen()
-    epochs = []
+def test_every_epoch_and_seed_is_cropped_anew():
+    made, plain, epochs = seen(schedule=CROPPED), seen(), []
+    assert torch.equal(made, seen(schedule=CROPPED))
+    for other in (seen(schedule=CROPPED, seed=1), seen(schedule=CROPPED, stage=1), plain):
+        assert not torch.equal(made, other)
     for i in range(0, 4 * 30, 30):
         ids = plain[i : i + 30, 0, 0, 0].argsort()
         epochs.append(made[i : i + 30][ids])
@@ -339,11 +326,6 @@ def test_without_crops_nothing_is_drawn_but_the_order():
     order = torch.randperm(30, generator=torch.Generator().manual_seed(label))
     data = dataset()
     assert torch.equal(seen()[:30], data.normalise(data.train.images[order]))
-
-
-def test_a_negative_crop_is_refused():
-    with pytest.raises(ValueError, match="crop = -1 must be 0 pixels or more"):
-        replace(SCHEDULE, crop=-1)
 
 
 def test_short_epochs_share_a_checkpoint(monkeypatch):

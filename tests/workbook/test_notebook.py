@@ -17,7 +17,7 @@ from lib.workbook import notebook
 DECLARED = """\
 dataset: str = "digits"  # or mnist
 epochs: int | None = None
-seeds = (0, 1)
+seeds: tuple = (0, 1)
 """
 
 

@@ -18,9 +18,6 @@ def test_only_what_is_between_markers_changes(monkeypatch):
     monkeypatch.setitem(publish.BLOCKS, "one", lambda: "new")
     text = "before\n<!-- begin one -->\nold\nolder\n<!-- end one -->\nafter\n"
     assert publish.render(text) == "before\n<!-- begin one -->\nnew\n<!-- end one -->\nafter\n"
-
-
-def test_an_unknown_block_is_refused():
     with pytest.raises(ValueError, match="'nonsense' is unknown: choose table-3"):
         publish.render("<!-- begin nonsense -->\n<!-- end nonsense -->")
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from lib import accounting, data, networks
+from lib import accounting, networks
 from lib.layers import compressible
 from lib.optimizers import METHODS, Method
 from lib.optimizers.c_steps import COSTS
@@ -17,10 +17,6 @@ from lib.training import arithmetic
 
 #: Methods that change the network once, before or after its epochs: a step with them is SGD's.
 ONCE = ("fit-file", "filter-pruning", "low-rank")
-
-#: Pixels are drawn from 0 to 255, so that these normalise them.
-MEAN, STD = 0.5, 0.29
-
 
 #: Of each cost of LC.
 AMOUNTS: dict[str, float | tuple[int, float]] = {
@@ -67,20 +63,6 @@ def make(name: str, network: str) -> Method:
         cost = name.removeprefix("lc, ")
         return METHODS["lc"](cost=cost, amount=AMOUNTS[cost], mu=1e-4)
     return METHODS[name](**settings(network)[name])
-
-
-def drawn(network: str, images: int) -> data.Dataset:
-    """Images drawn at random in the shape that the network reads, a fifth as many to test on."""
-    generator = torch.Generator().manual_seed(0)
-    shape = networks.INPUT_SHAPES[network]
-    train, test = (
-        data.Split(
-            torch.randint(256, (count, *shape), dtype=torch.uint8, generator=generator),
-            torch.randint(10, (count,), generator=generator),
-        )
-        for count in (images, max(10, images // 5))
-    )
-    return data.Dataset("drawn", train, test, (MEAN,) * shape[0], (STD,) * shape[0], 10, "")
 
 
 def step_of(

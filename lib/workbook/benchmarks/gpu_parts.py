@@ -17,7 +17,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from lib import networks, paths, training
+from lib import data, networks, paths, training
+from lib.optimizers import Method
 from lib.projections.knapsack import project_fixed_bitwidth
 from lib.projections.sparsity import l1_constraint
 from lib.workbook import experiments
@@ -167,35 +168,27 @@ def eigenproblem(rows: int, device: torch.device, sizes: Sizes) -> Iterator[Foun
 
 def replayed(name: str, device: torch.device, sizes: Sizes) -> Iterator[Found]:
     """The weights after two epochs whose steps are replayed, and after the same one by one."""
-    (losses, one), (others, other) = (
-        _trained(name, device, sizes, recorded=recorded) for recorded in (True, False)
-    )
+    schedule = training.Schedule(epochs=2, lr=0.02, batch=8, clip=1.0, crop=1, flip=True)
+    images = data.noise(networks.INPUT_SHAPES["resnet8"], sizes.replayed).to(device)
+    fixed, ends, states = torch.backends.cudnn.deterministic, [], []
+    torch.backends.cudnn.deterministic = True
+    try:
+        for recorded in (True, False):
+            model, method = _made(name, "resnet8", device)
+            method.capturable = recorded and method.capturable
+            history = training.train(model, images, schedule, method, seed=0, quiet=True)
+            ends.append(f"{history[-1]['train_loss']:.6f}")
+            states.append({key: value.cpu() for key, value in model.state_dict().items()})
+    finally:
+        torch.backends.cudnn.deterministic = fixed
+    one, other = states
     far = max(_distance(one[key], other[key]) for key in other)
     same = all(torch.equal(one[key], other[key]) for key in other)
     most = PLAIN_REPLAY_DISTANCE if name == "sgd" else REPLAY_DISTANCE
-    said = f"{'bit for bit' if same else 'near'}, loss {losses[-1]:.6f}, {others[-1]:.6f}"
+    said = f"{'bit for bit' if same else 'near'}, loss {', '.join(ends)}"
     if device.type == "cpu" or not every_method.make(name, "resnet8").capturable:
         said += "; nothing was recorded"
     yield Found(far, "distance of the weights", most, said)
-
-
-def _trained(
-    name: str, device: torch.device, sizes: Sizes, *, recorded: bool
-) -> tuple[list[float], dict[str, torch.Tensor]]:
-    """The losses of two epochs of ResNet-8, and its tensors."""
-    model = _drawn("resnet8", device)
-    method = every_method.make(name, "resnet8")
-    method.capturable = recorded and method.capturable
-    images = every_method.drawn("resnet8", sizes.replayed).to(device)
-    schedule = training.Schedule(epochs=2, lr=0.02, batch=8, clip=1.0, crop=1, flip=True)
-    fixed = torch.backends.cudnn.deterministic
-    torch.backends.cudnn.deterministic = True
-    try:
-        history = training.train(model, images, schedule, method, seed=0, quiet=True)
-    finally:
-        torch.backends.cudnn.deterministic = fixed
-    state = {key: value.cpu() for key, value in model.state_dict().items()}
-    return [row["train_loss"] for row in history], state
 
 
 def _distance(one: torch.Tensor, other: torch.Tensor) -> float:
@@ -211,24 +204,25 @@ def epochs(
 
     ``seconds`` are those of the methods before; this one's are added.
     """
-    images = every_method.drawn(sizes.network, sizes.images).to(device)
+    images = data.noise(networks.INPUT_SHAPES[sizes.network], sizes.images).to(device)
     paper = experiments.recipes.dense_schedule("cifar10", sizes.network)
     batch = min(paper.batch, sizes.images // LEAST_STEPS)
     schedule = replace(paper, epochs=sizes.epochs, batch=batch, warmup=0, lr=1e-3)
-    model, method = _drawn(sizes.network, device), every_method.make(name, sizes.network)
+    model, method = _made(name, sizes.network, device)
     history = training.train(model, images, schedule, method, seed=0, quiet=True)
     seconds[name] = min(row["seconds"] for row in history[1:])
     yield Found(seconds[name], f"s an epoch, {sizes.network}, {sizes.images:,} images")
     aim = ADMM_OVER_SGD if name == "admm" and device.type == "cuda" else math.nan
     yield Found(seconds[name] / seconds.get("sgd", math.nan), "times SGD", aim)
     if device.type == "cuda":
-        model, method = _drawn(sizes.network, device), every_method.make(name, sizes.network)
+        model, method = _made(name, sizes.network, device)
         pixels, labels = images.normalise(images.train.images[:batch]), images.train.labels[:batch]
         step = every_method.step_of(method, model, pixels, labels, precision=paper.precision)
         for unit, value in measure.counts(step, device).items():
             yield Found(value, f"{unit} a step, one by one")
 
 
-def _drawn(network: str, device: torch.device) -> nn.Module:
+def _made(name: str, network: str, device: torch.device) -> tuple[nn.Module, Method]:
+    """A freshly drawn network, and the method ``name`` with settings for it."""
     torch.manual_seed(0)
-    return networks.build(network).to(device)
+    return networks.build(network).to(device), every_method.make(name, network)

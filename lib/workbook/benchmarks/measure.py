@@ -152,11 +152,14 @@ def peak(work: Callable[[], object], device: torch.device | str) -> float:
     return _memory("VmHWM") - before
 
 
-def alone(function: Callable[..., object], *arguments: object) -> object:
-    """What a function of ``lib`` returns in a process of its own, through JSON."""
+def alone(function: Callable[..., object], *arguments: object, **options: object) -> object:
+    """What a function of ``lib`` returns in a process of its own, through JSON.
+
+    Arguments are plain values, which their ``repr`` makes again.
+    """
     called = (
         f"import json; from {function.__module__} import {function.__name__} as f; "
-        f"print(json.dumps(f(*json.loads({json.dumps(arguments)!r}))))"
+        f"print(json.dumps(f(*{arguments!r}, **{options!r})))"
     )
     asked = [sys.executable, "-c", called]
     said = subprocess.run(asked, check=True, stdout=subprocess.PIPE, cwd=paths.ROOT).stdout

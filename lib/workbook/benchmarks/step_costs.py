@@ -43,18 +43,14 @@ def prepared(
     return step, compression
 
 
-def memory(threads: int, *arguments: str | int) -> float:
+def memory(threads: int, *arguments: str | int, apart: bool = True) -> float:
     """The most bytes that :func:`prepared` of these arguments and two of its steps take.
 
-    On a GPU of this process, which must hold no other network there; on a CPU of one of its own.
+    On a GPU of this process, which must hold no other network there; on a CPU of one of its own,
+    unless it is not ``apart``.
     """
-    if torch.device(arguments[-2]).type == "cuda":
-        return two_steps(threads, *arguments)
-    return measure.alone(two_steps, threads, *arguments)
-
-
-def two_steps(threads: int, *arguments: str | int) -> float:
-    """:func:`memory` in this process."""
+    if apart and torch.device(arguments[-2]).type == "cpu":
+        return measure.alone(memory, threads, *arguments, apart=False)
     torch.set_num_threads(threads)
 
     def work() -> None:

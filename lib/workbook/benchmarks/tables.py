@@ -83,22 +83,14 @@ def committed_counted() -> str:
     if not file.exists():
         return "Not counted yet; python -m tests.count_calls counts."
     counted = pd.read_csv(file)
-    found = {code: rows.set_index("what") for code, rows in counted.groupby("code")}
-    names = counted["what"].unique().tolist()
-    table = pd.DataFrame({"what": names})
-    for column in counted.columns.drop(["what", "note", "code"]):
-        ends = [_counts(found.get(code), names, column) for code in ("before", "after")]
-        table[column] = [" → ".join(pair) for pair in zip(*ends, strict=True)]
-    return table.to_string(index=False)
-
-
-def _counts(rows: pd.DataFrame | None, names: list[str], column: str) -> list[str]:
-    """A column's numbers as text; – where there is no row, × where the call ends with an error."""
-    if rows is None:
-        return ["–"] * len(names)
-    there = rows.reindex(names)
-    shown = there[column].map("{:,.0f}".format).where(there[column].notna(), "×")
-    return shown.where(there["code"].notna(), "–").tolist()
+    names = counted["what"].unique()
+    numbers = counted.set_index(["code", "what"]).drop(columns="note").map("{:,.0f}".format)
+    numbers = numbers.replace("nan", "×")  # where the call ends with an error
+    before, after = (
+        numbers.reindex([(code, name) for name in names], fill_value="–").droplevel("code")
+        for code in ("before", "after")
+    )
+    return (before + " → " + after).reset_index().to_string(index=False)
 
 
 def _summary(table: pd.DataFrame) -> str:

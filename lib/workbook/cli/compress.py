@@ -8,9 +8,8 @@ import torch
 from torch import nn
 
 from lib import archive, data, networks
-from lib.archive import convert
+from lib.archive.loading import load
 from lib.compression import compress, parse
-from lib.structured import rebuild
 from lib.workbook import experiments, runs
 from lib.workbook.cli import files
 
@@ -41,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     # what is wrong is said before anything is trained
     parse(options.budget, blank)
     files.read_macs(blank, dataset, options.network)
-    model = _loaded(blank, options.weights) if options.weights else _trained(options)
+    model = load(options.weights, into=blank).float() if options.weights else _trained(options)
     torch.manual_seed(options.seed)
     found = compress(
         model,
@@ -65,14 +64,3 @@ def _trained(options: argparse.Namespace) -> nn.Module:
         raise ValueError(f"no network is trained on {options.dataset} here: give --weights")
     dense = experiments.recipes.dense(options.dataset, network=options.network)
     return runs.get(dense, options.seed, quiet=options.quiet, with_weights=True).model()
-
-
-def _loaded(model: nn.Module, file: Path) -> nn.Module:
-    """``model`` with the weights in ``file``."""
-    state = convert.load(file).state
-    try:
-        rebuild(model, state).load_state_dict(state)
-    except (LookupError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{file} holds no weights of this network: {reason}") from error
-    return model

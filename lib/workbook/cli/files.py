@@ -4,7 +4,9 @@ What they write is there whole or not at all, and nothing is overwritten unless 
 """
 
 import argparse
+import importlib
 import io
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +17,7 @@ from torch import nn
 
 from lib import accounting, archive, atomic, data, networks
 from lib.archive import Archive, convert, onnx
+from lib.archive.loading import load
 from lib.training import predict
 from lib.workbook import runs
 
@@ -35,6 +38,17 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     extracting = command("extract", extract)
     extracting.add_argument("file", type=Path, metavar="FILE")
     writes(extracting, "--to", "OUT", required=True, help=f"{FORMATS} or .onnx")
+    extracting.add_argument(
+        "--architecture",
+        metavar="MODULE:FUNCTION",
+        help="what makes your network, where FILE names none and OUT is .onnx",
+    )
+    extracting.add_argument(
+        "--input-shape",
+        type=_sizes,
+        metavar="3x32x32",
+        help="of one of its inputs; default: of the images that FILE's network reads",
+    )
 
     packing = command("pack", pack)
     packing.add_argument("source", type=Path, metavar="IN", help=f"{FORMATS}, or a run's folder")
@@ -65,8 +79,19 @@ def extract(options: argparse.Namespace) -> int:
     free(options.to, options)
     found = archive.read(options.file)
     if options.to.suffix == ".onnx":
-        model = found.model()
-        shape = (found.channels, *networks.INPUT_SHAPES[found.network][1:])
+        shape = options.input_shape
+        if options.architecture:
+            if shape is None:
+                raise ValueError("say --input-shape, of one input of your network: 3x32x32")
+            model = load(options.file, into=_made(options.architecture))
+        else:
+            if not found.network:
+                raise ValueError(
+                    f"{options.file} names no network: say --architecture MODULE:FUNCTION, what "
+                    "makes yours"
+                )
+            model = load(options.file)
+            shape = shape or (found.channels, *networks.INPUT_SHAPES[found.network][1:])
         onnx.export(model, options.to, input_shape=shape)
     else:
         convert.save(found, options.to)
@@ -81,14 +106,8 @@ def pack(options: argparse.Namespace) -> int:
         run = runs.read(options.source)
         content = run.file(run.state())
     else:
-        found = _described(options)
-        content = archive.encode(
-            found.state,
-            network=found.network,
-            classes=found.classes,
-            channels=found.channels,
-            provenance=found.provenance,
-        )
+        described = dict(vars(_described(options)))
+        content = archive.encode(described.pop("state"), **described)
     atomic.write(options.to, content)
     print(f"{options.to}: {len(content):,} bytes")
     return 0
@@ -97,7 +116,7 @@ def pack(options: argparse.Namespace) -> int:
 def evaluate(options: argparse.Namespace) -> int:
     """What a file's network gets right on a test split, and what it costs."""
     found = archive.read(options.file)
-    model = found.model()
+    model = load(options.file).float()  # which images of a data set are
     dataset = runs.dataset_of(options.dataset, found.network, False, torch.device("cpu"))
     if dataset.classes != found.classes:
         raise ValueError(
@@ -120,6 +139,33 @@ def evaluate(options: argparse.Namespace) -> int:
     for name, said in lines.items():
         print(f"{name:14}{said}")
     return 0
+
+
+def _sizes(said: str) -> tuple[int, ...]:
+    return tuple(int(size) for size in said.replace("×", "x").split("x"))
+
+
+def _made(said: str) -> nn.Module:
+    """The network that a function of the user's own makes: ``package.module:function``."""
+    module, _, function = said.partition(":")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        made = getattr(importlib.import_module(module), function)()
+    except (ImportError, AttributeError, TypeError) as error:
+        raise ValueError(
+            f"--architecture {said}: {error}; name a module that can be imported from here and a "
+            "function or class of it that takes no arguments, as nets:MyNet"
+        ) from error
+    finally:
+        sys.path.pop(0)
+    if not isinstance(made, nn.Module):
+        raise ValueError(f"--architecture {said} makes a {type(made).__name__}, no torch.nn.Module")
+    return made
+
+
+def say(line: str) -> None:
+    """To the side, so that what is printed can be read by a program."""
+    print(line, file=sys.stderr)
 
 
 def free(path: Path, options: argparse.Namespace, *, ending: str = "") -> None:
@@ -147,23 +193,17 @@ def _kind(found: Archive) -> str:
 
 def _listing(table: pd.DataFrame) -> pd.DataFrame:
     """The parts as they are read, in bytes, and their sum."""
+    from lib.workbook import report  # which no other command waits for
+
     whole = pd.DataFrame({"name": ["file"], "total": table["total"].sum(), "share": 1.0})
+    columns = {
+        **{name: (heading, "{}") for name, heading in (("name", "layer"), ("shape", "shape"))},
+        **{name: (name, "{:,.0f}") for name in ("weights", "kept", "levels", "bits")},
+        **{n: (f"{n}, bytes", "{:,.1f}") for n in ("values", "positions", "codebook", "total")},
+        "share": ("share", "{:.1%}"),
+    }
     table = pd.concat([table, whole], ignore_index=True)
-
-    def shown(column: str, form: str) -> list[str]:
-        return ["" if pd.isna(value) else form.format(value) for value in table[column]]
-
-    counts = {name: shown(name, "{:,.0f}") for name in ("weights", "kept", "levels", "bits")}
-    sizes = ("values", "positions", "codebook", "total")
-    return pd.DataFrame(
-        {
-            "layer": table["name"],
-            "shape": table["shape"].fillna(""),
-            **counts,
-            **{f"{name}, bytes": shown(name, "{:,.1f}") for name in sizes},
-            "share": shown("share", "{:.1%}"),
-        }
-    )
+    return report.columns.shown(table, columns, unknown="", waiting=" ".join(columns))
 
 
 def _draw(table: pd.DataFrame, name: str, path: Path) -> None:
@@ -183,7 +223,7 @@ def _draw(table: pd.DataFrame, name: str, path: Path) -> None:
 
 def _described(options: argparse.Namespace) -> Archive:
     """The state dict in IN, with the network that it is of, if one is named."""
-    found = convert.load(options.source)
+    found = convert.load(options.source, said=say)
     network = options.network or found.network
     if not network:
         if options.classes or options.channels:
@@ -197,7 +237,7 @@ def _described(options: argparse.Namespace) -> Archive:
         model = found.model()
         images = torch.zeros(1, channels, *networks.INPUT_SHAPES[network][1:])
         with torch.no_grad():
-            outputs = model(images).shape[1]
+            outputs = model.float()(images).shape[1]
     except (LookupError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(

@@ -165,7 +165,7 @@ def _tasks(options: argparse.Namespace) -> list[runs.parallel.Task]:
 def fetch(options: argparse.Namespace) -> int:
     """Gets a data set or the published weights beforehand, for nodes without internet."""
     if options.dataset == "weights":
-        for name in pretrained.NAMES:
+        for name in pretrained.PUBLISHED:
             file = pretrained.downloaded(name)
             print(f"{name}: {file}, {file.stat().st_size:,} bytes")
         return 0

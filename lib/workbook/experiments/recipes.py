@@ -119,7 +119,7 @@ def dense(
     held_out : train without the images that knobs are chosen on, and measure on them.
     """
     common = {"dataset": dataset, "network": network, "held_out": held_out}
-    if dataset == "imagenet" and network in pretrained.NAMES and epochs is None:
+    if dataset == "imagenet" and network in pretrained.PUBLISHED and epochs is None:
         slug = f"{network}-imagenet-published"
         return Experiment(slug=slug, stages=(), published=True, **common)
     schedule = dense_schedule(dataset, network, epochs)

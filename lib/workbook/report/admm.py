@@ -7,9 +7,21 @@ import pandas as pd
 
 from lib import accounting, data
 from lib.workbook import experiments
-from lib.workbook.report.columns import columns, text
+from lib.workbook.report.columns import columns, headed, text
 from lib.workbook.report.places import MIRROR, places
-from lib.workbook.report.rows import finished, frame, interval, mean, reported, summary, taken
+from lib.workbook.report.rows import (
+    finished,
+    frame,
+    histories,
+    interval,
+    last_epochs,
+    length,
+    mean,
+    ours,
+    reported,
+    summary,
+    taken,
+)
 from lib.workbook.runs import Run
 
 #: What our rows state and the paper's do not.
@@ -37,9 +49,14 @@ def table_3(rows: Sequence[Sequence[Run]], *, dataset: str) -> pd.DataFrame:
     paper = reported("admm_table3").assign(source="reported", data="mnist")
     paper["automated"] = paper["automated"] == "yes"
     paper["accuracy"] = paper["dense_accuracy"] - paper["drop_points"]
-    ours = frame([_row(found, dataset) for found in rows if found])
+    made = frame([row(found, dataset) for found in rows if found])
     stated = paper.columns.difference(OURS.split(), sort=False)
-    return taken(pd.concat([paper, ours]), [*stated, *OURS.split()])
+    return taken(pd.concat([paper, made]), [*stated, *OURS.split()])
+
+
+def committed_table_3() -> pd.DataFrame:
+    """:func:`table_3` of MNIST."""
+    return table_3(finished(experiments.table_3("mnist")), dataset="mnist")
 
 
 def levels(table: pd.DataFrame) -> str:
@@ -48,16 +65,16 @@ def levels(table: pd.DataFrame) -> str:
     Ours are those of ``table`` (:func:`table_3`) at the paper's nominal rate and beyond.
     """
     (paper,) = table[(table["source"] == "reported") & table["accuracy"].notna()].to_dict("records")
-    ours = table[(table["source"] == "ours") & (table["rate"] >= paper["rate"])]
+    beyond = ours(table)[ours(table)["rate"] >= paper["rate"]]
 
     def between(column: str) -> str:
-        return f"{ours[column].min():.2f} to {ours[column].max():.2f} %"
+        return f"{beyond[column].min():.2f} to {beyond[column].max():.2f} %"
 
-    if ours.empty:
+    if beyond.empty:
         return f"No row of ours is at the paper's rate of {paper['rate']:,.0f}×."
     return (
         f"At the paper's rate of {paper['rate']:,.0f}× and beyond, our compressed networks "
-        f"({len(ours)} rows) have {between('accuracy')}; "
+        f"({len(beyond)} rows) have {between('accuracy')}; "
         f"the paper's has {paper['accuracy']:.1f} %. "
         f"Our dense networks have {between('dense_accuracy')}; "
         f"the paper's has {paper['dense_accuracy']:.1f} %."
@@ -74,11 +91,16 @@ def table_4(rows: Sequence[Sequence[Run]], *, dataset: str) -> pd.DataFrame:
     ``rate``, of nonzero weights and nonzero values, flatters; when only pruning, so does a layer so
     small that its values would fit a codebook. ``mean_bits`` is over the weights that pay.
     """
-    paper = reported("admm_table4").assign(source="reported", data="cifar10")
+    made = [row(found, dataset) | _epochs(found[0]) for found in rows if found]
+    return with_reported(4, made, "dense_epochs", "epochs", data="cifar10")
+
+
+def with_reported(number: int, rows: Sequence[dict], *more: str, data: str) -> pd.DataFrame:
+    """A table of the paper, whose rows are of ``data``, then our rows, with columns ``OURS``."""
+    paper = reported(f"admm_table{number}").assign(source="reported", data=data)
     paper["paper_rate"] = paper["rate"]
-    ours = frame([_row(found, dataset) | _epochs(found[0]) for found in rows if found])
-    stated = [*paper.columns, *OURS.split(), "dense_epochs", "epochs"]
-    return taken(pd.concat([paper, ours], ignore_index=True), stated)
+    table = pd.concat([paper, frame(rows)], ignore_index=True)
+    return taken(table, [*paper.columns, *OURS.split(), *more])
 
 
 def uniform(table: pd.DataFrame) -> pd.DataFrame:
@@ -109,23 +131,16 @@ def figure_2(histories: Mapping[float, pd.DataFrame]) -> pd.DataFrame:
     after any epoch, ``mse_peak_epoch`` that epoch, ``mse`` the last one; the accuracies (%) are
     those of the final W on the test split, as it is and quantized.
     """
-    rows = []
-    for rho, history in histories.items():
-        last = history.iloc[-1]
-        rows.append(
-            {
-                "rho": rho,
-                "loss": last["loss"],
-                "quantized_loss": last["compressed_loss"],
-                "mse_first": history["mse"].iloc[0],
-                "mse_peak": history["mse"].max(),
-                "mse_peak_epoch": int(history["epoch"][history["mse"].idxmax()]),
-                "mse": last["mse"],
-                "accuracy": 100 * last["test_accuracy"],
-                "quantized_accuracy": 100 * last["compressed_test_accuracy"],
-            }
-        )
-    return pd.DataFrame(rows)
+    made = last_epochs(histories, "rho")
+    mse = [history.set_index("epoch")["mse"] for history in histories.values()]
+    made["mse_peak"] = [path.max() for path in mse]
+    made["mse_peak_epoch"] = [path.idxmax() for path in mse]
+    columns = (
+        "rho loss compressed_loss mse_first mse_peak mse_peak_epoch mse accuracy "
+        "compressed_accuracy"
+    )
+    made = made.reindex(columns=columns.split())
+    return made.rename(columns=lambda name: name.replace("compressed", "quantized"))
 
 
 def figure_2_claims(table: pd.DataFrame) -> str:
@@ -181,27 +196,29 @@ def committed_rows_4() -> dict[str, list[list[Run]]]:
 # ----------------------------------------------------------------------------------- rows of ours
 
 
-def row(compressed: Sequence[Run], dataset: str, *, method: str, mode: str) -> dict:
+def row(
+    compressed: Sequence[Run], dataset: str, *, method: str | None = None, mode: str | None = None
+) -> dict:
     """A row of ours: an experiment's runs over seeds, the drops as means of paired differences.
 
-    ``mode`` says what the budget counts (:func:`lib.accounting.paid`); ``method`` is the row's
-    name.
+    ``mode`` says what the budget counts (:func:`lib.accounting.paid`), the run's own unless given;
+    ``method`` is the row's name.
     """
-    lost = interval(compressed)
+    first, lost = compressed[0], interval(compressed)
+    mode = mode or first.result["mode"]
     paid = [accounting.paid(run.layers, mode) for run in compressed]
-    bits = [(spent["weights"] * spent["bits"]).sum() for spent in paid]
-    weights = compressed[0].layers["weights"].sum()
+    bits = np.array([(spent["weights"] * spent["bits"]).sum() for spent in paid])
     columns = "network rate drop drop_sd control_drop n entropy_rate file_bytes computed_in"
-    known = summary(compressed, columns)
+    known = summary(compressed, f"{columns} kept_percent")
     return known | {
         "mode": mode,
-        "method": method,
+        "method": method or f"ADMM (ours, {label(first)})",
         "source": "ours",
         "data": dataset,
         "automated": True,
-        "nonzero_percent": 100 * mean(compressed, "kept_fraction"),
-        "mean_bits": sum(bits) / sum(spent["weights"].sum() for spent in paid),
-        "paper_rate": float(np.mean(32 * weights / np.array(bits))),
+        "nonzero_percent": known["kept_percent"],
+        "mean_bits": bits.sum() / sum(spent["weights"].sum() for spent in paid),
+        "paper_rate": float(np.mean(32 * first.layers["weights"].sum() / bits)),
         "drop_points": known["drop"],
         "drop_low": lost.low,
         "drop_high": lost.high,
@@ -212,23 +229,13 @@ def row(compressed: Sequence[Run], dataset: str, *, method: str, mode: str) -> d
     }
 
 
-def _row(compressed: Sequence[Run], dataset: str) -> dict:
-    first = compressed[0]
-    name = f"ADMM (ours, {label(first)})"
-    return row(compressed, dataset, method=name, mode=first.result["mode"])
-
-
 def _epochs(run: Run) -> dict[str, int]:
     """How long the dense network was trained, and how long what followed took."""
     experiment, after = run.experiment, 0
     while "parent" in experiment:
-        after += _length(experiment)
+        after += length(experiment)
         experiment = experiment["parent"]
-    return {"dense_epochs": _length(experiment), "epochs": after}
-
-
-def _length(experiment: dict) -> int:
-    return sum(stage["schedule"]["epochs"] for stage in experiment["stages"])
+    return {"dense_epochs": length(experiment), "epochs": after}
 
 
 def label(run: Run) -> str:
@@ -282,7 +289,7 @@ def parts_4(rows: Mapping[str, Sequence[Sequence[Run]]]) -> dict[str, pd.DataFra
     return {
         name: part
         for name, table in made.items()
-        if len(part := table if name == "cifar10" else table[table["source"] == "ours"])
+        if len(part := table if name == "cifar10" else ours(table))
     }
 
 
@@ -292,15 +299,14 @@ def table_4_text() -> str:
     if not any(rows.values()):
         return ""
     shown = {name: column for name, column in TABLE_4.items() if name != "data"}
-    return "\n\n".join(
-        f"{data.describe(dataset)}\n{text(part, shown)}" for dataset, part in parts_4(rows).items()
-    )
+    parts = parts_4(rows).items()
+    return "\n\n".join(headed(data.describe(name), text(part, shown)) for name, part in parts)
 
 
 def finished_histories() -> dict[float, pd.DataFrame]:
     """The paper's ρ → the history of its curve of seed 0 on MNIST, as far as they are there."""
-    found = finished(experiments.figure_2("mnist"), most=1)
-    return {rho: found[rho][0].history for rho in found if rho in experiments.FIGURE_2_RHOS}
+    found = histories(experiments.figure_2("mnist"))
+    return {rho: found[rho] for rho in found if rho in experiments.FIGURE_2_RHOS}
 
 
 def layers_text(rows: Sequence[Sequence[Run]]) -> str:

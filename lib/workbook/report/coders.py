@@ -3,6 +3,7 @@
 ``results/benchmarks/scripts/measure_coders.py`` makes the committed table.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -92,21 +93,17 @@ def coders(model: nn.Module, **named) -> dict[str, float | int | str]:
     by_layer = layers(model)
     packed = benchmarks.coders.zstd(weights)
     layout = min(packed, key=packed.get)
-    sizes = {
-        coder: math.ceil(table[list(PARTS)].to_numpy().sum() / 8)
-        for coder, table in by_layer.items()
-    }
-    beside = {  # positions and values alone: the codebook is coded where the entropy counts floats
-        f"{coder}_codes": math.ceil(
-            by_layer[coder][["position_bits", "value_bits"]].to_numpy().sum() / 8
-        )
-        for coder in ("entropy", "archive")
-    }
+
+    def size(coder: str, *parts: str) -> int:
+        return math.ceil(by_layer[coder][list(parts)].to_numpy().sum() / 8)
+
+    # positions and values alone: the codebook is coded where the entropy counts floats
+    codes = ("position_bits", "value_bits")
     return {
         "weights": sum(weight.numel() for weight in weights.values()),
-        "kept": sum(int((weight != 0).sum()) for weight in weights.values()),
-        **sizes,
-        **beside,
+        "kept": sum(int(weight.count_nonzero()) for weight in weights.values()),
+        **{coder: size(coder, *PARTS) for coder in by_layer},
+        **{f"{coder}_codes": size(coder, *codes) for coder in ("entropy", "archive")},
         "zstd": packed[layout],
         "zstd_layout": layout,
         **bytes_by_part(archive.encode(model, **named)).add_prefix("file_"),
@@ -123,20 +120,14 @@ def committed_runs() -> dict[str, Run]:
         *experiments.table_3("mnist"),
         experiments.comparison.head_to_head("mnist", "lenet5", "lc", 2_000),
     ]
-    found = [run for (run,) in finished(wanted, most=1)]
-    found += [
-        run
-        for rows in admm.committed_rows_4().values()
-        for runs in rows
-        for run in runs[:1]
-        if run.result["network"] == "resnet20" and run.result["mode"] == "joint"
-    ]
     names = {"lenet5": "LeNet-5", "resnet20": "ResNet-20"}
     labelled: dict[str, Run] = {}
-    for run in found:
-        network, method, rate = (run.result[k] for k in ("network", "method", "nominal_rate"))
-        if run.weights.exists():
-            labelled.setdefault(f"{names[network]}, {method.upper()} {rate:,.0f}×", run)
+    for run, *_ in itertools.chain(finished(wanted, most=1), *admm.committed_rows_4().values()):
+        network, method, mode = (run.result[k] for k in ("network", "method", "mode"))
+        wanted = network == "lenet5" or (network, mode) == ("resnet20", "joint")
+        if wanted and run.weights.exists():
+            label = f"{names[network]}, {method.upper()} {run.result['nominal_rate']:,.0f}×"
+            labelled.setdefault(label, run)
     return labelled
 
 

@@ -81,13 +81,14 @@ def text(table: pd.DataFrame, columns: Columns, **options) -> str:
     return "" if table.empty else shown(table, columns, **options).to_string(index=False)
 
 
-def headed(heading: str, table: pd.DataFrame, form: str = "{:.2f}") -> str:
-    """A table of numbers as text under a heading; empty where no row is."""
-    return (
-        ""
-        if table.empty
-        else f"{heading}\n{table.to_string(index=False, float_format=form.format)}"
-    )
+def numbers(table: pd.DataFrame, form: str = "{:.2f}") -> str:
+    """A table of numbers as text; empty where no row is."""
+    return "" if table.empty else table.to_string(index=False, float_format=form.format)
+
+
+def headed(heading: str, said: str) -> str:
+    """What is said, under a heading; empty where nothing is."""
+    return said and f"{heading}\n{said}"
 
 
 def markdown(table: pd.DataFrame) -> str:

@@ -1,8 +1,7 @@
 """All methods head to head, and what ADMM's allocation earns: run folders → tables."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
-import numpy as np
 import pandas as pd
 import torch
 
@@ -10,8 +9,8 @@ from lib.layers import compressible
 from lib.workbook import experiments
 from lib.workbook.experiments import Experiment
 from lib.workbook.report import rows, statistics
-from lib.workbook.report.columns import columns, headed, shown
-from lib.workbook.report.rows import BySeed, by_seed, differences, finished
+from lib.workbook.report.columns import columns, headed, numbers, shown
+from lib.workbook.report.rows import by_seed, finished
 from lib.workbook.runs import Run, read
 
 #: How the tables and figures name the methods.
@@ -46,17 +45,15 @@ def head_to_head(dataset: str, network: str) -> pd.DataFrame:
     for (method, rate), found in finished(wanted).items():
         like = wanted[method, rate].like
         tried = finished({trial: trial for trial in _trials(method)}, most=1)
-        known = rows.summary(found, columns)
-        last = rows.summary(found, "hours n computed_in")
-        last["hours"] += _hours(finished(like)) if like else 0
         spent = {
             "search_epochs": like.epochs if like else 0,
             "tuning_epochs": sum(trial.epochs for trial in tried),
             "trials": len(tried),
-            "hours": last.pop("hours"),
+            "hours": _hours(found) + (_hours(finished(like)) if like else 0),
             "tuning_hours": sum(map(_hours, tried.values())),
         }
-        made.append({"method": NAMES[method], "asked": rate} | known | spent | last)
+        known = rows.summary(found, columns) | spent | rows.summary(found, "n computed_in")
+        made.append({"method": NAMES[method], "asked": rate} | known)
     return rows.frame(made)
 
 
@@ -80,6 +77,11 @@ def quantized(dataset: str) -> pd.DataFrame:
     widths = experiments.comparison.WIDTHS
     wanted = {(b, 32 / b): experiments.comparison.fixed_width(dataset, b) for b in widths}
     return rows.table(finished(wanted), ["bits", "rate"], "accuracy accuracy_sd drop n")
+
+
+def quantized_text() -> str:
+    """:func:`quantized` of MNIST; empty where no run is there."""
+    return headed("lenet300 on MNIST, accuracy in %", numbers(quantized("mnist")))
 
 
 #: How weights are chosen, in the words of the table of what ADMM's allocation earns.
@@ -108,7 +110,7 @@ def weight_choices(dataset: str) -> pd.DataFrame:
     return made.rename(columns={"share": "accuracy", "share_sd": "accuracy_sd"})
 
 
-def weight_choices_by_seed(dataset: str) -> dict[str, BySeed]:
+def weight_choices_by_seed(dataset: str) -> dict[str, pd.Series]:
     """A row of :func:`weight_choices` → its accuracies (%) by seed."""
     return {name: by_seed(found) for name, found in _ways(dataset).items()}
 
@@ -125,7 +127,7 @@ def _ways(dataset: str) -> dict[str, list[Run]]:
     return finished({WAYS[way]: experiment for way, experiment in wanted.items()})
 
 
-def choice_gains(accuracies: Mapping[str, BySeed]) -> str:
+def choice_gains(accuracies: Mapping[str, pd.Series]) -> str:
     """What each part of ADMM's result gains, from :func:`weight_choices_by_seed`: a line a part.
 
     Paired over the seeds that both have, with a 95 % interval over them.
@@ -142,24 +144,25 @@ def choice_gains(accuracies: Mapping[str, BySeed]) -> str:
         "ADMM's values, against the same weights from scratch": ("admm", "scratch"),
     }
     lines = []
-    for part, (one, other) in pairs.items():
-        points = differences(accuracies.get(WAYS[one], {}), accuracies.get(WAYS[other], {}))
-        if points:
+    for part, ways in pairs.items():
+        one, other = (accuracies.get(WAYS[way], by_seed(())) for way in ways)
+        points = (one - other).dropna()
+        if len(points):
             said = statistics.over_seeds(points).said_as("{:+.2f}")
             lines.append(f"{part}: {said} (n = {len(points)})")
     return "\n".join(lines)
 
 
-def accuracies_by_rate(dataset: str, network: str) -> dict[float, dict[str, BySeed]]:
+def accuracies_by_rate(dataset: str, network: str) -> dict[float, dict[str, pd.Series]]:
     """Rate asked for → method → its accuracies (%) by seed, of the runs that are there."""
-    made: dict[float, dict[str, BySeed]] = {}
+    made: dict[float, dict[str, pd.Series]] = {}
     for (method, rate), found in finished(experiments.comparison.rows(dataset, network)).items():
         made.setdefault(rate, {})[NAMES[method]] = by_seed(found)
     return made
 
 
 def verdict(
-    accuracies: Mapping[float, Mapping[str, BySeed]],
+    accuracies: Mapping[float, Mapping[str, pd.Series]],
     *,
     named: Callable[[float], str] = "{:,.0f}×".format,
 ) -> str:
@@ -171,36 +174,34 @@ def verdict(
     for all comparisons in the table (Holm); else it *leads*.
     """
     ranked = {
-        rate: sorted(methods, key=lambda name, of=methods: -np.mean([*of[name].values()]))
+        rate: sorted(methods, key=lambda name, of=methods: -of[name].mean())
         for rate, methods in sorted(accuracies.items())
     }
     points = {
-        (rate, other): differences(accuracies[rate][best], accuracies[rate][other])
+        (rate, other): (accuracies[rate][best] - accuracies[rate][other]).dropna()
         for rate, (best, *others) in ranked.items()
         for other in others
     }
-    enough = {key: values for key, values in points.items() if len(values) >= 3}
-    p_values = statistics.holm({k: statistics.paired_test(v) for k, v in enough.items()})
+    p_values = statistics.holm(
+        {key: statistics.paired_test(v) for key, v in points.items() if len(v) >= 3}
+    )
+
+    def before(*key: float | str) -> str:
+        tested = f", p = {p_values[key]:.2g}" if key in p_values else ""
+        return f"{statistics.over_seeds(points[key]).said_as()} (n = {len(points[key])}{tested})"
+
     lines = []
     for rate, (best, *others) in ranked.items():
         sure = others and all(p_values.get((rate, other), 1.0) < 0.05 for other in others)
-        mean = np.mean([*accuracies[rate][best].values()])
-        line = f"{named(rate)}: {best} {'wins' if sure else 'leads'} with {mean:.2f} %"
+        does, mean = "wins" if sure else "leads", accuracies[rate][best].mean()
+        line = f"{named(rate)}: {best} {does} with {mean:.2f} %"
         if others:
-            line += f", {_before(rate, others[0], points, p_values)} before {others[0]}"
+            line += f", {before(rate, others[0])} before {others[0]}"
         if NAMES["admm"] in others:
-            place = others.index(NAMES["admm"]) + 2
-            behind = _before(rate, NAMES["admm"], points, p_values)
+            place, behind = others.index(NAMES["admm"]) + 2, before(rate, NAMES["admm"])
             line += f"; ADMM is number {place} of {len(others) + 1}, {behind} behind"
         lines.append(f"{line}.")
     return "\n".join(lines)
-
-
-def _before(rate, other, points, p_values) -> str:
-    values = points[rate, other]
-    p = p_values.get((rate, other))
-    tested = "" if p is None else f", p = {p:.2g}"
-    return f"{statistics.over_seeds(values).said_as()} (n = {len(values)}{tested})"
 
 
 def overlap(compressed: Run) -> pd.DataFrame:
@@ -224,10 +225,10 @@ def overlap(compressed: Run) -> pd.DataFrame:
     return pd.DataFrame(rows).T.round(1)
 
 
-def allocated(dataset: str) -> Experiment:
-    """ADMM's row of the head to head whose allocation is looked at."""
-    rate = experiments.comparison.ALLOCATION_RATE[dataset]
-    return experiments.comparison.rows(dataset, "lenet300")["admm", rate]
+def overlap_text() -> str:
+    """:func:`overlap` of the run of MNIST, seed 0; empty where it is not there."""
+    found = _ways("mnist").get(WAYS["admm"])
+    return overlap(found[0]).to_string() if found else ""
 
 
 #: :func:`head_to_head`'s table as it is read, with the spread of its means.
@@ -250,16 +251,21 @@ def head_to_head_shown(table: pd.DataFrame) -> pd.DataFrame:
     return shown(table.sort_values("asked", kind="stable"), HEAD_TO_HEAD, spread=True)
 
 
-def head_to_head_text() -> str:
-    """The head to head of MNIST, network by network, and who wins; empty where no run is there."""
-    parts = []
+def by_network() -> Iterator[tuple[str, pd.DataFrame, str]]:
+    """Each network of MNIST's head to head, its table as it is read, and who wins."""
     for network in experiments.comparison.RATES["mnist"]:
         table = head_to_head("mnist", network)
         if not table.empty:
-            read = head_to_head_shown(table).to_string(index=False)
             said = verdict(accuracies_by_rate("mnist", network))
-            parts += [f"{network} on MNIST", read, said]
-    return "\n\n".join(parts)
+            yield network, head_to_head_shown(table), said
+
+
+def head_to_head_text() -> str:
+    """The head to head of MNIST, network by network, and who wins; empty where no run is there."""
+    return "\n\n".join(
+        f"{network} on MNIST\n\n{table.to_string(index=False)}\n\n{said}"
+        for network, table, said in by_network()
+    )
 
 
 def weight_choices_text() -> str:
@@ -267,4 +273,4 @@ def weight_choices_text() -> str:
     rate = experiments.comparison.ALLOCATION_RATE["mnist"]
     heading = f"lenet300 on MNIST, {rate:,.0f}× asked for, accuracy in %"
     gains = choice_gains(weight_choices_by_seed("mnist"))
-    return f"{headed(heading, weight_choices('mnist'))}\n\n{gains}".strip()
+    return f"{headed(heading, numbers(weight_choices('mnist')))}\n\n{gains}".strip()

@@ -6,7 +6,6 @@ Gains are accuracy minus the other network's, in points, paired seed by seed: ab
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 from torch import nn
 
@@ -16,7 +15,16 @@ from lib.workbook.experiments import Experiment
 from lib.workbook.report import rows
 from lib.workbook.report.columns import columns, text
 from lib.workbook.report.places import places
-from lib.workbook.report.rows import finished, frame, gain, interval, numbers, summary, taken
+from lib.workbook.report.rows import (
+    by_seed,
+    finished,
+    frame,
+    gain,
+    interval,
+    length,
+    summary,
+    taken,
+)
 from lib.workbook.runs import Run
 
 #: How the tables and figures name the methods.
@@ -31,6 +39,9 @@ NAMES = {
     "lc-ranks": "LC, learned ranks",
 }
 
+#: A part of a key → how its values are called.
+CALLED = {"method": NAMES, "sigmoid": {True: "scheduled", False: "plain"}}
+
 Found = Mapping[Hashable, Sequence[Run]]
 
 #: What a row of DF says of an experiment's runs. ``reduction`` is of the network that was built.
@@ -43,26 +54,24 @@ COLUMNS = (
 def table(found: Found, keys: Sequence[str]) -> pd.DataFrame:
     """A row for each key of ``found``: the key's parts in columns ``keys``, then ``COLUMNS``.
 
-    Shares asked for, ``asked``, become percent.
+    Shares asked for, ``asked``, become percent, what is in ``CALLED`` its names.
     """
     made = rows.table(found, keys, COLUMNS)
     if "asked" in made:
         made["asked"] = (100 * made["asked"]).round(6)
+    for key in made.columns.intersection(CALLED):
+        made[key] = made[key].map(CALLED[key])
     return made
 
 
 def curve(found: Found) -> pd.DataFrame:
     """Table 3 and Figures 3a and 4a, ours: keys (method, reduction), as the catalogue's."""
-    made = table(found, ["method", "asked"])
-    return made if made.empty else made.assign(method=made["method"].map(NAMES))
+    return table(found, ["method", "asked"])
 
 
 def schedule(found: Found) -> pd.DataFrame:
     """Table 1, ours: keys (with the schedule, reduction), as the catalogue's."""
-    made = table(found, ["sigmoid", "asked"])
-    if not made.empty:
-        made["sigmoid"] = made["sigmoid"].map({True: "scheduled", False: "plain"})
-    return made
+    return table(found, ["sigmoid", "asked"])
 
 
 def reported(name: str, *, network: str, dataset: str = "cifar10") -> pd.DataFrame:
@@ -71,8 +80,7 @@ def reported(name: str, *, network: str, dataset: str = "cifar10") -> pd.DataFra
     The printed delta differs from it in a few rows, which tests/workbook/report/test_reported_df.py
     names.
     """
-    made = rows.reported(name)
-    made = made[(made["network"] == network) & (made["dataset"] == dataset)]
+    made = rows.reported(name).query("network == @network and dataset == @dataset")
     gain = (made["accuracy"] - made["baseline_accuracy"]).round(2)
     return made.assign(gain=gain, reduction=made["reduction_percent"]).reset_index(drop=True)
 
@@ -87,19 +95,14 @@ def lead(found: Found) -> pd.DataFrame:
     made = []
     for asked in sorted({reduction for _, reduction in found}):
         three = {m: found.get((m, asked), ()) for m in ("hybrid", "filters", "ranks")}
-        by_seed = {m: rows.by_seed(runs) for m, runs in three.items()}
-        seeds = set.intersection(*map(set, by_seed.values()))
-        if not seeds:
+        accuracies = pd.DataFrame({m: by_seed(runs) for m, runs in three.items()}).dropna()
+        if accuracies.empty:
             continue
-        mean = {m: np.mean([accuracy[s] for s in seeds]) for m, accuracy in by_seed.items()}
-        better = "filters" if mean["filters"] >= mean["ranks"] else "ranks"
-        known = {
-            "half": NAMES[better],
-            "points": mean["hybrid"] - mean[better],
-            "n": len(seeds),
-            "said": gain(three["hybrid"], three[better]).said,
-        }
-        made.append({"asked": 100 * asked} | known)
+        mean = accuracies.mean()
+        better = mean[["filters", "ranks"]].idxmax()
+        said = gain(three["hybrid"], three[better]).said
+        points = mean["hybrid"] - mean[better]
+        made.append((100 * asked, NAMES[better], points, len(accuracies), said))
     return pd.DataFrame(made, columns=["asked", "half", "points", "n", "said"])
 
 
@@ -111,13 +114,13 @@ def verdict(found: Found) -> str:
     ]
     if len(lines) > 1:
         lines.append(f"mean: {leads['points'].mean():+.2f} points")
-    for (method, asked), runs in sorted(found.items(), key=lambda item: item[0][1]):
-        if method == "hybrid":
-            control, dense = (-interval(runs, against=a) for a in ("control", "dense"))
-            lines.append(
-                f"{100 * asked:g} %: {control.said} on the dense network trained on, {dense.said} "
-                f"on the dense network (n = {len(runs)})"
-            )
+    for asked in sorted(asked for method, asked in found if method == "hybrid"):
+        runs = found["hybrid", asked]
+        control, dense = (-interval(runs, against=a) for a in ("control", "dense"))
+        lines.append(
+            f"{100 * asked:g} %: {control.said} on the dense network trained on, {dense.said} "
+            f"on the dense network (n = {len(runs)})"
+        )
     return "\n".join(lines)
 
 
@@ -185,7 +188,7 @@ def landing(run: Run) -> dict[str, float]:
     }
 
 
-def landings(found: Found, keys: Sequence[str]) -> pd.DataFrame:
+def landings(found: Found, keys: Sequence[str] = ("asked",)) -> pd.DataFrame:
     """:func:`landing` and the accuracy (%), a row for each key, of seed 0."""
     first = {key: runs[:1] for key, runs in found.items()}
     met = pd.DataFrame([landing(run) for (run,) in first.values()])
@@ -232,22 +235,16 @@ def gain_sources(found: Found) -> pd.DataFrame:
     weights: against ours) and ``df_gain`` against DF from our start, paired seed by seed;
     ``epochs`` are all there were, from the first.
     """
-    ours = {
-        name: numbers(found["hybrid"], name) if "hybrid" in found else np.nan
-        for name in ("accuracy", "dense_accuracy")
-    }
+    ours = {name: by_seed(found.get("hybrid", ()), name) for name in STEPS.values()}
     wanted = [(key, name) for key in STARTS for name in STEPS] + [("from-scratch", "from-scratch")]
     made = []
     for key, name in ((key, name) for key, name in wanted if key in found):
-        runs, known = found[key], {}
-        accuracy, dense = numbers(runs, STEPS.get(name, "accuracy")), ours["dense_accuracy"]
-        epochs = runs[0].result["epochs"]
+        runs, start, epochs = found[key], None, found[key][0].result["epochs"]
+        accuracy, dense = by_seed(runs, STEPS.get(name, "accuracy")), ours["dense_accuracy"]
         if key in STARTS:
-            dense, first = numbers(runs, "dense_accuracy"), _epochs(runs[0].experiment["parent"])
-            known["start"] = _start(runs)
-            epochs = first if name == "dense" else first + epochs
-        built = name in ("hybrid", "from-scratch")
-        gained = accuracy - dense
+            dense, first = by_seed(runs, "dense_accuracy"), length(runs[0].experiment["parent"])
+            start, epochs = _start(runs), first if name == "dense" else first + epochs
+        gained, built = accuracy - dense, name in ("hybrid", "from-scratch")
         row = {
             "what": WHAT[name],
             "accuracy": accuracy.mean(),
@@ -255,19 +252,16 @@ def gain_sources(found: Found) -> pd.DataFrame:
             "gain": gained.mean(),
             "df_gain": (accuracy - ours["accuracy"]).mean(),
             "n": int(gained.count()),
-            "reduction": numbers(runs, "reduction")[0] if built else 0.0,
+            "reduction": by_seed(runs, "reduction").iloc[0] if built else 0.0,
+            "start": start,
+            "epochs": epochs,
         }
-        row |= known | {"epochs": epochs}
         made.append(row | (summary(runs, "computed_in") if built else {}))
     return frame(made)
 
 
 def _start(runs: Sequence[Run]) -> float:
     return runs[0].experiment["parent"]["stages"][0]["schedule"]["lr"]
-
-
-def _epochs(experiment: dict) -> int:
-    return sum(stage["schedule"]["epochs"] for stage in experiment["stages"])
 
 
 def differences(found: Found) -> pd.DataFrame:
@@ -278,7 +272,7 @@ def differences(found: Found) -> pd.DataFrame:
     """
     made = []
     for runs in (found[key] for key in STARTS if key in found):
-        dense, control, built = (numbers(runs, step) for step in STEPS.values())
+        dense, control, built = (by_seed(runs, step) for step in STEPS.values())
         row = {
             "start": _start(runs),
             "dense_accuracy": dense.mean(),
@@ -327,14 +321,10 @@ def both(found: Found) -> pd.DataFrame:
     made = []
     for key, (run, *_) in found.items():
         dense = experiments.df.dense_weights(run.result["dataset"], run.result["network"])
-        rates = {
-            "rate": 32 * dense / run.result["nominal_bits"],
-            "own_rate": run.result["nominal_rate"],
-        }
-        first = summary([run], "accuracy control_gain reduction")
-        last = summary([run], "file_bytes epochs computed_in")
-        made.append({"what": WHAT[key]} | first | rates | last)
-    return frame(made)
+        known = {"what": WHAT[key], "rate": 32 * dense / run.result["nominal_bits"]}
+        columns = "accuracy control_gain reduction nominal_rate file_bytes epochs computed_in"
+        made.append(known | summary([run], columns))
+    return frame(made).rename(columns={"nominal_rate": "own_rate"})
 
 
 #: What the runs measure in :func:`table_5`.
@@ -399,19 +389,20 @@ SHOWN = columns(
 
 def by_place(
     wanted: Callable[..., Mapping[Hashable, Experiment]],
-    said: Callable[[Found], str],
+    said: Callable[[Found], pd.DataFrame | str],
     *,
     lengths: Sequence[str] = ("full", "cpu", "short"),
 ) -> str:
     """Committed runs on CIFAR-10, then those on the JPEG mirror that it does not have yet, as text.
 
-    ``wanted`` are experiments by key, ``said`` makes text of their runs; what is missing on
-    CIFAR-10 is listed, where some are there. Empty where nothing is.
+    ``wanted`` are experiments by key, ``said`` makes text or a table of their runs; what is missing
+    on CIFAR-10 is listed, where some are there. Empty where nothing is.
     """
     parts = []
     for place in places(wanted, lengths=lengths):
         parts.append(f"{place.network} on {data.describe(place.dataset)}, {place.length} schedule")
-        parts.append(said(place.found))
+        made = said(place.found)
+        parts.append(made if isinstance(made, str) else text(made, SHOWN))
         if place.missing:
             names = (
                 " ".join(map(str, k)) if isinstance(k, tuple) else str(k) for k in place.missing
@@ -441,3 +432,8 @@ def hybrids(dataset: str, **length) -> dict[float, Experiment]:
 def gain_text(found: Found) -> str:
     """Where DF's gain comes from, and how much of it."""
     return f"{text(gain_sources(found), SHOWN)}\n{gain_verdict(found)}".strip()
+
+
+def beside_text(table: pd.DataFrame) -> str:
+    """:func:`beside` as it is read, a dash where a run of ours is missing."""
+    return text(table, SHOWN, waiting=MEASURED)

@@ -1,6 +1,6 @@
 """ADMM's Table 2: run folders in, rows out, the paper's beside ours."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
@@ -11,7 +11,7 @@ from lib.workbook import experiments, runs
 from lib.workbook.experiments import Experiment
 from lib.workbook.report import admm
 from lib.workbook.report.columns import columns, text
-from lib.workbook.report.rows import finished, frame, reported, taken
+from lib.workbook.report.rows import finished, ours
 from lib.workbook.runs import Run
 
 #: What our rows are called, by the first stage's method and the mode.
@@ -32,10 +32,7 @@ def table_2(rows: Sequence[Sequence[Run]], *, dataset: str) -> pd.DataFrame:
     (:func:`lib.accounting.paid`); ``rate`` is our nominal rate, of nonzero weights and values
     alone.
     """
-    paper = reported("admm_table2").assign(source="reported", data="imagenet")
-    paper["paper_rate"] = paper["rate"]
-    ours = frame([_row(found, dataset) for found in rows])
-    return taken(pd.concat([paper, ours], ignore_index=True), [*paper.columns, *admm.OURS.split()])
+    return admm.with_reported(2, [_row(found, dataset) for found in rows], data="imagenet")
 
 
 def _row(found: Sequence[Run], dataset: str) -> dict[str, object]:
@@ -64,13 +61,18 @@ TABLE_2 = columns(
 )
 
 
-def needed(rows: Sequence[Experiment]) -> list[Experiment]:
+def needed(rows: Iterable[Experiment]) -> list[Experiment]:
     """The rows, and before each what it starts from and its control, each once."""
     found: dict[str, Experiment] = {}
     for row in rows:
-        before = [each for each in needed(row.needs) if each.name not in found]
-        found |= {each.name: each for each in before} | {row.name: row}
+        found |= {each.name: each for each in (*needed(row.needs), row)}
     return list(found.values())
+
+
+def hybrids(*networks: str) -> list[Experiment]:
+    """DF's rows of networks on ImageNet."""
+    rows = (experiments.imagenet.hybrid("imagenet", network) for network in networks)
+    return [row for of_network in rows for row in of_network.values()]
 
 
 def missing(rows: Sequence[Experiment], *, what: str) -> str:
@@ -103,5 +105,5 @@ def table_2_text() -> str:
     found, known, said = finished(rows), starts(rows), missing(rows, what="Table 2")
     if not found:
         return "\n".join([f"Not measured yet. {said}", *known])
-    table = table_2(found, dataset="imagenet")
-    return "\n".join([text(table[table["source"] == "ours"], TABLE_2), "", *known, said])
+    table = ours(table_2(found, dataset="imagenet"))
+    return "\n".join([text(table, TABLE_2), "", *known, said])

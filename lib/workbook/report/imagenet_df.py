@@ -10,7 +10,7 @@ from lib import networks, structured
 from lib.data.imagenet import FORMS
 from lib.workbook import experiments
 from lib.workbook.report import df, imagenet
-from lib.workbook.report.columns import columns, text
+from lib.workbook.report.columns import columns
 from lib.workbook.report.rows import finished
 from lib.workbook.runs import Run
 
@@ -101,15 +101,10 @@ def measured_curve() -> pd.DataFrame | None:
 
 def beside_text() -> str:
     """:func:`beside`, a dash where a run of ours is missing, and how many are."""
-    rows = [
-        row
-        for _, name in TABLES.values()
-        for row in experiments.imagenet.hybrid("imagenet", name).values()
-    ]
+    rows = imagenet.hybrids(*(name for _, name in TABLES.values()))
     rows += experiments.imagenet.figure_3b("imagenet").values()
-    made = text(beside(), df.SHOWN, waiting=df.MEASURED)
     said = imagenet.missing(rows, what="Tables 4 and 6 and Figure 3b")
-    return "\n".join([made, "", *imagenet.starts(rows), said])
+    return "\n".join([df.beside_text(beside()), "", *imagenet.starts(rows), said])
 
 
 # ------------------------------------------------------------------------------ where MACs can go

@@ -10,7 +10,7 @@ from lib.projections.sparsity import l0_constraint
 from lib.workbook import experiments
 from lib.workbook.report import comparison, rows, statistics
 from lib.workbook.report.columns import columns
-from lib.workbook.report.rows import BySeed, by_seed, differences, finished
+from lib.workbook.report.rows import by_seed, finished, histories, last_epochs
 from lib.workbook.runs import Run
 
 #: A curve's name → its points, each the runs over seeds.
@@ -20,28 +20,9 @@ Curves = Mapping[str, Sequence[Sequence[Run]]]
 def convergence(histories: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """How w and θ met, a row a run: μ, their distance, losses (nats) and accuracies (%).
 
-    ``histories`` maps a label to the history of a traced run of LC. ``mse`` is the mean squared
-    difference of w and θ, ``mse_first`` that of the first epoch; ``added`` is what compressing adds
-    to the loss of w.
+    ``histories`` maps a label to the history of a traced run of LC.
     """
-    rows = []
-    for label, history in histories.items():
-        first, last = history.iloc[0], history.iloc[-1]
-        rows.append(
-            {
-                "run": label,
-                "mu_first": first["mu"],
-                "mu": last["mu"],
-                "mse_first": first["mse"],
-                "mse": last["mse"],
-                "loss": last["loss"],
-                "compressed_loss": last["compressed_loss"],
-                "added": last["compressed_loss"] - last["loss"],
-                "accuracy": 100 * last["test_accuracy"],
-                "compressed_accuracy": 100 * last["compressed_test_accuracy"],
-            }
-        )
-    return pd.DataFrame(rows)
+    return last_epochs(histories, "run", "mu")
 
 
 def as_pruned_at_first(run: Run, parent: Run) -> dict[str, float]:
@@ -80,8 +61,7 @@ CONVERGENCE = columns(
 
 def finished_histories(dataset: str) -> dict[str, pd.DataFrame]:
     """Label → history of those runs that are there, seed 0; nothing is trained."""
-    found = finished(experiments.lc.meetings(dataset), most=1)
-    return {name: of_seeds[0].history for name, of_seeds in found.items()}
+    return histories(experiments.lc.meetings(dataset))
 
 
 # ------------------------------------------------------------------------------- figure of results
@@ -93,7 +73,7 @@ def results_curve(curves: Curves) -> pd.DataFrame:
     ``kept_percent`` is what is left of the weights, ``error`` (%) and ``loss`` (nats) of the test
     split, ``train_loss`` of the training split.
     """
-    points = [((name, _amount(found[0])), found) for name, found in _points(curves)]
+    points = {(name, _amount(found[0])): found for name, found in _points(curves)}
     columns = "kept_percent error error_sd control_error loss train_loss hours n"
     return rows.table(points, ["curve", "amount"], columns)
 
@@ -111,17 +91,12 @@ def _amount(run: Run) -> float:
 COUNTED = ("l0-constraint", "magnitude", "gradual")
 
 
-def by_share(curves: Curves) -> dict[float, dict[str, BySeed]]:
-    """Share of the weights that stays → method → its accuracies (%) by seed, of ``COUNTED``."""
-    found: dict[float, dict[str, BySeed]] = {}
-    for name, runs in _points({name: curves.get(name, ()) for name in COUNTED}):
-        found.setdefault(_amount(runs[0]), {})[name] = by_seed(runs)
-    return found
-
-
 def least(curves: Curves) -> str:
     """Which of ``COUNTED`` loses least at which share: lines of ``comparison.verdict``."""
-    return comparison.verdict(by_share(curves), named="{:.1%} kept".format)
+    shares: dict[float, dict[str, pd.Series]] = {}
+    for name, runs in _points({name: curves.get(name, ()) for name in COUNTED}):
+        shares.setdefault(_amount(runs[0]), {})[name] = by_seed(runs)
+    return comparison.verdict(shares, named="{:.1%} kept".format)
 
 
 def over_control(table: pd.DataFrame, *, kept: float) -> pd.DataFrame:
@@ -156,21 +131,18 @@ def claims() -> str:
     }
     name = "{kept:.1%} kept, {epochs} epochs".format(**experiments.lc.LONGER)
     compared[name] = [again["l0-constraint"], again["magnitude"]]
-    lines = [_claim(name, *map(finished, row)) for name, row in compared.items()]
-    return "\n".join(filter(None, lines))
+    found = {name: [finished(each) for each in row] for name, row in compared.items()}
+    return "\n".join(_claim(name, *row) for name, row in found.items() if row[0])
 
 
 def _claim(name: str, lc: Sequence[Run], *others: Sequence[Run]) -> str:
-    """One line of :func:`claims`; empty without a run of LC."""
-    if not lc:
-        return ""
+    """One line of :func:`claims`."""
     against = {"the dense network trained on": by_seed(lc, "control_accuracy")}
     for pruning, found in zip(("one-shot", "gradual"), others, strict=False):
         against[f"{pruning} pruning"] = by_seed(found)
     parts = [
         f"{statistics.over_seeds(points).said} against {what} (n = {len(points)})"
         for what, other in against.items()
-        if (points := differences(other, by_seed(lc)))  # of errors
+        if len(points := (other - by_seed(lc)).dropna())  # of errors
     ]
-    error = rows.summary(lc, "error")["error"]
-    return f"{name}: LC-ℓ0 {error:.2f} %; {'; '.join(parts)}"
+    return f"{name}: LC-ℓ0 {by_seed(lc, 'error').mean():.2f} %; {'; '.join(parts)}"

@@ -9,8 +9,9 @@ from lib import data
 from lib.workbook import benchmarks, experiments
 from lib.workbook.report import admm, byte_budget, comparison, df, lc
 from lib.workbook.report.columns import Columns, bullets, columns, markdown, none, shown
+from lib.workbook.report.committed import COMMITTED
 from lib.workbook.report.places import Place, places
-from lib.workbook.report.rows import finished
+from lib.workbook.report.rows import finished, ours
 
 
 def picture(name: str, said: str) -> str:
@@ -30,27 +31,24 @@ def _method(table: pd.DataFrame) -> pd.Series:
     return table["method"].mask(table["source"] == "ours", "**" + table["method"] + "**")
 
 
-def _drops(table: pd.DataFrame, *, reported: str) -> pd.Series:
-    """The paper's as it has them, ours with their interval."""
-    ours = "{drop_points:.2f} [{drop_low:.2f}, {drop_high:.2f}] over {interval_over}, n = {n:.0f}"
-    return pd.Series(
-        [
-            (ours if row["source"] == "ours" else reported).format(**row)
-            for row in table.to_dict("records")
-        ]
-    )
+def _said(table: pd.DataFrame, *, of: str, **forms: str) -> pd.Series:
+    """Each row in the words of its source; NaN where the number ``of`` is not known."""
+    said = [forms[row["source"]].format(**row) for row in table.to_dict("records")]
+    return pd.Series(said, table.index).where(table[of].notna())
 
 
-def _accuracies(table: pd.DataFrame) -> pd.Series:
-    forms = {
-        "ours": "{dense_accuracy:.2f} → {accuracy:.2f} %",
-        "reported": "{dense_accuracy:.1f} → {accuracy:.1f} %",
-    }
-    known = [
-        None if pd.isna(row["accuracy"]) else forms[row["source"]].format(**row)
-        for row in table.to_dict("records")
-    ]
-    return pd.Series(known, dtype=object)
+#: Ours with their interval.
+_drops = partial(
+    _said,
+    of="drop_points",
+    ours="{drop_points:.2f} [{drop_low:.2f}, {drop_high:.2f}] over {interval_over}, n = {n:.0f}",
+)
+_levels = partial(
+    _said,
+    of="accuracy",
+    ours="{dense_accuracy:.2f} → {accuracy:.2f} %",
+    reported="{dense_accuracy:.1f} → {accuracy:.1f} %",
+)
 
 
 TABLE_3 = columns(
@@ -59,7 +57,7 @@ TABLE_3 = columns(
     nonzero_percent=("nonzero", "{:.1f} %"),
     mean_bits=("bits", "{:.2f}"),
     drops=("drop, points", "{}", partial(_drops, reported="{drop_points:.1f}")),
-    levels=("dense → compressed", "{}", _accuracies),
+    levels=("dense → compressed", "{}", _levels),
 )
 
 MODES = {"joint": "joint", "prune": "pruning only", "quantize": "quantization only"}
@@ -73,24 +71,23 @@ TABLE_4 = columns(
     mean_bits=("bits", "{:.2f}"),
     paper_rate=("rate", "{:,.1f}×"),
     drops=("drop, points", "{}", partial(_drops, reported="{drop_points:.2f}")),
-    levels=("dense → compressed", "{}", _accuracies),
+    levels=("dense → compressed", "{}", _levels),
     entropy_rate=("entropy rate", "{:,.1f}×"),
     epochs=("epochs", "{}", admm.schedules),
 )
 
 
 def _table_3() -> str:
-    return _block(admm.table_3(finished(experiments.table_3("mnist")), dataset="mnist"), TABLE_3)
+    return _block(admm.committed_table_3(), TABLE_3)
 
 
 def _control() -> str:
     """How the same rows stand against the fine-tuned dense control, and how accurate they are."""
-    table = admm.table_3(finished(experiments.table_3("mnist")), dataset="mnist")
-    drops = table["control_drop"][table["source"] == "ours"]
+    table = admm.committed_table_3()
     return (
         "Against the dense network trained on by the same schedule without compression, the rows "
-        f"of ours lose {', '.join(map('{:.2f}'.format, drops))} points, in this order. "
-        f"{admm.levels(table)}"
+        f"of ours lose {', '.join(map('{:.2f}'.format, ours(table)['control_drop']))} points, in "
+        f"this order. {admm.levels(table)}"
     )
 
 
@@ -107,10 +104,8 @@ def _table_4() -> str:
     rows, parts = admm.committed_rows_4(), []
     for name, table in admm.parts_4(rows).items():
         parts += [f"{data.describe(name)}:", _block(table, TABLE_4)]
-    there = any(rows.values())
-    said = "Drop against rate, the paper's rows and ours"
-    last = picture("admm-table-4-rates", said) if there else none("Table 4", "cifar10")
-    return "\n\n".join([*parts, last])
+    drawn = picture("admm-table-4-rates", "Drop against rate, the paper's rows and ours")
+    return "\n\n".join([*parts, drawn if any(rows.values()) else none("Table 4", "cifar10")])
 
 
 # --------------------------------------------------------------------------------------- comparison
@@ -119,15 +114,11 @@ def _table_4() -> str:
 def _head_to_head() -> str:
     """Each network's table, and which method wins where."""
     parts = []
-    for network in experiments.comparison.RATES["mnist"]:
-        table = comparison.head_to_head("mnist", network)
-        if table.empty:
-            continue
-        read = comparison.head_to_head_shown(table).rename(columns={"asked": f"{network}, asked"})
-        said = comparison.verdict(comparison.accuracies_by_rate("mnist", network))
+    for network, table, said in comparison.by_network():
         what = f"Test error of each method against rate and epochs, {network}"
-        parts += [markdown(read), bullets(said), picture(f"head-to-head-{network}", what)]
-    return "\n\n".join(parts) or none("the head to head", "mnist")
+        table = table.rename(columns={"asked": f"{network}, asked"})
+        parts += [markdown(table), bullets(said), picture(f"head-to-head-{network}", what)]
+    return "\n\n".join(parts)
 
 
 CHOICES = columns(
@@ -137,11 +128,9 @@ CHOICES = columns(
 
 
 def _earned() -> str:
-    table = comparison.weight_choices("mnist")
-    if table.empty:
-        return none("what the allocation earns", "mnist")
     gains = comparison.choice_gains(comparison.weight_choices_by_seed("mnist"))
-    return f"{_block(table, CHOICES, spread=True)}\n\n{bullets(gains)}"
+    table = comparison.weight_choices("mnist")
+    return "" if table.empty else f"{_block(table, CHOICES, spread=True)}\n\n{bullets(gains)}"
 
 
 # ---------------------------------------------------------------------------------------------- DF
@@ -170,7 +159,7 @@ def _df() -> str:
             bullets(df.verdict(place.found)),
             picture(df_name(place), "Accuracy against MACs"),
         ]
-    return "\n\n".join(parts) or none("DF's Table 3", "cifar10")
+    return "\n\n".join(parts)
 
 
 def _in_order(column: pd.Series) -> pd.Series:
@@ -181,10 +170,15 @@ def _in_order(column: pd.Series) -> pd.Series:
 def _files() -> str:
     found = finished(experiments.byte_budget.curve("mnist"))
     if not found:
-        return none("LeNet-5 in files of a size", "mnist")
+        return ""
     table, heading, beside = byte_budget.files(found)
     drawn = picture("file-sizes", "Error against the file's size")
     return "\n\n".join([markdown(table), heading, bullets(beside), drawn])
+
+
+def _or_none(name: str, said: Callable[[], str]) -> Callable[[], str]:
+    """What is said, or the line that stands where a committed table's runs are missing."""
+    return lambda: said() or none(*COMMITTED[name][:2])
 
 
 #: Block → what writes it.
@@ -193,10 +187,10 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "control": _control,
     "figure-2": _figure_2,
     "table-4": _table_4,
-    "lc": lambda: bullets(lc.claims() or none("LC's figure of results", "mnist")),
-    "head-to-head": _head_to_head,
-    "earned": _earned,
-    "df": _df,
-    "files": _files,
+    "lc": _or_none("claims", lambda: bullets(lc.claims())),
+    "head-to-head": _or_none("head-to-head", _head_to_head),
+    "earned": _or_none("earned", _earned),
+    "df": _or_none("df-curve", _df),
+    "files": _or_none("files", _files),
     "gpu": benchmarks.gpu_said,
 }

@@ -15,9 +15,6 @@ from lib.workbook.experiments import Experiment
 from lib.workbook.report import statistics
 from lib.workbook.runs import Run
 
-#: Accuracies in percent by seed.
-BySeed = dict[int, float]
-
 
 def reported(name: str) -> pd.DataFrame:
     """A table of a paper as the paper prints it, such as ``admm_table3``."""
@@ -47,6 +44,37 @@ def finished(wanted, *, most: int = 100):
         found = {key: finished(one, most=most) for key, one in wanted.items()}
         return {key: runs_ for key, runs_ in found.items() if runs_}
     return [runs_ for one in wanted if (runs_ := finished(one, most=most))]
+
+
+def histories(wanted: Mapping[object, Experiment]) -> dict[object, pd.DataFrame]:
+    """Key → the history of the run of seed 0, of those that are there."""
+    return {key: run.history for key, (run,) in finished(wanted, most=1).items()}
+
+
+def last_epochs(histories: Mapping[object, pd.DataFrame], key: str, *traced: str) -> pd.DataFrame:
+    """How traced runs ended, a row a history: losses (nats), accuracies (%), the copies' MSE.
+
+    ``key`` is the column of the histories' keys. Of the MSE and what else is ``traced`` the first
+    epoch's is there too, ``NAME_first``; ``added`` is what compressing adds to the loss.
+    """
+    rows = []
+    for label, history in histories.items():
+        last, row = history.iloc[-1], {key: label}
+        for name in (*traced, "mse"):
+            row |= {f"{name}_first": history[name].iloc[0], name: last[name]}
+        ended = {
+            **last[["loss", "compressed_loss"]],
+            "added": last["compressed_loss"] - last["loss"],
+            "accuracy": 100 * last["test_accuracy"],
+            "compressed_accuracy": 100 * last["compressed_test_accuracy"],
+        }
+        rows.append(row | ended)
+    return pd.DataFrame(rows)
+
+
+def length(experiment: Mapping) -> int:
+    """The epochs of an experiment as a run states it, without those of what it starts from."""
+    return sum(stage["schedule"]["epochs"] for stage in experiment["stages"])
 
 
 # --------------------------------------------------------------------------- what a run is, summed
@@ -108,33 +136,29 @@ def summary(found: Sequence[Run], columns: str) -> dict[str, object]:
     }
 
 
-def numbers(found: Sequence[Run], name: str) -> pd.Series:
-    """A column of ``NUMBERS``, or a result, of each run; NaN where it is not known."""
-    return _column(_results(found), name)
+def by_seed(found: Sequence[Run], name: str = "accuracy") -> pd.Series:
+    """A column of ``NUMBERS``, or a result, by seed; NaN where it is not known.
+
+    One such column minus another pairs them seed by seed.
+    """
+    return _column(_results(found), name) if found else pd.Series(dtype=float)
 
 
 def _results(found: Sequence[Run]) -> pd.DataFrame:
-    """The numbers in ``result.json``, a row a run."""
+    """The numbers in ``result.json``, a row a seed."""
     kinds = (int, float, type(None))
     rows = [{k: v for k, v in run.result.items() if isinstance(v, kinds)} for run in found]
-    return pd.DataFrame(rows).astype(float)
+    return pd.DataFrame(rows, [run.result["seed"] for run in found]).astype(float)
 
 
 def _column(results: pd.DataFrame, name: str) -> pd.Series:
     return NUMBERS[name](results) if name in NUMBERS else results[name]
 
 
-def table(
-    found: Mapping[object, Sequence[Run]] | Iterable[tuple[object, Sequence[Run]]],
-    keys: Sequence[str],
-    columns: str,
-) -> pd.DataFrame:
-    """A row for each key of ``found``: its parts in the columns ``keys``, then :func:`summary`.
-
-    Pairs take the place of a mapping where keys are not unique.
-    """
+def table(found: Mapping[object, Sequence[Run]], keys: Sequence[str], columns: str) -> pd.DataFrame:
+    """A row for each key of ``found``: its parts in the columns ``keys``, then :func:`summary`."""
     rows = []
-    for key, of_seeds in found.items() if isinstance(found, Mapping) else found:
+    for key, of_seeds in found.items():
         parts = key if isinstance(key, tuple) else (key,)
         known = summary(of_seeds, f"{columns} computed_in")
         rows.append(dict(zip(keys, parts, strict=True)) | known)
@@ -158,6 +182,11 @@ def taken(table: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
     return table.reindex(columns=list(dict.fromkeys([*columns, *differ])))
 
 
+def ours(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows that are not the paper's."""
+    return table[table["source"] == "ours"]
+
+
 # ------------------------------------------------------------------------------------- differences
 
 
@@ -171,8 +200,8 @@ def interval(compressed: Sequence[Run], *, against: str = "dense") -> statistics
     """
     if len(compressed) == 1:
         return statistics.over_images(_images_lost(compressed[0], against))
-    losses = numbers(compressed, {"dense": "drop", "control": "control_drop"}[against])
-    return statistics.over_seeds(losses)
+    name = {"dense": "drop", "control": "control_drop"}[against]
+    return statistics.over_seeds(by_seed(compressed, name))
 
 
 def _verdict(found: Sequence[Run]) -> str | None:
@@ -201,16 +230,4 @@ def gain(mine: Sequence[Run], other: Sequence[Run]) -> statistics.Interval:
     if len(pairs) == 1:
         ((one, two),) = pairs
         return statistics.over_images(one.correct.astype(np.int8) - two.correct.astype(np.int8))
-    return statistics.over_seeds(differences(by_seed(mine), by_seed(other)))
-
-
-def by_seed(found: Sequence[Run], name: str = "accuracy") -> BySeed:
-    """A column of ``NUMBERS`` by seed."""
-    if not found:
-        return {}
-    return dict(zip((run.result["seed"] for run in found), numbers(found, name), strict=True))
-
-
-def differences(one: BySeed, other: BySeed) -> list[float]:
-    """One minus the other, seed by seed, of the seeds that both have."""
-    return [one[seed] - other[seed] for seed in sorted(set(one) & set(other))]
+    return statistics.over_seeds((by_seed(mine) - by_seed(other)).dropna())

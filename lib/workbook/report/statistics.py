@@ -80,7 +80,7 @@ def over_seeds(differences: Sequence[float]) -> Interval:
     n, mean = len(differences), float(np.mean(differences))
     if n < 2:
         return _interval(mean, math.nan, (1, 1), n, "seeds")
-    error = float(np.std(differences, ddof=1)) / math.sqrt(n)
+    error = float(np.std(np.asarray(differences), ddof=1)) / math.sqrt(n)
     quantiles = stats.t.ppf([(1 + LEVEL) / 2, LEVEL], n - 1)
     return _interval(mean, error, quantiles, n, "seeds")
 
@@ -123,7 +123,7 @@ def paired_test(differences: Sequence[float]) -> float:
     if len(differences) < 2:
         return math.nan
     if np.ptp(differences) == 0:
-        return float(differences[0] == 0)
+        return float(not np.any(differences))
     return float(stats.ttest_1samp(differences, 0).pvalue)
 
 

@@ -16,7 +16,7 @@ from lib.data.catalogue import HELD_OUT
 from lib.workbook import experiments
 from lib.workbook.experiments import Experiment
 from lib.workbook.report import statistics
-from lib.workbook.report.columns import columns, headed, text
+from lib.workbook.report.columns import columns, headed, numbers, text
 from lib.workbook.report.comparison import NAMES
 from lib.workbook.report.rows import finished, frame, summary
 from lib.workbook.runs import Run
@@ -73,16 +73,15 @@ def tried(
     standard error of that, paired image by image. ``chosen`` marks the first of the best of the
     six, or the best of those beyond their edges where it is ahead by more than its standard error.
     """
-    rows = []
+    rows: list[dict] = []
     for method, wanted in trials.items():
-        found = finished(dict(enumerate(wanted)), most=1)
-        first = [(i, run) for i, (run,) in found.items() if i < FIRST_TRIALS]
+        found = {i: run for i, (run,) in finished(dict(enumerate(wanted)), most=1).items()}
+        first = [i for i in found if i < FIRST_TRIALS]
         if not first:
             continue
-        best, best_run = max(first, key=lambda trial: _held_out(trial[1]))
-        made = []
-        for i, (run,) in found.items():
-            gained = run.correct.astype(np.int8) - best_run.correct.astype(np.int8)
+        best, made = max(first, key=lambda i, of=found: _held_out(of[i])), []
+        for i, run in found.items():
+            gained = run.correct.astype(np.int8) - found[best].correct.astype(np.int8)
             made.append(
                 {
                     "method": NAMES[method],
@@ -94,12 +93,9 @@ def tried(
                     "computed_in": run.computed_in,
                 }
             )
-        wider = made[len(first) :]
-        if wider:
-            further = max(wider, key=lambda row: row["ahead"])
-            if further["ahead"] > further["ahead_se"]:
-                made[[row["chosen"] for row in made].index(True)]["chosen"] = False
-                further["chosen"] = True
+        wider = max(made[len(first) :], key=lambda row: row["ahead"], default=None)
+        if wider and wider["ahead"] > wider["ahead_se"]:
+            made = [row | {"chosen": row is wider} for row in made]
         rows += made
     return frame(rows)
 
@@ -115,7 +111,7 @@ def knobs_text() -> str:
         (experiments.lc.trials(), experiments.lc.TRIALS),
     )
     heading = "images held out of MNIST's training split, accuracy in %"
-    parts = [headed(heading, table) for each in made if not (table := tried(*each)).empty]
+    parts = [headed(heading, numbers(tried(*each))) for each in made]
     return "\n\n".join(filter(None, [*parts, *(edges(*each) for each in made)]))
 
 
@@ -178,18 +174,15 @@ def decision() -> str:
     two standard errors there and on seed 1.
     """
     first, second = ends(0), ends(1)
-    missing = [
-        name for name in experiments.trials.ENDS if first.empty or name not in set(first["trial"])
-    ]
+    missing = [name for name in experiments.trials.ENDS if name not in set(first.get("trial", ()))]
     if missing:
         return f"Undecided: {', '.join(missing)} not there yet."
     name = best(first)
     if name is None:
         return "Today's end stays: none is ahead of it by two standard errors on seed 0."
-    again = second[second["trial"] == name] if not second.empty else second
-    if again.empty:
+    if name not in set(second.get("trial", ())):
         return f"Undecided: {name} is ahead on seed 0, and has not been tried on seed 1 yet."
-    if again["ahead"].iloc[0] > ENOUGH * again["ahead_se"].iloc[0]:
+    if best(second[second["trial"] == name]):
         return f"{name} is taken: it is ahead by two standard errors on both seeds."
     return f"Today's end stays: {name} is ahead by two standard errors on seed 0, not on seed 1."
 
@@ -205,19 +198,19 @@ AGAINST = columns(
 )
 
 
+def _heading(what: str, *epochs: int) -> str:
+    return (
+        f"resnet20 on {data.describe(DATASET)}, {what}, {' + '.join(map(str, epochs))} epochs, "
+        "held-out images; ahead: thousandths of a nat"
+    )
+
+
 def ends_text() -> str:
     """The trials of ADMM's end, and what they decide; empty where none is there."""
-    tables = {seed: table for seed in (0, 1) if len(table := ends(seed))}
-    if not tables:
-        return ""
-    compress, tune = experiments.trials.EPOCHS.values()
+    parts = [headed(f"seed {seed}", text(ends(seed), AGAINST)) for seed in (0, 1)]
     dense = experiments.admm_table_4.CPU["trial"]
-    heading = (
-        f"resnet20 on {data.describe(DATASET)}, 35.4×, {dense} + {compress} + {tune} "
-        "epochs, held-out images; ahead: thousandths of a nat"
-    )
-    parts = [f"seed {seed}\n{text(table, AGAINST)}" for seed, table in tables.items()]
-    return "\n\n".join([heading, *parts, decision()])
+    heading = _heading("35.4×", dense, *experiments.trials.EPOCHS.values())
+    return "\n\n".join(filter(None, [heading, *parts, decision()])) if any(parts) else ""
 
 
 def grid_text() -> str:
@@ -225,11 +218,8 @@ def grid_text() -> str:
     table = grid()
     if table.empty:
         return ""
-    epochs = f"{experiments.admm_table_4.CPU['trial']} + {experiments.df.CPU['choose']}"
-    heading = (
-        f"resnet20 on {data.describe(DATASET)}, 60 % of the MACs less, "
-        f"{epochs} epochs, held-out images; ahead: thousandths of a nat"
-    )
+    epochs = experiments.admm_table_4.CPU["trial"], experiments.df.CPU["choose"]
     name = best(table)
     said = f"{name} is ahead of today's" if name else "No other is ahead of today's"
+    heading = _heading("60 % of the MACs less", *epochs)
     return f"{heading}\n{text(table, AGAINST)}\n\n{said} by two standard errors."

@@ -16,7 +16,7 @@ PART_BYTES = 15_000_000
 MOST_BYTES = 2**30
 
 _MANIFEST = "manifest.json"
-_NAMES = {*store.FILES, store.WEIGHTS, "result.json"}
+_NAMES = {*store.FILES, store.WEIGHTS, store.LOSSES}
 
 
 def export(to: Path, *, dataset: str, since: datetime | None = None) -> list[Path]:
@@ -30,7 +30,7 @@ def export(to: Path, *, dataset: str, since: datetime | None = None) -> list[Pat
     for run in store.finished(dataset):
         if since and datetime.fromisoformat(run.result["finished"]) < since:
             continue
-        names = sorted(_NAMES - ({store.WEIGHTS} if run.result["weights_apart"] else set()))
+        names = sorted({*_travelling(run.result), "result.json"})
         files = {f"{run.id}/{name}": (run.folder / name).read_bytes() for name in names}
         more = sum(len(content) + 200 for content in files.values())
         if more > PART_BYTES:
@@ -107,13 +107,16 @@ def _destination(part: Path, id: str, files: dict[str, bytes]) -> Path:
     del digests["result.json"]
     try:
         result = json.loads(files["result.json"])
-        apart = {store.WEIGHTS} if result["weights_apart"] else set()
-        inside = {name: d for name, d in result["files"].items() if name not in apart}
-        claims = (result["id"], inside, result["dataset"] in data.NAMES)
+        whole = set(store.FILES) <= result["files"].keys() <= _NAMES
+        claims = (whole, result["id"], _travelling(result), result["dataset"] in data.NAMES)
     except packed_weights.MALFORMED:
         raise damaged from None
-    if set(files) | apart != _NAMES:
+    if claims != (True, id, digests, True):
         raise damaged
-    if claims != (id, digests, True):
-        raise ValueError(f"{part} is damaged, nothing was merged: {id!r} is not what it says")
     return paths.runs(result["dataset"]) / id
+
+
+def _travelling(result: dict) -> dict[str, str]:
+    """The SHA-256 of each file of a run that travels: all but weights that lie apart."""
+    apart = store.WEIGHTS if result["weights_apart"] else None
+    return {name: digest for name, digest in result["files"].items() if name != apart}

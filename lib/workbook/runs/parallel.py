@@ -3,7 +3,7 @@
 import math
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 
@@ -22,22 +22,16 @@ EXPECTED = (
 
 
 def run_all(
-    tasks: list[Task],
-    *,
-    jobs: int = 1,
-    device: str = "auto",
-    threads: int = train.CPU_THREADS,
-    deadline: float = math.inf,
-    say: Callable[[str], None] | None = None,
+    tasks: list[Task], *, jobs: int = 1, deadline: float = math.inf, **options
 ) -> Iterator[tuple[str, Exception | None]]:
     """Gets every task, earlier ones first; yields (run id, None or what went wrong) as they end.
 
-    With ``jobs`` of one it trains here, with a progress bar. ``say`` is given one line at the start
-    of each training, in the process that trains. A task is handed out when what it needs is done
+    With ``jobs`` of one it trains here, with a progress bar. ``options`` are those of
+    :func:`lib.workbook.runs.get`. A task is handed out when what it needs is done
     (needs that are not in ``tasks`` are trained by the task itself). A task whose need failed fails
     too, when it tries to get it.
     """
-    options = {"device": device, "threads": threads, "deadline": deadline, "say": say}
+    options["deadline"] = deadline
     if jobs == 1:
         for experiment, seed in tasks:
             late = time.monotonic() > deadline

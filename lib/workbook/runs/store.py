@@ -5,6 +5,7 @@ of every other file: it is whole, or it is not read. Weights that are not commit
 the run folders; a run without them is still read, and trained again when its network is needed.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -15,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor, nn
 
 from lib import archive, networks, paths
@@ -130,7 +130,7 @@ class Run:
         """
         digest = hashlib.sha256(f"{self.id}\n{self.result['files'][WEIGHTS]}".encode()).digest()
         content = archive.encode(state, **self.architecture, provenance=digest[:8])
-        if not _same_bits(archive.decode(content).state, state):
+        if _packed(archive.decode(content).state) != _packed(state):
             raise ValueError(f"the archive of {self.id} does not hold its weights")
         return content
 
@@ -192,18 +192,12 @@ def status(experiment: Experiment, seed: int) -> str:
             return "partial"
     except ValueError:
         return "damaged"
-    others = folder.parent.glob(f"{experiment.slug}-{'[0-9a-f]' * 8}-s{seed}")
     mine = _without_recipes(specification(experiment))
-    same = (_without_recipes(_specification_in(other)) == mine for other in others)
-    return "stale" if any(same) else "missing"
-
-
-def _specification_in(folder: Path) -> object:
-    """What a run folder says its experiment was; ``None`` where it says nothing."""
-    try:
-        return json.loads((folder / "experiment.json").read_text())
-    except packed_weights.MALFORMED:
-        return None
+    for other in folder.parent.glob(f"{experiment.slug}-{'[0-9a-f]' * 8}-s{seed}"):
+        with contextlib.suppress(*packed_weights.MALFORMED):
+            if _without_recipes(Run(other, {}).experiment) == mine:
+                return "stale"
+    return "missing"
 
 
 def _without_recipes(specification: object) -> object:
@@ -216,17 +210,9 @@ def _without_recipes(specification: object) -> object:
     return specification
 
 
-def _same_bits(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
-    """Whether two states have the same names in the same order, and tensors alike to the bit.
-
-    But for the sign of a zero, which a file does not keep.
-    """
-
-    def bits(tensor: Tensor) -> tuple:
-        whole = tensor.detach().cpu().reshape(-1) + 0  # −0 + 0 = 0
-        return tensor.dtype, tensor.shape, whole.view(torch.uint8).numpy().tobytes()
-
-    return [*one] == [*other] and all(bits(one[name]) == bits(other[name]) for name in one)
+def _packed(state: Mapping[str, Tensor]) -> bytes:
+    """A state to the bit, but for the sign of a zero, which a file does not keep."""
+    return packed_weights.pack({name: tensor + 0 for name, tensor in state.items()})  # −0 + 0 = 0
 
 
 def digests(contents: Mapping[str, bytes]) -> dict[str, str]:

@@ -3,8 +3,7 @@
 import functools
 import math
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -73,7 +72,7 @@ def get(
     }
     checkpoint = Checkpoint(experiment.id(seed))
     checkpoint.file.parent.mkdir(parents=True, exist_ok=True)
-    with distributed.held(FileLock(checkpoint.lock)), _threads(threads):
+    with distributed.held(FileLock(checkpoint.lock)), arithmetic.threads(threads):
         if not distributed.agree(lambda: _ready(experiment, seed, with_weights)):
             _train(experiment, seed, before, checkpoint, where, threads, deadline, quiet, say)
     return read(folder_of(experiment, seed))
@@ -226,17 +225,7 @@ def dataset_of(name: str, network: str, held_out: bool, device: torch.device) ->
     """
     size = networks.INPUT_SHAPES[network][-1] if name == "digits" else None
     found = data.load(name, size=size, held_out=held_out)
-    if name in data.imagenet.FORMS and network in pretrained.STATISTICS:
-        mean, std = pretrained.STATISTICS[network]
+    if name in data.imagenet.FORMS and network in pretrained.PUBLISHED:
+        mean, std = pretrained.PUBLISHED[network].statistics
         found = replace(found, mean=mean, std=std)
     return found.to(device)
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -61,21 +61,6 @@ def test_on_a_cpu_nothing_is_launched_or_waited_for():
     assert benchmarks.measure.counts(lambda: 1 / 0, "cpu") == {}
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_on_a_gpu_the_product_is_large_and_in_the_steps_precision(dtype, monkeypatch):
-    """2048² in float32 beside a bfloat16 step: "times the floor" would fall below one."""
-    asked, real = [], torch.randn
-
-    def randn(*shape, dtype, device):
-        asked.append((shape, dtype, device))
-        return real(2, 2, dtype=dtype)
-
-    monkeypatch.setattr(torch, "randn", randn)
-    monkeypatch.setattr(benchmarks.measure, "wait", lambda device: None)
-    assert benchmarks.measure.operations_per_second(dtype, "cuda") > 0
-    assert asked == [((8192, 8192), dtype, "cuda")]
-
-
 def test_speeds_of_this_processor(monkeypatch):
     monkeypatch.setattr(benchmarks.measure, "SIDES", {"cpu": 64})
     monkeypatch.setattr(benchmarks.measure, "LONG", {"cpu": 2**16})

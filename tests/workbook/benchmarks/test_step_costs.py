@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from lib import networks
+from lib import data, networks
 from lib.layers import compressible
-from lib.optimizers import METHODS, Method
+from lib.optimizers import METHODS
 from lib.optimizers.c_steps import COSTS
 from lib.training import Schedule, train
 from lib.workbook import benchmarks
@@ -37,16 +37,11 @@ def test_the_floor_is_three_passes_of_two_operations_a_mac():
 
 
 def test_on_a_gpu_the_memory_is_measured_here_on_a_cpu_in_a_process_of_its_own(monkeypatch):
-    alone, here = [], []
-    monkeypatch.setattr(
-        benchmarks.measure, "alone", lambda function, *given: alone.append(given) or 1.0
-    )
-    monkeypatch.setattr(
-        benchmarks.step_costs, "two_steps", lambda *given: here.append(given) or 2.0
-    )
-    assert benchmarks.step_costs.memory(1, "alexnet", "plain", 224, 8, "cpu", "float32") == 1
-    assert benchmarks.step_costs.memory(1, "alexnet", "plain", 224, 8, "cuda:1", "float32") == 2
-    assert len(alone) == len(here) == 1
+    measure, memory = benchmarks.measure, benchmarks.step_costs.memory
+    monkeypatch.setattr(measure, "alone", lambda function, *given, apart: (function, apart))
+    monkeypatch.setattr(measure, "peak", lambda work, device: device)
+    assert memory(1, "alexnet", "plain", 224, 8, "cpu", "float32") == (memory, False)
+    assert memory(1, "alexnet", "plain", 224, 8, "cuda:1", "float32") == "cuda:1"
 
 
 def test_every_method_and_cost_has_settings():
@@ -59,7 +54,7 @@ def test_every_method_and_cost_has_settings():
 
 def test_the_step_is_the_training_loops():
     """As many steps of the loop, at the same rate on the same batch, leave the same weights."""
-    images = benchmarks.every_method.drawn("resnet8", 8)
+    images = data.noise(networks.INPUT_SHAPES["resnet8"], 8)
     pixels, labels = images.normalise(images.train.images), images.train.labels
     schedule = Schedule(epochs=1, lr=1e-6, batch=8)
     found = []
@@ -75,9 +70,3 @@ def test_the_step_is_the_training_loops():
         found.append([w.clone() for w in compressible(model).values()])
     for one, other in zip(*found, strict=True):
         assert torch.allclose(one, other, rtol=0, atol=1e-7)
-
-
-def test_settings_serve_the_network_that_they_are_made_for():
-    assert isinstance(benchmarks.every_method.make("sgd", "resnet20"), Method)
-    small, large = (benchmarks.every_method.make("admm", n).budget for n in ("resnet8", "resnet20"))
-    assert 0 < small < large

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from lib import archive, networks
-from lib.compression import FILLED
+from lib.compression.job import FILLED
 from lib.workbook import experiments, runs
 from lib.workbook.cli import main
 

@@ -64,7 +64,7 @@ def test_a_network_without_a_name_is_packed_and_read(tmp_path, said, refused):
     said("pack", tmp_path / "a.pt", "--to", tmp_path / "a.cnet")
     assert said("inspect", tmp_path / "a.cnet")[0].startswith("a network without a name")
     line = refused("evaluate", tmp_path / "a.cnet", "--dataset", "digits")
-    assert "the file names no architecture" in line
+    assert "names no network" in line
 
 
 def test_evaluate_says_what_the_run_says(packed, trained, said):

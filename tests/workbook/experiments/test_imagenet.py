@@ -6,22 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from lib import accounting, data, networks, paths
+from lib import accounting, data, networks
 from lib.data import imagenet as folders
 from lib.data import sample as drawn
 from lib.layers import compressible
 from lib.networks import pretrained
 from lib.training import Schedule
 from lib.workbook import experiments, report, runs
-from lib.workbook.experiments import Experiment, catalogue, dense, find, spec
+from lib.workbook.experiments import Experiment, catalogue, dense, spec
 
 imagenet, df = experiments.imagenet, experiments.df
-
-ROWS = imagenet.table_2("imagenet")
-
-
-def of(network):
-    return [row for row in ROWS if row.network == network]
 
 
 def shapes(network, classes=1000):
@@ -52,21 +46,7 @@ def test_every_row_of_table_2_is_there_and_its_rate_follows_from_the_others():
 # ------------------------------------------------------------------------------------- the rows
 
 
-def test_rates_are_those_of_the_table():
-    rates = {
-        network: [round(32 * experiments.weights(network, 1000) / row.budget, 1) for row in rows]
-        for network in ("mobilenetv1", "alexnet", "mnasnet", "proxylessnas-mobile")
-        for rows in [[row for row in of(network) if row.stages[0].method == "admm"]]
-    }
-    assert rates == {
-        "mobilenetv1": [16, 10.7, 26.7],
-        "alexnet": [100, 200],
-        "mnasnet": [17.1, 35.6],
-        "proxylessnas-mobile": [16.8, 35.6],
-    }
-
-
-@pytest.mark.parametrize("network", pretrained.NAMES)
+@pytest.mark.parametrize("network", pretrained.PUBLISHED)
 def test_weights_and_macs_are_counted_for_the_classes_and_pixels_that_are_read(network):
     for dataset, form in folders.FORMS.items():
         model = shapes(network, form.classes)
@@ -78,55 +58,12 @@ def test_weights_and_macs_are_counted_for_the_classes_and_pixels_that_are_read(n
         assert df.dense_macs(dataset, network) == accounting.macs(model, shape)
 
 
-def test_schedules_are_the_papers():
-    for row in ROWS:
-        first, second = row.stages
-        assert (first.epochs, second.epochs) == (90, 60)
-        assert first.schedule.batch == (256 if row.network == "alexnet" else 128)
-        assert (first.schedule.lr, first.schedule.weight_decay) == (0.01, 1e-4)
-        assert second.method == "tune-codebooks"
-        if first.method == "admm":
-            rho = dict(first.options).get("rho")
-            assert rho == (1e-3 if row.network == "alexnet" else 0.05)
-    for network in imagenet.REDUCTIONS["imagenet"]:
-        for row in imagenet.hybrid("imagenet", network).values():
-            choose, tune = row.stages
-            assert (tune.epochs, tune.schedule.lr, tune.schedule.batch) == (100, 0.001, 64)
-            assert dict(choose.options)["beta"] == 8
-
-
 def test_streamed_images_are_cut_and_mirrored_as_they_are_read_and_not_once_more():
     for dataset in imagenet.EPOCHS:
         for entry in catalogue(dataset):
             for stage in entry.experiment.stages:
                 assert stage.schedule.crop == 0
                 assert not stage.schedule.flip
-
-
-def test_alexnet_goes_to_its_rates_in_stages_each_from_the_one_before():
-    stages = imagenet.alexnet("imagenet")
-    assert list(stages) == [40, 60, 100, 200]
-    before = [dense("imagenet", network="alexnet"), *stages.values()]
-    for start, stage in zip(before, stages.values(), strict=False):
-        assert stage.parent == start
-    assert [len(stage.stages) for stage in stages.values()] == [1, 1, 2, 2]
-    # the last control was fine-tuned for as long as all of them together
-    control, epochs = stages[200].control, 0
-    while control.parent:
-        control, epochs = control.parent, epochs + control.epochs
-    assert epochs == sum(stage.epochs for stage in stages.values()) == 480
-
-
-def test_deep_compression_takes_han_et_al_s_shares():
-    row = imagenet.deep_compression("imagenet")
-    prune, share = (dict(stage.options) for stage in row.stages)
-    assert len(prune["keep"]) == len(share["bits"]) == len(compressible(shapes("alexnet")))
-    kept = [
-        int(s * w.numel())
-        for s, w in zip(prune["keep"], compressible(shapes("alexnet")).values(), strict=True)
-    ]
-    assert round(100 * sum(kept) / experiments.weights("alexnet", 1000)) == 11  # as in Table 2
-    assert round(row.budget / sum(kept), 1) == 5.4  # and so are the bits
 
 
 def test_df_s_reductions_are_the_tables():
@@ -144,44 +81,7 @@ def test_df_s_reductions_are_the_tables():
             assert (row.budget, row.budget_in) == (int(dense_macs * (1 - reduction)), "macs")
 
 
-def test_figure_3b_has_the_hybrid_and_its_halves():
-    for dataset in imagenet.EPOCHS:
-        rows = imagenet.figure_3b(dataset)
-        (network,) = {row.network for row in rows.values()}
-        hybrid = [row for (mode, _), row in rows.items() if mode == "hybrid"]
-        assert hybrid == list(imagenet.hybrid(dataset, network).values())
-        assert {mode for mode, _ in rows} == {"hybrid", "filters", "ranks"}
-
-
 # ------------------------------------------------------------------------------ the catalogue
-
-
-def test_imagenet_comes_last_with_one_seed_and_a_control_for_every_row():
-    smaller = [d for d in experiments.DATASETS if d not in imagenet.EPOCHS]
-    last = max(entry.priority for dataset in smaller for entry in catalogue(dataset))
-    for dataset in imagenet.EPOCHS:
-        for entry in catalogue(dataset):
-            assert entry.seeds == 1
-            assert entry.priority > last
-            if entry.experiment.mode:
-                assert entry.experiment.control.epochs == entry.experiment.epochs
-
-
-def test_the_sample_is_tiny_and_kept_apart(monkeypatch, tmp_path):
-    monkeypatch.setenv("WORKBOOK_RESULTS", str(tmp_path))
-    entries = catalogue("imagenet-sample")
-    assert len(entries) <= 20
-    assert max(entry.experiment.epochs for entry in entries) <= 6
-    assert paths.runs("imagenet-sample") == tmp_path / "imagenet-sample" / "runs"
-    assert paths.runs("imagenet") == tmp_path / "runs"
-    # evaluated before BatchNorm's statistics have moved, MnasNet would know nothing
-    assert "mnasnet" not in {entry.experiment.network for entry in entries}
-
-
-def test_the_names_of_both_are_found():
-    for dataset in imagenet.EPOCHS:
-        for entry in catalogue(dataset):
-            assert find(entry.experiment.name) == entry.runs
 
 
 # ------------------------------------------------------------------------ the published start
@@ -252,11 +152,3 @@ def test_pixels_are_normalised_as_the_weights_expect_them(sample):
     pixels = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 3, 1, 1)
     assert halved.normalise(pixels).flatten(1).tolist() == [[-1.0] * 3, [1.0] * 3]
     assert data.load("imagenet-sample").mean == folders.STATISTICS[0]
-
-
-def test_in_the_samples_few_steps_a_mask_can_come_past_a_half():
-    for network in imagenet.REDUCTIONS["imagenet-sample"]:
-        for row in imagenet.hybrid("imagenet-sample", network).values():
-            schedule, options = row.stages[0].schedule, dict(row.stages[0].options)
-            steps = schedule.epochs * 300 // schedule.batch
-            assert steps * options["step"] > 0.5  # Adam's steps are about as large, from M = 1

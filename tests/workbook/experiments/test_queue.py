@@ -11,31 +11,9 @@ from lib.training import OutOfTime
 from lib.workbook import experiments, runs
 from lib.workbook.cli import main
 from lib.workbook.experiments import catalogue
-from lib.workbook.experiments.spec import FULL, MNIST, TRIALS, Entry
+from lib.workbook.experiments.spec import FULL, Entry
 
 df = experiments.df
-
-ADMM = "resnet20-cifar10-admm"
-DF = "resnet20-cifar10-df"
-DENSE = "resnet20-cifar10-dense-100ep"
-START = "resnet20-cifar10-dense-100ep-trained-on-50ep"
-
-#: The rows of the first three priorities, seed by seed: beginnings of slugs, in their order. The
-#: two controls have one slug, as both train on for 50 epochs.
-FIRST = [
-    DENSE,
-    START,
-    f"{ADMM}-quantize-16x-40ep-growth",
-    f"{ADMM}-joint-35.4x-40ep-growth",
-    START,
-    f"{DF}-hybrid-50pct-5+45ep",
-]
-CONSTANT = [f"{ADMM}-quantize-16x-40ep-then", f"{ADMM}-joint-35.4x-40ep-start_bits2-then"]
-THIRD = [
-    f"{DF}-{mode}-{percent}pct-5+45ep"
-    for mode, percents in (("hybrid", (60, 75)), ("filters", (50, 60, 75)), ("ranks", (50, 60, 75)))
-    for percent in percents
-]
 
 
 @pytest.fixture
@@ -43,64 +21,6 @@ def queue(results, capsys):
     """What ``list`` says on an empty results folder."""
     assert main(["list", "--json"]) == 0
     return json.loads(capsys.readouterr().out)
-
-
-def test_the_first_three_priorities_are_resnet_20_on_cifar_10(queue):
-    first = [row for row in queue if row["priority"] in (1, 2, 3)]
-    before = queue[: queue.index(first[-1])]
-    assert not any("-mnist-" in row["id"] for row in before)
-    expected = [
-        *((slug, 0, 1) for slug in [*FIRST, *CONSTANT]),
-        *((slug, seed, 2) for seed in (1, 2) for slug in FIRST),
-        *((slug, 0, 3) for slug in THIRD),
-    ]
-    for row, (slug, seed, priority) in zip(first, expected, strict=True):
-        assert row["id"].startswith(slug)
-        assert row["id"].endswith(f"-s{seed}")
-        assert (row["priority"], row["gpu"]) == (priority, False)
-    assert len({row["id"] for row in first}) == len(first)
-
-
-def test_trials_come_right_after_the_first_priority(queue):
-    found = [row for row in queue if row["priority"] == TRIALS]
-    first = [row["priority"] for row in queue].index(TRIALS)
-    assert queue[first : first + len(found)] == found
-    assert {row["priority"] for row in queue[:first]} == {1}
-    start = "resnet20-cifar10-dense-40ep-held-out"
-    ends = [row for row in found if "-admm-" in row["id"] and row["id"].endswith("-s0")]
-    grid = [row for row in found if "-df-" in row["id"]]
-    assert (len(ends), len(grid)) == (6, 9)
-    assert found[0]["id"].startswith(start)
-    assert all(row["parent"] == found[0]["id"] for row in ends + grid)
-    others = [row for row in found[1:] if row not in ends + grid]
-    today = ends[0]["id"].removesuffix("-s0")
-    assert [row["id"].rpartition("-s")[0] for row in others][1] == today
-    assert all(row["id"].endswith("-s1") for row in others)
-    assert others[0]["id"].startswith(start)
-
-
-def test_the_trials_have_short_schedules():
-    ends = experiments.trials.endings("cifar10")
-    for experiment in ends.values():
-        assert [stage.schedule.epochs for stage in experiment.stages] == [20, 5]
-        assert experiment.held_out
-        assert experiment.parent.epochs == 40
-    assert len({e.name for e in ends.values()}) == len({e.slug for e in ends.values()}) == 6
-    grid = df.trials("cifar10", **df.cpu())
-    for experiment in grid.values():
-        assert experiment.parent == ends["today"].parent
-        assert experiment.epochs == 5
-
-
-def test_mnist_comes_after_them_and_before_the_papers_own_network(queue):
-    places = {}
-    for row in queue:
-        places.setdefault(row["priority"], set()).add(tuple(row["id"].split("-")[:2]))
-    mnist = {row["priority"] for row in queue if "-mnist-" in row["id"]}
-    assert mnist == {MNIST}
-    assert places[5] == {("resnet56", "cifar10")}
-    assert places[6] == {("resnet20", "cifar10")}
-    assert not any("cifar10-jpeg" in row["id"] for row in queue)
 
 
 def test_full_schedules_and_what_takes_days_are_a_gpus(queue):
@@ -129,30 +49,6 @@ def test_missing_on_a_cpu_leaves_a_gpus_runs_out(results, monkeypatch, capsys):
     wanted = [(e.place(seed), experiment, seed) for e in entries for experiment, seed in e.runs]
     assert asked == [run for _, *run in sorted(wanted, key=lambda one: one[0])]
     assert "runs by a schedule for a GPU" in capsys.readouterr().out
-
-
-def test_the_schedule_for_a_cpu():
-    rows = [entry.experiment for entry in experiments.cpu.entries("cifar10")]
-    dense = experiments.dense("cifar10", network="resnet20", epochs=100)
-    starts = {row.parent for row in rows if row.network == "resnet20"}
-    assert starts - {None, dense} == {
-        df.weak_start("cifar10", **df.cpu()),
-        df.twice("cifar10", **df.cpu())["hybrid"],
-    }
-    usual = [row for row in rows if row.parent == dense]
-    assert {row.epochs for row in usual} == {50}
-    assert [row.epochs for row in rows if row.parent is None] == [150]  # from scratch
-    assert len({row.control for row in usual}) == 2
-    admm, tune = experiments.admm_table_4.CPU, df.CPU["tune"]
-    for row in usual:
-        *_, first, tuning = row.stages
-        if row.mode in ("quantize", "joint"):
-            assert (first.method, tuning.method) == ("admm", "tune-codebooks")
-            assert (first.epochs, tuning.epochs) == (admm["compress"], admm["tune"])
-            assert tuning.schedule.lr == pytest.approx(first.schedule.lr / 10)
-        else:
-            assert tuning.epochs == tune
-            assert tuning.schedule.lr == pytest.approx(0.01)  # a tenth of the dense network's
 
 
 def test_a_cpu_has_every_row_that_a_notebook_asks_for_by_its_schedule():

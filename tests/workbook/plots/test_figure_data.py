@@ -1,10 +1,7 @@
 """A figure's data are read from what was drawn, whoever drew it, and nothing drawn is left out."""
 
-import io
-
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import pytest
 
 from lib.workbook import plots
@@ -40,12 +37,8 @@ def test_error_bars_are_segments_once_each(axes):
     axes.errorbar([1, 2], [5, 6], [[1, 2], [3, 0.5]], xerr=0.25, capsize=3, label="ours")
     segments = rows(axes, "segment")
     assert set(segments["series"]) == {"ours"}
-    assert sorted(segments[["x", "y", "x_end", "y_end"]].to_numpy().tolist()) == [
-        [0.75, 5, 1.25, 5],
-        [1, 4, 1, 8],
-        [1.75, 6, 2.25, 6],
-        [2, 4, 2, 6.5],
-    ]
+    ends = sorted(segments[["x", "y", "x_end", "y_end"]].to_numpy().tolist())
+    assert ends == [[0.75, 5, 1.25, 5], [1, 4, 1, 8], [1.75, 6, 2.25, 6], [2, 4, 2, 6.5]]
     assert len(rows(axes, "line")) == 2  # and no caps
     assert rows(axes, "points").empty
 
@@ -54,13 +47,10 @@ def test_bars_with_the_names_below_them(axes):
     axes.bar([0, 1], [3, 4], 0.5, bottom=[0, 1], label="bits")
     axes.set_xticks([0, 1], ["conv1", "fc2"])
     bars = rows(axes, "bar")
-    assert bars[["x", "y", "x_end", "y_end"]].to_numpy().tolist() == [
-        [-0.25, 0, 0.25, 3],
-        [0.75, 1, 1.25, 5],
-    ]
+    corners = bars[["x", "y", "x_end", "y_end"]].to_numpy().tolist()
+    assert corners == [[-0.25, 0, 0.25, 3], [0.75, 1, 1.25, 5]]
     assert set(bars["series"]) == {"bits"}
-    names = rows(axes, "x name")
-    assert list(zip(names["x"], names["text"], strict=True)) == [(0, "conv1"), (1, "fc2")]
+    assert rows(axes, "x name")[["x", "text"]].to_numpy().tolist() == [[0, "conv1"], [1, "fc2"]]
 
 
 def test_names_may_be_the_data(axes):
@@ -111,9 +101,7 @@ def test_titles_and_axes_are_named_and_panels_counted():
     [
         (lambda axes: axes.imshow(np.eye(2)), "AxesImage"),
         (lambda axes: axes.contour(np.eye(3)), "QuadContourSet"),
-        (lambda axes: axes.fill_between([0, 1], [1, 2]), "FillBetweenPolyCollection"),
         (lambda axes: axes.pie([1, 2]), "Wedge"),
-        (lambda axes: axes.scatter([1, 2], [3, 4]), "PathCollection"),
     ],
 )
 def test_what_cannot_be_read_is_refused(axes, draw, name):
@@ -131,4 +119,3 @@ def test_numbers_are_written_with_nine_digits(axes, tmp_path):
         '1,,line,"a, b",1,0.333333333,,,',
         '1,,line,"a, b",2,1.23456789e+09,,,',
     ]
-    assert pd.read_csv(io.StringIO(file.read_text()))["series"].tolist() == ["a, b", "a, b"]

@@ -24,22 +24,19 @@ def test_a_jump_is_left_open_and_a_slope_is_not():
 
 
 def test_arrows_only_where_a_point_moves():
-    points = np.array([[2.0, 0.0], [0.5, 0.0]])
     circle = [[1, 0], [0, 1], [-1, 0], [1, 0]]
-    panels = {"ball": ([circle], points, [[1.0, 0.0], [0.5, 0.0]])}
-    figure = plots.lc.projections(panels, limit=2, title="")
-    (axis,) = figure.axes
+    panels = {"ball": ([circle], np.array([[2.0, 0.0], [0.5, 0.0]]), [[1.0, 0.0], [0.5, 0.0]])}
+    (axis,) = plots.lc.projections(panels, limit=2, title="").axes
     assert [(note.xyann, note.xy) for note in axis.texts] == [((2.0, 0.0), (1.0, 0.0))]
     assert len(axis.patches) == 1  # closed: filled
 
 
 def test_magnitudes_keep_each_weight_at_its_place():
-    before, after = np.array([0.1, -3.0, 2.0]), np.array([0.1, 0.0, 1.5])
-    figure = plots.lc.magnitudes(before, {"after": after}, largest=2, title="")
-    left, right = figure.axes
-    assert list(left.lines[0].get_ydata()) == [3.0, 2.0, 0.1]
-    assert list(left.lines[1].get_ydata()) == [0.0, 1.5, 0.1]
-    assert list(right.lines[1].get_ydata()) == [0.0, 1.5]
+    after = {"after": np.array([0.1, 0.0, 1.5])}
+    figure = plots.lc.magnitudes(np.array([0.1, -3.0, 2.0]), after, largest=2, title="")
+    left, right = ([list(line.get_ydata()) for line in axis.lines] for axis in figure.axes)
+    assert left == [[3.0, 2.0, 0.1], [0.0, 1.5, 0.1]]
+    assert right[1] == [0.0, 1.5]
 
 
 def test_a_codebooks_line_is_as_high_as_its_share():
@@ -59,46 +56,34 @@ def test_a_spectrum_shows_the_rank_chosen(rank, kept):
 
 
 def test_trained_points_carry_their_amounts():
-    rows = [
-        {"curve": c, "amount": a, "kept_percent": 100 * a, "error": e, "error_sd": 0.1}
-        for c, a, e in (("x", 0.5, 2), ("x", 0.1, 3), ("y", 0.2, 4), ("z", 0.3, 5))
-    ]
-    table = pd.DataFrame(rows).assign(control_error=1.5)
+    points = [("x", 0.5, 2), ("x", 0.1, 3), ("y", 0.2, 4), ("z", 0.3, 5)]
+    table = pd.DataFrame(points, columns=["curve", "amount", "error"])
+    table = table.assign(kept_percent=100 * table["amount"], error_sd=0.1, control_error=1.5)
     figure = plots.lc.trained(table, {"pair": ("x", "y"), "other": ("z",)}, title="")
     texts = [[text.get_text() for text in axis.texts] for axis in figure.axes]
     assert texts == [["0.1", "0.5", "0.2"], ["0.3"]]
 
 
 def test_both_losses_share_a_scale():
-    history = pd.DataFrame(
-        {
-            "epoch": [1, 2],
-            "mu": [0.1, 0.2],
-            "mse": [1e-3, 1e-4],
-            "loss": [0.01, 0.02],
-            "compressed_loss": [2.0, 0.5],
-        }
-    )
+    history = pd.DataFrame({"epoch": [1, 2], "mu": [0.1, 0.2], "mse": [1e-3, 1e-4]})
+    history = history.assign(loss=[0.01, 0.02], compressed_loss=[2.0, 0.5])
     axes = plots.lc.meeting({"one": history}, title="").axes
-    assert axes[2].get_ylim() == axes[3].get_ylim()
-    assert axes[2].get_ylim()[0] <= 0.01
-    assert axes[2].get_ylim()[1] >= 2
+    low, high = axes[2].get_ylim()
+    assert (low, high) == axes[3].get_ylim()
+    assert low <= 0.01 < 2 <= high
     np.testing.assert_array_equal(axes[1].lines[0].get_ydata(), history["mse"])
 
 
 @pytest.mark.parametrize(("high", "plain"), [(50.0, True), (1e9, False)])
 def test_plain_numbers_where_decades_are_few(high, plain):
-    curve = ([1, 2], [5.0, high])
-    figure = plots.lc.lines({"a": curve}, xlabel="x", ylabel="y", title="")
+    figure = plots.lc.lines({"a": ([1, 2], [5.0, high])}, xlabel="x", ylabel="y", title="")
     figure.canvas.draw()
     labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
     assert ("10" in labels) == plain
 
 
 def test_paths_end_where_the_iterates_do():
-    w = np.array([[1.0, 0.8], [0.2, 0.8]])
-    theta = np.array([[1.0, 0.0], [0.0, 0.8]])
-    limits = ((-1, 2), (-1, 2))
-    figure = plots.lc.paths(lambda x, y: x**2 + y**2, {"a": (w, theta)}, limits=limits, title="")
+    w, theta = np.array([[1.0, 0.8], [0.2, 0.8]]), np.array([[1.0, 0.0], [0.0, 0.8]])
+    figure = plots.lc.paths(np.hypot, {"a": (w, theta)}, limits=((-1, 2),) * 2, title="")
     ends = [line.get_xydata().tolist() for line in figure.axes[0].lines[-2:]]
     assert ends == [[[0.0, 0.8]], [[0.2, 0.8]]]

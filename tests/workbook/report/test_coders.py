@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
@@ -50,8 +49,7 @@ def test_layers_are_those_of_the_meters(model):
 def test_a_row_of_coders(model):
     pytest.importorskip("zstandard")
     row = report.coders.coders(model)
-    tables = report.coders.layers(model)
-    for coder, table in tables.items():
+    for coder, table in report.coders.layers(model).items():
         assert row[coder] == math.ceil(table[list(report.coders.PARTS)].to_numpy().sum() / 8)
     assert row["zstd"] == min(benchmarks.coders.zstd(compressible(model)).values())
     assert row["kept"] < 0.04 * row["weights"]
@@ -76,10 +74,10 @@ def test_the_committed_table_is_what_the_committed_networks_give(monkeypatch):
 def test_what_was_not_measured_is_said(monkeypatch, tmp_path):
     table = report.coders.measured()
     monkeypatch.setattr(paths, "results", lambda dataset: tmp_path)
-    (tmp_path / "benchmarks").mkdir()
-    table.drop(columns="nncodec").to_csv(tmp_path / "benchmarks" / "coders.csv", index=False)
+    folder = tmp_path / "benchmarks"
+    folder.mkdir()
+    table.drop(columns="nncodec").to_csv(folder / "coders.csv", index=False)
     assert "not measured" in report.committed("coders")
-    pd.DataFrame(
-        {"network": table["network"], "stream_bytes": 1_000, "codebook_bytes": 234}
-    ).to_csv(tmp_path / "benchmarks" / "nncodec.csv", index=False)
+    others = table[["network"]].assign(stream_bytes=1_000, codebook_bytes=234)
+    others.to_csv(folder / "nncodec.csv", index=False)
     assert "1,234" in report.committed("coders")

@@ -54,14 +54,13 @@ def made():
 
 def test_every_run_of_the_catalogue_is_counted_once(made):
     names = [each.name for each in made["experiment"]]
-    catalogue = experiments.catalogue("imagenet")
     assert len(names) == len(set(names))
-    assert set(names) == {entry.experiment.name for entry in catalogue}
+    assert set(names) == {entry.experiment.name for entry in experiments.catalogue("imagenet")}
     rows = made[made["part"] == "rows"].groupby("table").size()
-    assert rows["DF Table 4"] == 4
-    assert rows["DF Table 6"] == 5
-    assert rows["DF Figure 3b"] == 8  # the halves; the hybrid's rows are Table 4's
-    assert rows["ADMM Table 2"] == len(experiments.imagenet.table_2("imagenet"))
+    table_2 = len(experiments.imagenet.table_2("imagenet"))
+    # of the figure the halves; the hybrid's rows are Table 4's
+    counts = {"ADMM Table 2": table_2, "DF Figure 3b": 8, "DF Table 4": 4, "DF Table 6": 5}
+    assert rows.to_dict() == counts
     # in float: their sum is beyond int64
     assert made["operations"].sum() == pytest.approx(sum(map(int, made["operations"])))
 
@@ -98,21 +97,13 @@ def test_hours_by_measured_steps(made):
 def test_measured_steps_are_of_the_full_size(tmp_path, monkeypatch):
     monkeypatch.setenv("WORKBOOK_RESULTS", str(tmp_path))
     assert report.imagenet_costs.measured_steps() is None
-    table = pd.DataFrame(
-        {
-            "network": ["resnet50", "resnet50", "alexnet"],
-            "method": "plain",
-            "side": [224, 64, 224],
-            "batch": [32, 8, 64],
-            "step (s)": [16.0, 1.0, 4.0],
-            "device": "a GPU",
-        }
-    )
+    steps = [("resnet50", 224, 32, 16.0), ("resnet50", 64, 8, 1.0), ("alexnet", 224, 64, 4.0)]
+    table = pd.DataFrame(steps, columns=["network", "side", "batch", "step (s)"])
     (tmp_path / "benchmarks").mkdir()
-    slower = table.assign(**{"step (s)": 99.0, "device": "cpu"})  # hours of a GPU are asked for
-    slower.to_csv(tmp_path / "benchmarks" / "training-steps-cpu.csv", index=False)
-    assert report.imagenet_costs.measured_steps() is None
-    table.to_csv(tmp_path / "benchmarks" / "training-steps-cuda.csv", index=False)
+    for device, seconds in (("cpu", 99.0), ("cuda", table["step (s)"])):
+        assert report.imagenet_costs.measured_steps() is None  # hours of a GPU are asked for
+        measured = table.assign(method="plain", device=device, **{"step (s)": seconds})
+        measured.to_csv(tmp_path / "benchmarks" / f"training-steps-{device}.csv", index=False)
     found = report.imagenet_costs.measured_steps()
     assert found["network"].tolist() == ["resnet50-imagenet", "alexnet"]
     assert found["seconds"].tolist() == [0.5, 0.0625]

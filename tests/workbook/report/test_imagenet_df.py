@@ -1,7 +1,5 @@
 """DF's Tables 4 and 6 as they are read, and where MACs can go, against networks that were built."""
 
-from types import SimpleNamespace
-
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
@@ -9,6 +7,7 @@ import torch
 
 from lib import accounting, networks, structured
 from lib.workbook import experiments, plots, report
+from tests.workbook.report.made import run
 
 #: The smallest images that all of them read.
 SHAPE, CLASSES = (3, 32, 32), 3
@@ -26,56 +25,36 @@ def mobile():
     return networks.build("mobilenetv2", classes=CLASSES).eval()
 
 
-@pytest.mark.parametrize(("network", "rows"), [("resnet50", 35), ("resnet18", 17)])
-def test_every_row_is_read(network, rows):
-    made = report.shown(report.imagenet_df.reported(network), report.imagenet_df.TABLE)
-    assert len(made) == rows
-    assert made["algorithm"].iloc[-1] == "DF"
-
-
 def test_misprinted_deltas_are_marked():
-    marked = {
-        network: [
-            (row["algorithm"], row["Δ as printed"], row["accuracy − dense"])
-            for row in report.shown(
-                report.imagenet_df.reported(network), report.imagenet_df.TABLE
-            ).to_dict("records")
-            if row["Δ as printed"].endswith("*")
-        ]
-        for network in report.imagenet_df.TABLES
-    }
-    assert marked == {
-        "resnet50": [("Stable", "-1.47*", "-1.49")],
-        "resnet18": [],
-        "mobilenetv2": [("LeGR", "-0.20*", "-0.40"), ("DF", "+0.20*", "+0.36")],
-    }
+    marked = []
+    for network, rows in (("resnet50", 35), ("resnet18", 17), ("mobilenetv2", 10)):
+        made = report.shown(report.imagenet_df.reported(network), report.imagenet_df.TABLE)
+        assert len(made) == rows
+        misprints = made[made["Δ as printed"].str.endswith("*")]
+        names = ["algorithm", "Δ as printed", "accuracy − dense"]
+        marked += misprints[names].itertuples(index=False, name=None)
+    assert marked == [
+        ("Stable", "-1.47*", "-1.49"),
+        ("LeGR", "-0.20*", "-0.40"),
+        ("DF", "+0.20*", "+0.36"),
+    ]
 
 
 def test_what_is_not_stated_is_a_dash():
     made = report.shown(report.imagenet_df.reported("resnet50"), report.imagenet_df.TABLE)
     (hinge,) = made[made["algorithm"] == "Hinge"].to_dict("records")
-    assert [k for k, v in hinge.items() if v == "–"] == [
-        "dense, %",
-        "Δ as printed",
-        "accuracy − dense",
-        "10⁶ parameters",
-        "parameters less, %",
-    ]
+    dashes = {name for name, cell in hinge.items() if cell == "–"}
+    assert dashes >= {"dense, %", "Δ as printed", "accuracy − dense"}
+    assert len(dashes) == 5
 
 
 def test_the_best_of_others_save_as_much():
-    rows = [
-        ("A", 70.0, 1.0, 40),
-        ("B", 69.0, 2.0, 50),
-        ("C", 68.0, -1.0, 60),
-        ("DF", 69.5, 0.5, 50),
-        ("DF", 67.0, 0.0, 70),
-    ]
+    rows = [("A", 70.0, 1.0, 40), ("B", 69.0, 2.0, 50), ("C", 68.0, -1.0, 60)]
+    rows += [("DF", 69.5, 0.5, 50), ("DF", 67.0, 0.0, 70)]
     paper = pd.DataFrame(rows, columns=["algorithm", "accuracy", "gain", "reduction"])
     made = report.imagenet_df.best_of_others(paper)
     assert made["reduction"].tolist() == [50, 70]
-    assert made["others_accuracy"].iloc[0] == 69.0  # A saves less
-    assert made["others_gain"].iloc[0] == 2.0
+    assert made.iloc[0][["others_accuracy", "others_gain"]].tolist() == [69, 2]  # A saves less
     assert made.iloc[1][["others_accuracy", "others_gain"]].isna().all()
 
 
@@ -99,9 +78,8 @@ def test_reach_is_what_can_be_built(name, halves):
             costs = structured.layers(built, input_shape=SHAPE)
             ranks = {layer: 1 for layer, cost in costs.items() if cost.groups == 1}
             built = structured.factor(built, ranks, input_shape=SHAPE)
-        assert found[what] == pytest.approx(100 * accounting.macs(built, SHAPE) / found["macs"]), (
-            what
-        )
+        left = 100 * accounting.macs(built, SHAPE) / found["macs"]
+        assert found[what] == pytest.approx(left), what
 
 
 def test_break_even():
@@ -116,16 +94,11 @@ def test_break_even():
 
 def test_layers_say_what_went_and_add_up(mobile, monkeypatch):
     monkeypatch.setattr(experiments.df, "input_shape", lambda dataset, network: SHAPE)
-    pruned = structured.remove_filters(
-        mobile, {"features.2.conv.0.0": range(10)}, input_shape=SHAPE
-    )
+    went = {"features.2.conv.0.0": range(10)}
+    pruned = structured.remove_filters(mobile, went, input_shape=SHAPE)
     built = structured.factor(pruned, {"features.18.0": 5}, input_shape=SHAPE)
-    run = SimpleNamespace(
-        result={"dataset": "imagenet-sample", "network": "mobilenetv2"},
-        dense_model=lambda: mobile,
-        model=lambda: built,
-    )
-    table = report.imagenet_df.layers(run).set_index("layer")
+    one = run(network="mobilenetv2", dense_model=lambda: mobile, model=lambda: built)
+    table = report.imagenet_df.layers(one).set_index("layer")
     assert table["macs"].sum() == accounting.macs(mobile, SHAPE)
     assert table["built"].sum() == accounting.macs(built, SHAPE)
     assert table["rank"].dropna().to_dict() == {"features.18.0": 5}
@@ -139,24 +112,19 @@ def test_layers_say_what_went_and_add_up(mobile, monkeypatch):
 
 def test_figure_3b_draws_every_row_that_states_it():
     paper = report.imagenet_df.reported("resnet50")
-    accuracy, gain = plots.imagenet_df.figure_3b(paper, title="").axes
-    drawn = [
-        sum(len(x.get_xdata()) for x in axis.lines if x.get_marker() != "None")
-        for axis in (accuracy, gain)
-    ]
+    axes = plots.imagenet_df.figure_3b(paper, title="").axes
+    lines = [[x for x in axis.lines if x.get_marker() != "None"] for axis in axes]
+    drawn = [sum(len(line.get_xdata()) for line in of_axis) for of_axis in lines]
     assert drawn == [35, 34]  # Hinge states no dense network
-    assert [text.get_text() for text in accuracy.texts].count("Hinge") == 1
-    assert "Hinge" not in [text.get_text() for text in gain.texts]
+    named = [[text.get_text() for text in axis.texts].count("Hinge") for axis in axes]
+    assert named == [1, 0]
 
 
 def test_ours_wait_beside_what_is_reported(finished):
     made = report.imagenet_df.beside()
     assert made["asked"].tolist() == [44, 50, 66, 78, 50, 62, 70, 35, 55]
-    assert made["reported"].tolist() == [
-        *(77.20, 76.93, 76.13, 74.10),
-        *(71.24, 70.82, 70.15),
-        *(72.16, 71.63),
-    ]
+    accuracies = [77.20, 76.93, 76.13, 74.10, 71.24, 70.82, 70.15, 72.16, 71.63]
+    assert made["reported"].tolist() == accuracies
     assert made["reported_gain"].iloc[7] == 0.36  # printed as 0.20
     assert made["accuracy"].isna().all()
     assert report.imagenet_df.measured_curve() is None

@@ -6,25 +6,16 @@ from lib.workbook import report
 
 #: Table → (network, algorithm, delta as printed, accuracy − baseline).
 MISPRINTS = {
-    "df_table3": [
-        ("resnet56", "CHIP", 0.75, 0.90),
-        ("resnet56", "SRR-GR", -0.37, 0.37),
-    ],
+    "df_table3": [("resnet56", "CHIP", 0.75, 0.90), ("resnet56", "SRR-GR", -0.37, 0.37)],
     "df_table4": [("resnet50", "Stable", -1.47, -1.49)],
     "df_table5": [("resnet56", "ASRFP", -3.32, -3.76)],
-    "df_table6": [
-        ("mobilenetv2", "LeGR", -0.20, -0.40),
-        ("mobilenetv2", "DF", 0.20, 0.36),
-    ],
+    "df_table6": [("mobilenetv2", "LeGR", -0.20, -0.40), ("mobilenetv2", "DF", 0.20, 0.36)],
 }
-#: Table → rows of each kind.
+#: Table → rows of low rank, of pruning, of both.
 ROWS = {
-    "df_table3": {"low-rank": 7, "pruning": 18, "hybrid": 8},
-    "df_table4": {"low-rank": 6, "pruning": 19, "hybrid": 10},
-    "df_table5": {"low-rank": 3, "pruning": 8, "hybrid": 6},
-    "df_table6": {"low-rank": 4, "pruning": 17, "hybrid": 6},
+    **{"df_table3": [7, 18, 8], "df_table4": [6, 19, 10]},
+    **{"df_table5": [3, 8, 6], "df_table6": [4, 17, 6]},
 }
-KINDS = list(ROWS["df_table3"])
 
 
 @pytest.mark.parametrize("name", MISPRINTS)
@@ -39,15 +30,15 @@ def test_deltas_follow_from_their_rows(name):
     assert table["delta"].isna().equals(table["baseline_accuracy"].isna())
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", MISPRINTS)
 def test_every_row_is_there(name):
     table = report.reported(name)
-    assert table["kind"].value_counts().to_dict() == ROWS[name]
+    kinds = ["low-rank", "pruning", "hybrid"]
+    assert table["kind"].value_counts()[kinds].tolist() == ROWS[name]
     for _, rows in table.groupby(["dataset", "network"]):
-        assert list(rows["kind"]) == sorted(rows["kind"], key=KINDS.index)
+        assert list(rows["kind"]) == sorted(rows["kind"], key=kinds.index)
     assert set(table["algorithm"][table["kind"] == "hybrid"]) <= {"CC", "Hinge", "DF", "EDP"}
     assert (table["kind"][table["algorithm"] == "DF"] == "hybrid").all()
-    assert all(algorithm.isascii() for algorithm in table["algorithm"])
 
 
 @pytest.mark.parametrize("name", ROWS)

@@ -1,5 +1,7 @@
 """Tables of trials on held-out images, of losses that are known, and the rule that decides."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,10 @@ from lib.workbook import experiments, report
 from tests.workbook.report.made import run
 
 IMAGES = 400
+
+LC = experiments.lc.trials()
+#: What six trials get right.
+SIX = (0.9, 0.95, 0.95, 0.8, 0.7, 0.6)
 
 
 def of_losses(losses, seed=0):
@@ -38,7 +44,7 @@ def test_differences_are_paired_image_by_image():
     found = {"today": of_losses(losses(0.5)), "other": of_losses(losses(0.49, seed=1))}
     table = report.trials.against(found, "today").set_index("trial")
     gained = found["today"].losses.astype(float) - found["other"].losses
-    assert table.loc["today", "ahead"] == table.loc["today", "ahead_se"] == 0
+    assert table.loc["today", ["ahead", "ahead_se"]].tolist() == [0, 0]
     other = table.loc["other"]
     assert other["ahead"] == pytest.approx(10, rel=1e-4)
     assert other["ahead_se"] == pytest.approx(1000 * gained.std(ddof=1) / 20)
@@ -76,27 +82,22 @@ def test_an_end_is_taken_where_it_is_ahead_on_both_seeds(ends):
 
 
 def test_edges_are_the_least_and_the_largest_that_was_tried(finished):
-    settings = experiments.lc.TRIALS["gradual"]
-    tried = experiments.lc.trials()["gradual"]
-    for experiment, accuracy in zip(tried, (0.9, 0.8, 0.902, 0.8, 0.899, 0.8), strict=True):
+    settings, tried = ({"gradual": part["gradual"]} for part in (experiments.lc.TRIALS, LC))
+    for experiment, accuracy in zip(LC["gradual"], (0.9, 0.8, 0.902, 0.8, 0.899, 0.8), strict=True):
         finished[experiment.slug] = [trial(accuracy)]
     # √(0.902·0.098/5,000) is 0.42 points
-    assert report.trials.edges({"gradual": tried}, {"gradual": settings}) == (
-        "gradual pruning: chosen at an edge of what was tried: none; 2 of the 5 others within one "
-        "standard error, 0.42 points"
-    )
-    finished[tried[0].slug] = [trial(0.95)]
-    said = report.trials.edges({"gradual": tried}, {"gradual": settings})
-    assert "tried: until 0.25; 0 of the 5 others" in said
-    del finished[tried[0].slug]
-    assert report.trials.edges({"gradual": tried}, {"gradual": settings}) == ""
+    said = report.trials.edges(tried, settings)
+    assert re.search(r"tried: none; 2 of the 5 others within one standard error, 0\.42 p", said)
+    finished[LC["gradual"][0].slug] = [trial(0.95)]
+    assert "tried: until 0.25; 0 of the 5 others" in report.trials.edges(tried, settings)
+    del finished[LC["gradual"][0].slug]
+    assert report.trials.edges(tried, settings) == ""
 
 
 def test_trials_mark_the_first_of_the_best(finished):
-    lc = experiments.lc.trials()["lc"]
-    for experiment, accuracy in zip(lc, (0.9, 0.95, 0.95, 0.8, 0.7, 0.6), strict=True):
+    for experiment, accuracy in zip(LC["lc"], SIX, strict=True):
         finished[experiment.slug] = [trial(accuracy)]
-    table = report.trials.tried({"lc": lc}, {"lc": experiments.lc.TRIALS["lc"]})
+    table = report.trials.tried({"lc": LC["lc"]}, {"lc": experiments.lc.TRIALS["lc"]})
     assert table["chosen"].tolist() == [False, True, False, False, False, False]
     assert table["accuracy"].iloc[0] == pytest.approx(90)
     assert table["knobs"].iloc[0] == "mu 0.0003, rise 300"
@@ -121,28 +122,26 @@ def trial(accuracy, images=1_000, swapped=0):
 )
 def test_beyond_an_edge_a_setting_has_to_be_ahead_by_a_standard_error(finished, wider, chosen):
     lc = experiments.comparison.trials()["lc"]
-    six = (0.9, 0.95, 0.95, 0.8, 0.7, 0.6)
-    for experiment, one in zip(lc, [*map(trial, six), *wider], strict=False):
+    for experiment, one in zip(lc, [*map(trial, SIX), *wider], strict=False):
         finished[experiment.slug] = [one]
     table = report.trials.tried({"lc": lc}, {"lc": experiments.comparison.tried()["lc"]})
-    assert table["chosen"].tolist() == [i == chosen for i in range(len(table))]
-    assert len(table) == 6 + len(wider)
-    last = table.iloc[-1]
+    assert table["chosen"].tolist() == [i == chosen for i in range(6 + len(wider))]
     best, other = trial(0.95).correct, wider[-1].correct
     b, c = int((other & ~best).sum()), int((best & ~other).sum())
-    assert last["ahead"] == pytest.approx((b - c) / 10)
-    expected = 100 * np.sqrt(b + c - (b - c) ** 2 / 1_000) / 1_000
-    assert last["ahead_se"] == pytest.approx(expected)
+    expected = (b - c) / 10, 100 * np.sqrt(b + c - (b - c) ** 2 / 1_000) / 1_000
+    assert table[["ahead", "ahead_se"]].iloc[-1].tolist() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
-    "part", [experiments.comparison, experiments.lc], ids=["comparison", "curve"]
+    ("part", "settings"),
+    [
+        (experiments.comparison, experiments.comparison.tried()),
+        (experiments.lc, experiments.lc.TRIALS),
+    ],
+    ids=["comparison", "curve"],
 )
-def test_knobs_are_the_best_of_the_committed_trials(part, monkeypatch):
+def test_knobs_are_the_best_of_the_committed_trials(part, settings, monkeypatch):
     monkeypatch.delenv("WORKBOOK_RESULTS", raising=False)
-    settings = (
-        experiments.comparison.tried() if part is experiments.comparison else experiments.lc.TRIALS
-    )
     table = report.trials.tried(part.trials(), settings)
     for method, rows in table.groupby("method"):
         (key,) = (key for key in part.TRIALS if report.comparison.NAMES[key] == method)

@@ -68,12 +68,6 @@ def test_a_save_that_is_cut_short_leaves_a_whole_state(checkpoint, monkeypatch, 
     assert loaded(checkpoint) == 4
 
 
-def test_a_torn_partial_file_is_not_read(checkpoint):
-    checkpoint.save(state(1))
-    checkpoint.file.with_suffix(".partial").write_bytes(b"torn")
-    assert loaded(checkpoint) == 1
-
-
 @pytest.mark.parametrize(
     "damage",
     [

@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 import zipfile
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -29,6 +30,15 @@ def exported(trained, results):
     (part,) = runs.exchange.export(results / "out", dataset="digits")
     shutil.rmtree(results / "digits")
     return part
+
+
+def test_a_trial_travels_with_its_losses(results, tiny):
+    trial = runs.get(replace(tiny.parent, held_out=True), 0, device="cpu", threads=1, quiet=True)
+    parts = runs.exchange.export(results / "out", dataset="digits")
+    losses = trial.losses
+    shutil.rmtree(trial.folder)
+    assert runs.exchange.merge(parts) == [trial.id]
+    assert (runs.read(trial.folder).losses == losses).all()
 
 
 @pytest.fixture
@@ -237,14 +247,3 @@ def test_another_run_of_the_same_name_is_not_overwritten(forge, exported, result
     assert tree(results) == before
     assert len(runs.exchange.merge([good, good])) == 3
     refused(exported, results, message="is there already and differs", named=id)
-
-
-def test_weights_too_large_to_be_committed_stay_behind(results, tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(runs.store, "MOST_BYTES", 0)
-    run = runs.get(tiny.parent, 0, device="cpu", threads=1, quiet=True)
-    parts = runs.exchange.export(tmp_path / "out", dataset="digits")
-    shutil.rmtree(run.folder)
-    run.weights.unlink()
-    assert runs.exchange.merge(parts) == [run.id]
-    assert runs.read(run.folder).result == run.result
-    assert not run.weights.exists()

@@ -10,8 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load, save
 
-from lib import networks
-from lib.layers import compressible
 from lib.workbook import runs
 
 SHAPES = st.sampled_from([(), (0,), (1,), (255,), (256,), (3, 100), (20, 1, 5, 5), (0, 4)])
@@ -88,32 +86,6 @@ def test_a_transposed_weight_comes_back_in_place(tmp_path):
     x = tensor((30, 40), "both", 1).T
     (tmp_path / "w").write_bytes(runs.packed_weights.pack({"x": x}))
     assert torch.equal(runs.packed_weights.unpack(tmp_path / "w")["x"], x)
-
-
-def test_a_compressed_network_takes_less():
-    model = networks.build("lenet5")
-    dense = len(runs.packed_weights.pack(model.state_dict()))
-    assert dense == pytest.approx(4 * 431_080, rel=0.01)
-    for weight in compressible(model).values():
-        with torch.no_grad():
-            weight.copy_(tensor(weight.shape, "both", 0))
-    # about 32 % are nonzero: a bit for each place and a byte for each of these
-    assert len(runs.packed_weights.pack(model.state_dict())) < 431_080 * (1 / 8 + 0.4)
-
-
-@pytest.mark.parametrize("name", ["resnet8", "vgg16"])
-def test_normalisation_comes_back_as_it_was(tmp_path, name):
-    """Running statistics and the count of batches too; so does a network in channels-last."""
-    model = networks.build(name).to(memory_format=torch.channels_last)
-    model.train()(torch.randn(4, *networks.INPUT_SHAPES[name]))
-    state = model.state_dict()
-    (tmp_path / "w").write_bytes(runs.packed_weights.pack(state))
-    found = runs.packed_weights.unpack(tmp_path / "w")
-    assert list(found) == list(state)
-    assert {v.item() for key, v in found.items() if key.endswith("batches_tracked")} == {1}
-    for key, value in state.items():
-        assert (found[key].shape, found[key].dtype) == (value.shape, value.dtype)
-        assert torch.equal(found[key], value), key
 
 
 def test_every_truncated_file_is_refused(packed):

@@ -93,6 +93,8 @@ def test_weights_that_classify_worse_are_reported(trained):
 def test_a_held_out_run_is_verified_on_what_was_held_out(results, tiny):
     run = runs.get(replace(tiny.parent, held_out=True), 0, device="cpu", threads=1, quiet=True)
     assert verify(run) == []
+    assert run.result["accuracy"] is None
+    assert (run.result["images"], run.result["held_out_accuracy"]) == (287, run.correct.mean())
     (problem,) = verify(rewrite(run, held_out_accuracy=run.result["held_out_accuracy"] / 2))
     assert problem.startswith("accuracy")
 

@@ -1,7 +1,7 @@
 """What ``lib.compress`` returns: a smaller network, its file, and what it was before."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,13 @@ from lib import archive
 class Compressed:
     """A compressed network: ``model`` (in evaluation mode), and the file it makes.
 
-    ``before`` and ``after`` hold ``loss``, ``accuracy`` (``None`` where the targets are no class
-    numbers), ``bytes`` (of float32 before, of the file after), ``kept`` weights and ``macs``
+    ``before`` and ``after`` hold ``loss``, ``accuracy`` (``None`` where nothing says what is
+    right), ``bytes`` (of float32 before, of the file after), ``kept`` weights and ``macs``
     (``None`` where they cannot be counted). ``layers`` is the file's table, a row a tensor.
     ``left_alone`` says which weights were not compressed, and why; ``method`` is what compressed.
+    ``on_training_data`` is whether loss and accuracy are of the training data, which say little of
+    others; ``interrupted`` whether Ctrl-C ended training early. ``notes`` say what else a reader
+    should know, a sentence each.
     """
 
     model: nn.Module
@@ -30,6 +33,9 @@ class Compressed:
     after: dict[str, float | None]
     layers: pd.DataFrame
     left_alone: dict[str, str]
+    notes: list[str] = field(default_factory=list)
+    on_training_data: bool = False
+    interrupted: bool = False
 
     def write(self, path: Path | str) -> int:
         """Writes the file and returns its size in bytes; see :func:`lib.archive.write`."""
@@ -50,18 +56,24 @@ class Compressed:
         known = [name for name, value in self.before.items() if value is not None]
         rows = {"before": self.before, "after": self.after}
         said = {when: [_said(row[name]) for name in known] for when, row in rows.items()}
-        return tensors, pd.DataFrame(said, index=known)
+        of = " (training data)" if self.on_training_data else ""
+        index = [f"{name}{of}" if name in ("loss", "accuracy") else name for name in known]
+        return tensors, pd.DataFrame(said, index=index)
+
+    def _lines(self) -> list[str]:
+        """What is said beside the tables."""
+        alone = [f"left alone: {name}, {reason}" for name, reason in self.left_alone.items()]
+        return [*alone, *self.notes]
 
     def __str__(self) -> str:
         tensors, whole = self.tables()
         lines = [f"budget: {self.budget}", tensors.to_string(index=False), "", whole.to_string()]
-        lines += [f"left alone: {name}, {reason}" for name, reason in self.left_alone.items()]
-        return "\n".join(lines)
+        return "\n".join([*lines, *self._lines()])
 
     def _repr_html_(self) -> str:
         tensors, whole = self.tables()
-        lines = [f"left alone: {name}, {reason}" for name, reason in self.left_alone.items()]
-        said = "".join(f"<p>{escape(line)}</p>" for line in [f"budget: {self.budget}", *lines])
+        lines = [f"budget: {self.budget}", *self._lines()]
+        said = "".join(f"<p>{escape(line)}</p>" for line in lines)
         return whole.to_html() + tensors.to_html(index=False) + said
 
 

@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import lib
 from lib import archive, networks
-from lib.compressed import curve
-from lib.compression import FILLED, parse
+from lib.compression import curve, parse
+from lib.compression.job import FILLED
 from lib.layers import compressible
 from lib.optimizers import LC
 from lib.optimizers.c_steps import L0, Codebook
@@ -398,14 +398,15 @@ def test_a_method_that_is_given_with_a_cost_for_each_layer():
         ({"budget": "2 kB", "method": "lc"}, "takes no budget of bytes: choose one of admm"),
         ({"budget": 0.1, "method": "admm"}, "takes no budget of share: choose one of magnitude"),
         ({"budget": "2 kB", "epochs": 1}, "epochs = 1 must be 2 or more"),
-        ({"budget": 0.1, "data": iter(batches())}, "no length: give a DataLoader or a list"),
-        ({"budget": 0.1, "data": []}, "hold no batch"),
+        ({"budget": 0.1, "data": iter(batches())}, "used up after one pass: give a DataLoader"),
+        ({"budget": 0.1, "data": []}, "holds no batch"),
         ({"budget": 0.1, "data": [torch.zeros(4, 1, 8, 8)]}, "(inputs, targets)"),
-        ({"budget": 0.1, "data": [({}, torch.zeros(4))]}, "(inputs, targets)"),
-        ({"budget": 0.1, "validation": iter(())}, "validation data hold no batch"),
+        ({"budget": 0.1, "data": [({}, [])]}, "holds no tensor or array"),
+        ({"budget": 0.1, "validation": iter(())}, "validation data is an iterator"),
+        ({"budget": 0.1, "validation": []}, "validation data holds no batch"),
         ({"budget": 0.1, "model": nn.ReLU()}, "no parameters"),
         ({"budget": 0.1, "model": without_weights()}, "no convolution, linear layer or embedding"),
-        ({"budget": "9 MACs", "model": nn.Linear(300, 10), "data": batches(300)}, "needs images"),
+        ({"budget": "9 MACs", "model": nn.Linear(300, 10), "data": batches(300)}, "cannot be met"),
     ],
 )
 def test_errors_say_the_remedy(options, message):
@@ -417,8 +418,16 @@ def test_errors_say_the_remedy(options, message):
 
 def test_a_loss_that_becomes_nan_is_an_error():
     model, data = made("lenet")
-    with pytest.raises(ValueError, match=r"the loss was nan in epoch 1: lower the learning rate"):
+    calls = []
+
+    def nan_in_the_end(outputs, targets):
+        calls.append(None)  # a look and a rehearsal come first
+        return functional.cross_entropy(outputs, targets) * (1 if len(calls) < 13 else math.nan)
+
+    with pytest.raises(ValueError, match=r"the loss of the model is nan before anything"):
         smaller(model, data, "800 B", loss=lambda x, y: functional.cross_entropy(x, y) * math.nan)
+    with pytest.raises(ValueError, match=r"the loss was nan in epoch \d: lower the learning rate"):
+        smaller(model, data, "800 B", loss=nan_in_the_end)
 
 
 # -------------------------------------------------------------------------------- what is shown

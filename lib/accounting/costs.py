@@ -1,4 +1,4 @@
-"""What a network costs: nominal bits, bits with positions and codebooks, bytes, parameters, MACs.
+"""What a network's weights cost: nominal bits, bits with positions and codebooks, bytes.
 
 Every rate is 32·n over some count of bits, n the number of compressible weights:
 
@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from lib.layers import compressible
 from lib.projections.checks import one_of, within
@@ -185,36 +184,6 @@ def summary(model: nn.Module, layers: pd.DataFrame | None = None) -> dict[str, f
         "estimated_bytes": math.ceil(coded / 8) + 4 * others,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
-
-
-def macs(model: nn.Module, input_shape: tuple[int, ...]) -> int:
-    """Multiply-accumulates of one image's forward pass, convolutions and linear layers only.
-
-    Zeros inside a layer are counted: only a network that was really built smaller costs less.
-
-    Parameters
-    ----------
-    model : Module
-        The network; it is left as it was.
-    input_shape : tuple of int
-        Of one image: channels, height, width.
-
-    Returns
-    -------
-    int
-        PyTorch's FlopCounterMode counts 2 FLOPs per MAC.
-
-    Notes
-    -----
-    One forward pass of one image.
-    """
-    device = next(model.parameters()).device
-    image = torch.zeros(1, *input_shape, device=device)
-    was_training = model.training
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.eval()(image)
-    model.train(was_training)
-    return counter.get_total_flops() // 2
 
 
 def _layer_cost(name: str, weight: Tensor) -> dict:
