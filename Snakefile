@@ -157,7 +157,7 @@ rule run:
         ),
     shell:
         "{sys.executable:q} {params.trainer} {wildcards.id} --threads 1 --device {params.device}"
-        " &> {log} && echo 'Trained {wildcards.id}' >&2"
+        " &> {log:q} && echo 'Trained {wildcards.id}' >&2"
         " || {{ echo 'FAILED {wildcards.id}' >&2; exit 1; }}"
 
 
@@ -180,7 +180,7 @@ if TOGETHER:
             runtime=at_most(minutes(sum(map(seconds, MISSING)))),  # as if one after the other
         shell:
             "{sys.executable:q} -m lib run {params.ids} --jobs {params.jobs} --threads 1"
-            " --device {params.device} 2>&1 | tee {log} >&2 && echo 'Trained all runs' >&2"
+            " --device {params.device} 2>&1 | tee {log:q} >&2 && echo 'Trained all runs' >&2"
             " || {{ echo 'FAILED among the runs' >&2; exit 1; }}"
 
     ruleorder: together > run
@@ -207,8 +207,8 @@ rule notebook:
     params:
         unfinished=LOGS + "/{book}.ipynb",
     shell:
-        "{sys.executable:q} -m papermill {input.book} {params.unfinished} -p dataset {DATASET}"
-        " --no-progress-bar &> {log} && mv {params.unfinished} {output}"
+        "{sys.executable:q} -m papermill {input.book:q} {params.unfinished:q} -p dataset {DATASET}"
+        " --no-progress-bar &> {log:q} && mv {params.unfinished:q} {output:q}"
         " && echo 'Executed {wildcards.book}' >&2 || {{ echo 'FAILED {wildcards.book}' >&2; exit 1; }}"
 
 

@@ -36,13 +36,15 @@ def begin(
     that :func:`save` writes into.
 
     Raises ``ValueError`` where papermill passed a parameter that the notebook does not declare
-    (papermill itself only warns), where the device is not there, or the data set is another.
+    (papermill itself only warns) or one of another type, where the device is not there, or the data
+    set is another.
     """
     global _folder
     from lib.data import NAMES
 
     cells, variables = _kernel()
     refuse_undeclared(cells)
+    refuse_other_types(cells, variables)
     datasets = NAMES if datasets is None else datasets
     if dataset not in datasets:
         raise ValueError(
@@ -70,8 +72,8 @@ def save(made: Figure | pd.DataFrame, name: str) -> None:
     writer(made, name, _folder)
 
 
-def declared(cells: Sequence[str]) -> list[str]:
-    """The parameters of the cell that declares them, with types: the last run that has a data set.
+def declared(cells: Sequence[str]) -> dict[str, str]:
+    """Name → type of the parameters, of the cell that declares them: the last with a data set.
 
     Empty where there is none.
     """
@@ -80,10 +82,14 @@ def declared(cells: Sequence[str]) -> list[str]:
             body = ast.parse(source).body
         except SyntaxError:  # a magic
             continue
-        names = [node.target.id for node in body if isinstance(node, ast.AnnAssign)]
-        if "dataset" in names and len(names) == len(body):
-            return names
-    return []
+        types = {
+            ast.unparse(node.target): ast.unparse(node.annotation)
+            for node in body
+            if isinstance(node, ast.AnnAssign)
+        }
+        if "dataset" in types and len(types) == len(body):
+            return types
+    return {}
 
 
 def folder_name(parameters: Mapping[str, object]) -> str:
@@ -112,6 +118,22 @@ def refuse_undeclared(cells: list[str]) -> None:
                     f"unknown parameter {', '.join(unknown)}: this notebook declares "
                     f"{', '.join(known)}"
                 )
+
+
+def refuse_other_types(cells: Sequence[str], variables: Mapping[str, object]) -> None:
+    """Raises ``ValueError`` for a parameter that is not of the type that its cell declares.
+
+    A whole number may stand for a float, and nothing else for another type: papermill's ``-p``
+    reads 3 as a number and "3" as text, its ``-r`` everything as text.
+    """
+    for name, said in declared(cells).items():
+        kind = eval(said, {})  # the notebook's own annotation, which the kernel has evaluated too
+        value = variables.get(name)
+        fits = isinstance(value, kind | int if kind is float else kind)
+        if name in variables and (not fits or (isinstance(value, bool) and kind is not bool)):
+            raise ValueError(
+                f"{name} = {value!r} is of {type(value).__name__}: this notebook declares {said}"
+            )
 
 
 def _kernel() -> tuple[list[str], Mapping[str, object]]:

@@ -54,6 +54,36 @@ def test_an_undeclared_parameter_is_named_beside_the_declared(injected):
         notebook.refuse_undeclared(cells(f"# Parameters\n{injected}\n"))
 
 
+OF_TYPES = 'dataset: str = "digits"\nepochs: int = 3\nrate: float = 0.5\nfull: bool = False'
+
+
+@pytest.mark.parametrize(
+    "variables", [{}, {"epochs": 4}, {"rate": 2}, {"full": True, "dataset": "mnist"}]
+)
+def test_parameters_of_their_types_pass(variables):
+    notebook.refuse_other_types(["", OF_TYPES], variables)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kind"),
+    [
+        ("epochs", "3", "int"),
+        ("epochs", 3.0, "int"),
+        ("epochs", True, "int"),
+        ("epochs", [3], "int"),
+        ("rate", "0.5", "float"),
+        ("rate", None, "float"),
+        ("full", 1, "bool"),
+        ("full", "False", "bool"),
+        ("dataset", 3, "str"),
+    ],
+)
+def test_a_parameter_of_another_type_is_named_with_its_own(name, value, kind):
+    message = rf"{name} = {re.escape(repr(value))} is of .*: this notebook declares {kind}"
+    with pytest.raises(ValueError, match=message):
+        notebook.refuse_other_types(["", OF_TYPES], {name: value})
+
+
 def test_a_notebook_that_declares_nothing_takes_nothing():
     """Without a cell tagged `parameters`, papermill puts its own first."""
     with pytest.raises(ValueError, match="unknown parameter dataset"):
@@ -165,9 +195,9 @@ def test_saved_in_the_checkout_it_is_ignored_by_git(kernel, monkeypatch):
 def test_parameters_are_those_of_the_cell_that_ran_last():
     older = 'dataset: str = "digits"  # a\nepoch: int = 1  # b'
     cells = ["", older, TYPED, "%matplotlib inline", "x: int = 3", "begin()"]
-    assert notebook.declared(cells) == ["dataset", "epochs", "rate"]
-    assert notebook.declared([*cells, older]) == ["dataset", "epoch"]
-    assert notebook.declared(["", "x = 3"]) == []
+    assert list(notebook.declared(cells)) == ["dataset", "epochs", "rate"]
+    assert list(notebook.declared([*cells, older])) == ["dataset", "epoch"]
+    assert not notebook.declared(["", "x = 3"])
 
 
 def test_any_value_makes_a_folder_of_its_own():

@@ -224,3 +224,16 @@ def test_short_runs_are_one_job_that_does_not_lose_what_is_done(place):
     made = {id: content(place, f"runs/{id}/result.json") for id in SHORT}
     first, second = "made beside 3", "made beside 1"
     assert made == {"a": first, "b": first, "flaky": second, "z": second}
+
+
+def test_paths_with_spaces_are_quoted_in_the_batch():
+    commands = re.findall(
+        r"^ +shell:\n((?: +\".*\"\n)+)", (paths.ROOT / "Snakefile").read_text(), re.M
+    )
+    assert len(commands) == 3
+    for command in commands:
+        found = re.findall(
+            r"\{(?:log|output|input\.\w+|params\.unfinished|sys\.executable)[^}]*\}", command
+        )
+        assert found
+        assert all(path.endswith(":q}") for path in found)
