@@ -63,10 +63,11 @@ def test_a_grid_is_found_in_the_values_and_gives_every_bit_back(bits, rows, shap
     assert comes_back({"a": weight})[4] == 2
 
 
-@pytest.mark.parametrize(("dtype", "bits"), [(torch.float16, 4), (torch.bfloat16, 3)])
-@pytest.mark.parametrize("rows", [False, True])
-def test_a_grid_of_halves_is_found_where_its_numbers_are_small(dtype, bits, rows):
-    weight, numbers = on_grid(drawn(32, 64), bits, rows=rows, dtype=dtype)
+@pytest.mark.parametrize(
+    ("dtype", "rows"), [(torch.float16, False), (torch.float16, True), (torch.bfloat16, False)]
+)
+def test_a_grid_of_halves_is_found_where_its_numbers_are_small(dtype, rows):
+    weight, numbers = on_grid(drawn(32, 64), 4, rows=rows, dtype=dtype)
     grid = find(weight)
     assert grid is not None
     np.testing.assert_array_equal(grid.numbers, numbers.numpy())
