@@ -84,6 +84,11 @@ def is_image(given: Any) -> bool:
     return isinstance(given, tuple) and given != () and all(type(side) is int for side in given)
 
 
+def as_given(given: Any) -> Given:
+    """A shape as a tuple, whatever it came as; example inputs as they are."""
+    return tuple(given) if isinstance(given, list | torch.Size) else given
+
+
 def example(model: nn.Module, given: Given, *, items: int | None = None) -> Example:
     """What ``model`` can be called with: on its device, and in its dtype where it has but one.
 
@@ -102,8 +107,7 @@ def example(model: nn.Module, given: Given, *, items: int | None = None) -> Exam
     dtypes = {value.dtype for value in floating}
     dtype = floating[0].dtype if floating else torch.get_default_dtype()
     device = state[0].device if state else torch.device("cpu")
-    if isinstance(given, list):
-        given = tuple(given)
+    given = as_given(given)
     if is_image(given):
         images = torch.zeros(items or 1, *given, dtype=dtype, device=device)
         return Example((images,), {})

@@ -97,6 +97,7 @@ class Job:
         self.came, self.working = model, Working(model, ignored)
         self.model = self.working.model
         self.stopped = ""  # in what training, where Ctrl-C has ended it
+        self.in_float = ""  # why it is measured in float32, where it is not in its own precision
         self.data: Any = data
         if isinstance(data, Dataset):
             self.steps = math.ceil(len(data.train) / BATCH)
@@ -145,8 +146,8 @@ class Job:
         """An item's multiply-accumulates; None where an operation is not known, which is noted."""
         try:
             return accounting.macs(model, self.inputs)
-        except ValueError as error:
-            self.uncounted = f"MACs are not counted: {error}"
+        except (RuntimeError, ValueError) as error:
+            self.uncounted = f"MACs are not counted: {str(error).splitlines()[0]}"
             return None
 
     # --------------------------------------------------------------- before the first epoch
@@ -183,6 +184,11 @@ class Job:
                 self.data.dtype = None
                 self.first = self._first()
             computed(self.working.network(clone(self.model)).eval(), self.first[0])
+        try:
+            model = clone(self.came).eval()
+            computed(model, next(iter(self._batches([_raw(self.first)], model, 1)))[0])
+        except RuntimeError as error:  # an operation that the device has in float32 alone
+            self.in_float = f"measured in float32: {str(error).splitlines()[0]}"
 
     def _step(self, count: int, size: int) -> None:
         """A step on the first ``count`` of the first batch's ``size`` items."""
@@ -380,8 +386,9 @@ class Job:
     def measure(self, model: nn.Module) -> dict[str, Any]:
         """Loss, accuracy, and what the network costs."""
         model = clone(model)
-        if isinstance(self.measured, Dataset):
+        if isinstance(self.measured, Dataset) or self.in_float:
             model = model.float()
+        if isinstance(self.measured, Dataset):
             found: Any = batches(self.measured, self.measured.test)
         else:
             data, count = self.measured
@@ -393,7 +400,7 @@ class Job:
             "accuracy": accuracy,
             "bytes": dense_bytes(model),
             "kept": sum(int(torch.count_nonzero(w)) for w in weights),
-            "macs": self.macs(model.float()),
+            "macs": self.macs(model if self.working.casts else model.float()),
         }
 
     def _evaluated(self, model: nn.Module, found: Iterable) -> tuple[float, float | None]:
@@ -432,7 +439,7 @@ class Job:
             *(said, method, before, after, table, self.left_alone),
             notes=[
                 *([f"interrupted in {self.stopped}"] if self.stopped else []),
-                *([self.uncounted] if self.uncounted else []),
+                *(note for note in (self.in_float, self.uncounted) if note),
             ],
             on_training_data=self.on_training_data,
             interrupted=bool(self.stopped),

@@ -20,7 +20,7 @@ from lib.projections.codebook import assign, fit_codebooks
 from lib.projections.knapsack import MAX_BITWIDTH, project_fixed_bitwidth
 from lib.projections.multiple_choice import Option, greedy, undominated
 from lib.projections.precision import each, round_to, rounded
-from lib.structured import structure
+from lib.structured import CONVOLUTIONS, listed, structure
 from lib.training.method import Method
 
 #: Costs are counted in halves of a bit, so that a nonzero may cost up to 32 bits.
@@ -374,18 +374,27 @@ def _graph(model: nn.Module, input_shape: Any) -> dict[str, Unit]:
     """Layer → the units that it reads, where it reads those of one layer alone."""
     if input_shape is None:
         return {}
-    try:
-        found = structure(model, input_shape=input_shape)
-    except (ValueError, ModuleNotFoundError):  # the extra "surgery" may not be installed
-        return {}  # not a network whose graph is known
+    if listed(model) is None:
+        return {}  # to follow the units of another network takes a forward pass for each layer
+    found = structure(model, input_shape=input_shape)
     owners = Counter(value.data_ptr() for value in model.state_dict().values())
     # a unit that is dead in one place may be alive in another that shares its weights
     alone = {name for name, w in compressible(model).items() if owners[w.data_ptr()] == 1}
+    readers = Counter(feed.source for feeds in found.feeds.values() for feed in feeds)
     units = {}
-    for name, feed in found.feeds.items():
-        between = tuple(n for n, source in found.depthwise.items() if source == feed.source)
-        if alone.issuperset((name, feed.source, *between)):
-            units[name] = Unit(feed.source, between, tuple(found.norms.get(feed.source, ())))
+    for name, (feed, *others) in found.feeds.items():
+        source = feed.source
+        between, norms = tuple(found.followers(source)), tuple(found.norms.get(source, ()))
+        layers = [model.get_submodule(each) for each in (name, source, *between)]
+        if (
+            not others
+            and readers[source] == 1
+            and found.members(source) == [source]
+            and all(isinstance(layer, (*CONVOLUTIONS, nn.Linear)) for layer in layers)
+            and all(found.in_order(each, source) for each in (name, *between, *norms))
+            and alone.issuperset((name, source, *between))
+        ):
+            units[name] = Unit(source, between, norms)
     return units
 
 

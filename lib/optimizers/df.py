@@ -17,13 +17,15 @@ what moves M and γ, the paper does not say. λ, a multiplier and the statistics
 
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lib.layers import weight_of
+from lib.layers import Given, as_given, weight_of
+from lib.optimizers.df_followers import Followers
 from lib.optimizers.df_stacks import LARGE, Stack
 from lib.projections import checks
 from lib.projections.svt import Problem, decompose, matricize, on_host, shrink, tensorize
@@ -33,8 +35,10 @@ from lib.structured import (
     costs,
     factor,
     least,
+    nothing_may_leave,
     ranks_for_macs,
     remove_filters,
+    within_budget,
 )
 from lib.training.method import Method
 
@@ -53,7 +57,8 @@ class DF(Method):
     Parameters
     ----------
     budget : MACs of one image, B_d times the dense network's.
-    input_shape : (channels, height, width) of an image.
+    input_shape : (channels, height, width) of an image, or example inputs
+        (:func:`lib.layers.example`).
     mode : ``hybrid``, ``filters`` (γ = 0 and no layer is factored) or ``ranks`` (no mask).
     scheme : of the matrices, 1 or 2 (``lib.projections.svt.matricize``).
     count : MACs of a layer in B. ``factored``: eq. 14, each in factors. ``built``: of the network
@@ -106,7 +111,7 @@ class DF(Method):
         self,
         *,
         budget: int,
-        input_shape: tuple[int, ...],
+        input_shape: Given,
         mode: str = "hybrid",
         scheme: int = 1,
         count: str = "factored",
@@ -131,7 +136,7 @@ class DF(Method):
             checks.within(name, value, 0, above=True)
         checks.within("beta", beta, 0)
         checks.within("alpha", alpha, start, remedy="at least start")
-        self.budget, self.input_shape = budget, tuple(input_shape)
+        self.budget, self.input_shape = budget, as_given(input_shape)
         self.mode, self.scheme, self.count = mode, scheme, count
         self.penalty_weight, self.multiplier = penalty, multiplier
         self.first_mu, self.beta, self.alpha = start, beta, alpha
@@ -143,27 +148,24 @@ class DF(Method):
         """Freezes ``model`` and returns what computes with its masked, thresholded weights."""
         super().start(model)
         self.costs = costs(model, filters=self.mode != "ranks", input_shape=self.input_shape)
-        for layer in self.costs.layers.values():
-            _refuse_nan(layer.name, weight_of(model, layer.name), "weights")
-        self.dense = sum(layer.macs() for layer in self.costs.layers.values())
+        for name in self.costs.layers:
+            for parameter in model.get_submodule(name).parameters(recurse=False):
+                _refuse_nan(name, parameter, "weights")
+        self.dense = sum(layer.macs() for layer in self.costs.layers.values()) + self.costs.rest
         self.target = self.budget / self.dense
-        sources = {feed.source for feed in self.costs.feeds.values()}
-        masked = [name for name in self.costs.layers if name in sources]
-        factored = self.mode != "filters"
+        masked, factored = self.costs.sources, self.mode != "filters"
         least(self.costs, self.budget, filters=masked, factored=factored, scheme=self.scheme)
+        two = factored and any(layer.factors() for layer in self.costs.layers.values())
+        if not masked and not two:
+            raise ValueError(nothing_may_leave(self.costs))
 
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         model.requires_grad_(False)
-        self.followers: dict[str, list[str]] = {}  # depthwise layers that have a layer's filters
-        for follower, name in self.costs.depthwise.items():
-            self.followers.setdefault(name, []).append(follower)
-        like = next(model.parameters())
+        like = next(parameter for parameter in model.parameters() if parameter.is_floating_point())
         place: Any = {"device": like.device, "dtype": like.dtype}
         # M = 1 and γ = 0, Algorithm 1
-        self.m = {
-            name: nn.Parameter(torch.ones(self.costs.layers[name].filters, **place))
-            for name in masked
-        }
+        self.m = {name: nn.Parameter(torch.ones(count, **place)) for name, count in masked.items()}
+        self.followers = Followers(self.costs, model, own=self.statistics == "batch")
         self.stacks = self._stacks()
         self.gamma = {  # as a share of σ₁
             layer: nn.Parameter(torch.zeros((), **place))
@@ -201,9 +203,10 @@ class DF(Method):
                 matrix = matricize(weight, scheme=self.scheme)
                 large, tall = len(matrix) >= LARGE, len(matrix) > matrix.shape[1]
                 size = matrix.shape[1] if large and tall else len(matrix)
-                place = (large and tall, size, large and name in self.m)
+                scaled = self.costs.joined.get(name, name) in self.m
+                place = (large and tall, size, large and scaled)
                 matrices.setdefault(place, {})[name] = matrix
-        masked = self.m.keys()
+        masked = {member for name in self.m for member in self.costs.members(name)}
         return [Stack(group, masked=bool(masked & group.keys())) for group in matrices.values()]
 
     def masks(self) -> dict[str, Tensor]:
@@ -219,8 +222,9 @@ class DF(Method):
     def replaced(self) -> dict[str, Tensor]:
         """Parameters of the model as W_comp has them; notes B on the way."""
         masks = self.masks()
+        each = {member: masks[name] for name in masks for member in self.costs.members(name)}
         found, ranks = {}, {}
-        problems = [stack.problem(stack.rows(masks, self.scheme)) for stack in self.stacks]
+        problems = [stack.problem(stack.rows(each, self.scheme)) for stack in self.stacks]
         gammas = [torch.stack([self.gamma[name] for name in stack.layers]) for stack in self.stacks]
         thresholds = [g * stack.largest for g, stack in zip(gammas, self.stacks, strict=True)]
         eigens = self._decomposed(problems, thresholds)
@@ -237,11 +241,9 @@ class DF(Method):
                 weight = weight_of(self.model, name)
                 found[f"{name}.weight"] = tensorize(matrix, shape=weight.shape, scheme=self.scheme)
         for name, mask in masks.items():
-            if f"{name}.weight" not in found:
-                # ψ⁻¹(φ_s·ψ(W)), eq. 9
-                weight = weight_of(self.model, name)
-                found[f"{name}.weight"] = (mask.unsqueeze(1) * weight.flatten(1)).view_as(weight)
-            found |= self._shifts(name, mask)
+            for member in self.costs.members(name):
+                found |= self.followers.weights(member, mask, found)
+            found |= self.followers.shifts(name, masks, found)
         self.spent = self._share(masks, ranks)
         return found
 
@@ -262,28 +264,6 @@ class DF(Method):
             raise
         return [next(found) if stack.eigen is None else stack.eigen for stack in self.stacks]
 
-    def _shifts(self, name: str, mask: Tensor) -> dict[str, Tensor]:
-        """Biases and BatchNorms' shifts, such that φ·BN(Wx + b) is what follows a filter.
-
-        Past a depthwise layer too, which computes with φ times what it read.
-        """
-        found = {}
-        for layer in (name, *self.followers.get(name, ())):
-            biased: Any = self.model.get_submodule(layer)
-            if biased.bias is not None:
-                found[f"{layer}.bias"] = mask * biased.bias
-        for layer in self.costs.norms.get(name, ()):
-            norm: Any = self.model.get_submodule(layer)
-            if self.statistics == "batch":
-                # BN(φx) = BN(x)
-                found[f"{layer}.weight"] = mask * norm.weight
-                found[f"{layer}.bias"] = mask * norm.bias
-                continue
-            # BN(x) = g(x − m)/s + β; g(φx − m)/s + β' = φ·BN(x) for β' = gm/s + φ(β − gm/s)
-            moved = norm.weight * norm.running_mean / (norm.running_var + norm.eps).sqrt()
-            found[f"{layer}.bias"] = moved + mask * (norm.bias - moved)
-        return found
-
     def _share(self, masks: Mapping[str, Tensor], ranks: Mapping[str, Tensor]) -> Tensor:
         """B: MACs as counted softly, over the dense network's."""
         filters = {name: mask.sum() for name, mask in masks.items()}  # eq. 12, by φ_s
@@ -298,7 +278,7 @@ class DF(Method):
                 factors = layer.macs(rank=ranks[name], scheme=self.scheme)
                 whole = factors if self.count == "factored" else torch.minimum(whole, factors)
             spent = spent + whole
-        return spent / self.dense
+        return (spent + self.costs.rest if self.costs.rest else spent) / self.dense
 
     def aim(self) -> Tensor:
         """B_d, or on the way to it, from what B is at first, with μ: ν need not run ahead of M."""
@@ -356,6 +336,8 @@ class DF(Method):
             smaller = factor(
                 smaller, self._ranks(smaller), scheme=self.scheme, input_shape=self.input_shape
             )
+        if self.multiplier:
+            within_budget(smaller, self.budget, self.input_shape)
         become(self.model, smaller)
         return True
 
@@ -371,6 +353,7 @@ class DF(Method):
                 factored=bool(self.stacks),
                 scheme=self.scheme,
                 input_shape=self.input_shape,
+                found=self.costs,
             )
         else:
             # at least the best one stays
@@ -397,6 +380,7 @@ class DF(Method):
                 budget=self.budget,
                 scheme=self.scheme,
                 input_shape=self.input_shape,
+                only=thresholds,
             )
         matrices = {n: matricize(weight_of(pruned, n), scheme=self.scheme) for n in thresholds}
         return {n: max(1, int((score(n, matrix) > 1).sum())) for n, matrix in matrices.items()}
@@ -447,17 +431,20 @@ class Surrogate(nn.Module):
         if self.method.statistics == "batch":
             for module in self.model.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.training = True
+                    module.training = not getattr(module, "held", False)
         return self
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, *inputs: Any, **named: Any) -> Any:
         # singular values want the weights' precision, whatever the rest computes in
-        with torch.autocast(images.device.type, enabled=False):
+        with torch.autocast(self.method.mu.device.type, enabled=False):
             replaced = self.method.replaced()
         if self.method.statistics == "batch":
             # whatever BatchNorm measures on the way is let go
             replaced |= {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-        return functional_call(self.model, replaced, (images,))
+        # cuDNN has no gradient of a recurrent layer in evaluation mode
+        recurrent = any(isinstance(module, nn.RNNBase) for module in self.model.modules())
+        with torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext():
+            return functional_call(self.model, replaced, inputs, named)
 
 
 def _refuse_nan(name: str, values: Tensor, what: str) -> None:

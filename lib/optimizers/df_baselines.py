@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lib.layers import weight_of
+from lib.layers import Given, as_given
 from lib.optimizers.lc import LC
 from lib.projections import checks
 from lib.projections.svt import matricize
@@ -18,11 +18,14 @@ from lib.structured import (
     choose_filters,
     costs,
     factor,
+    filter_dimensions,
+    filters_of,
     group_magnitude,
     least,
-    prunable,
     ranks_for_macs,
     remove_filters,
+    structure,
+    within_budget,
 )
 from lib.training.method import Method
 
@@ -36,8 +39,8 @@ class Structured(Method):
 
     then = "sgd"
 
-    def __init__(self, *, budget: int, input_shape: tuple[int, ...]):
-        self.budget, self.input_shape = budget, tuple(input_shape)
+    def __init__(self, *, budget: int, input_shape: Given):
+        self.budget, self.input_shape = budget, as_given(input_shape)
 
     def smaller(self) -> nn.Module:
         """The network built."""
@@ -45,7 +48,9 @@ class Structured(Method):
 
     @torch.no_grad()
     def finish(self) -> bool:
-        become(self.model, self.smaller())
+        smaller = self.smaller()
+        within_budget(smaller, self.budget, self.input_shape)
+        become(self.model, smaller)
         return True
 
 
@@ -68,15 +73,26 @@ class FilterPruning(Structured):
     def smaller(self) -> nn.Module:
         place: Any = {"input_shape": self.input_shape}
         if self.score == "l1":
-            scores = {name: self._share(name) for name in prunable(self.model)}
+            found = structure(self.model, **place)
+            scores = {name: self._share(found.members(name)) for name in found.sources}
         else:
             scores = group_magnitude(self.model, **place)
         keep = choose_filters(self.model, scores, budget=self.budget, **place)
         return remove_filters(self.model, keep, **place)
 
-    def _share(self, name: str) -> Tensor:
-        """The share of the layer's filters whose norm is no larger: one order for all layers."""
-        sums = weight_of(self.model, name).abs().flatten(1).sum(1)
+    def _share(self, layers: list[str]) -> Tensor:
+        """The share of the layer's filters whose norm is no larger: one order for all layers.
+
+        Of layers whose filters leave together, of the norms' sum; of a recurrent layer's units all
+        gates count.
+        """
+        sums: Any = 0
+        for name in layers:
+            layer: Any = self.model.get_submodule(name)
+            for part, dimension in filter_dimensions(layer).items():
+                if part.startswith("weight"):
+                    rows = getattr(layer, part).transpose(0, dimension).abs().flatten(1).sum(1)
+                    sums = sums + rows.view(-1, filters_of(layer)).sum(0)
         return (sums.argsort().argsort() + 1) / len(sums)
 
 
@@ -140,23 +156,28 @@ class LearnedRanks(LC):
         self,
         *,
         budget: int,
-        input_shape: tuple[int, ...],
+        input_shape: Given,
         periods_per_epoch: int = 1,
         **options,
     ):
         super().__init__(cost="rank-constraint", amount=1.0, **options)
-        self.budget, self.input_shape = budget, tuple(input_shape)
+        self.budget, self.input_shape = budget, as_given(input_shape)
         self.periods_per_epoch = periods_per_epoch
 
     def _bounds(self) -> list[object]:
         found = costs(self.model, filters=False, input_shape=self.input_shape)
         least(found, self.budget, filters={}, factored=True)
-        layers = found.layers.values()
+        layers = [found.layers.get(name) for name in self.names]
         self.factored = {name for name, layer in found.layers.items() if layer.factors()}
         # a rank that costs as much as the whole of a layer is never chosen
-        prices = [layer.macs(rank=1) if layer.factors() else layer.macs() for layer in layers]
-        whole = [layer.macs() for layer in layers]
-        return [{"budget": self.budget, "prices": prices, "whole": whole, "least": 1}]
+        whole = [layer.macs() if layer else 0 for layer in layers]
+        prices = [
+            layer.macs(rank=1) if layer and layer.factors() else most
+            for layer, most in zip(layers, whole, strict=True)
+        ]
+        others = sum(layer.macs() for name, layer in found.layers.items() if name not in self.names)
+        budget = self.budget - found.rest - others
+        return [{"budget": budget, "prices": prices, "whole": whole, "least": 1}]
 
     @torch.no_grad()
     def finish(self) -> bool:
@@ -166,5 +187,7 @@ class LearnedRanks(LC):
             for name, theta in zip(self.names, self.theta, strict=True)
             if name in self.factored
         }
-        become(self.model, factor(self.model, ranks, input_shape=self.input_shape))
+        smaller = factor(self.model, ranks, input_shape=self.input_shape)
+        within_budget(smaller, self.budget, self.input_shape)
+        become(self.model, smaller)
         return True

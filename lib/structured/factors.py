@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.nn.utils import skip_init
 
-from lib.layers import clone
+from lib.layers import Given, clone
 from lib.projections.checks import integers
 from lib.projections.lowrank import low_rank
 from lib.projections.svt import matricize
@@ -28,7 +28,7 @@ def factor(
     ranks: Mapping[str, int | None],
     *,
     scheme: int = 1,
-    input_shape: tuple[int, ...],
+    input_shape: Given,
 ) -> nn.Module:
     """A copy of ``model`` in which each layer in ``ranks`` is two, if that costs fewer MACs.
 
@@ -44,7 +44,8 @@ def factor(
     ranks : layer name → its rank, from 1 to the smaller side of its matrix (:func:`matricize`);
         None leaves it whole. Convolutions that are not grouped and linear layers.
     scheme : 1 or 2.
-    input_shape : (channels, height, width) of an image, at which MACs are counted.
+    input_shape : (channels, height, width) of an image, or example inputs, at which MACs are
+        counted.
 
     Device, dtypes, modes and what is trained are as in ``model``, which does not change. One
     forward pass, and one singular value decomposition a layer.
@@ -62,10 +63,17 @@ def factor(
             continue
         rank, cost = _checked(costs[name], rank, scheme), costs[name]
         if cost.factors() and cost.macs(rank=rank, scheme=scheme) < cost.macs():
-            parent, _, leaf = name.rpartition(".")
-            two = _two(name, smaller.get_submodule(name), rank, scheme)
-            setattr(smaller.get_submodule(parent), leaf, two)
+            put(smaller, name, _two(name, smaller.get_submodule(name), rank, scheme))
     return smaller
+
+
+def put(model: nn.Module, name: str, layer: nn.Module) -> None:
+    """Puts ``layer`` where the one of this name is, under all of its names."""
+    old = model.get_submodule(name)
+    for each, module in list(model.named_modules(remove_duplicate=False)):
+        if module is old:
+            parent, _, leaf = each.rpartition(".")
+            setattr(model.get_submodule(parent), leaf, layer)
 
 
 def _checked(cost: Layer, rank: int, scheme: int) -> int:

@@ -15,17 +15,19 @@ from torch import Tensor, nn
 from lib.layers import Example, Given, clone, example, is_image
 from lib.projections.checks import integers
 from lib.structured.cut import cut, filter_dimensions, input_dimensions
-from lib.structured.graph import NORMS, Structure
+from lib.structured.graph import NORMS, Structure, is_depthwise
 from lib.structured.macs import Costs, measured
 from lib.structured.prunable import listed
 from lib.structured.traced import trace
-from lib.structured.verified import verified
+from lib.structured.verified import two_layers, verified
 
 #: The filters of a layer that stay: a bool each, or their indices.
 Keep = Tensor | Sequence[bool] | Sequence[int]
 
-#: What was found of a network, and for what.
-_KNOWN: WeakKeyDictionary[nn.Module, tuple[Any, Costs]] = WeakKeyDictionary()
+#: What was found of a network, with filters that leave or without, and of what it was found.
+_KNOWN: WeakKeyDictionary[nn.Module, dict[tuple[bool, bool], tuple[Any, Costs]]] = (
+    WeakKeyDictionary()
+)
 
 
 def costs(
@@ -39,21 +41,24 @@ def costs(
     input_shape : of an image, or example inputs, as of :func:`lib.layers.example`.
     frozen : layers that are not trained may change.
 
-    Two forward passes; with ``filters`` those of :func:`structure` too. Raises ``ValueError`` as
-    :func:`lib.accounting.macs`.
+    Three forward passes; with ``filters`` those of :func:`structure` too. What was found of a model
+    is kept as long as it stays as it is. Raises ``ValueError`` as :func:`lib.accounting.macs`.
     """
-    found, rest = measured(model, input_shape, frozen=frozen)
-    dense = Costs(layers=found, rest=rest)
-    if not filters:
-        return dense
     state = [(n, tuple(v.shape), v.requires_grad) for n, v in model.named_parameters()]
-    marked = [name for name, module in model.named_modules() if hasattr(module, "ignored")]
-    what = (_signature(input_shape), frozen, state, marked, str(model), dense)
-    known = _KNOWN.get(model)
-    if known is None or known[0] != what:
-        known = what, _structured(model, dense, input_shape, frozen)
-        _KNOWN[model] = known
-    return known[1]
+    marked = [n for n, module in model.named_modules() if getattr(module, "ignored", False)]
+    what = (_signature(input_shape), state, marked, str(model))
+    known = _KNOWN.setdefault(model, {})
+    if known.get((filters, frozen), ("",))[0] != what:
+        layers, rest = measured(model, input_shape, frozen=frozen)
+        found = two_layers(model, Costs(layers=layers, rest=rest), input_shape)
+        if filters:
+            inputs = drawn(model, input_shape, items=1)
+            # of a sequence the list says nothing that is not found as well
+            only = None if isinstance(model, nn.Sequential) else listed(model)
+            traced = trace(model, inputs, only=only, frozen=frozen)
+            found = verified(model, found, traced, drawn(model, input_shape, items=2))
+        known[filters, frozen] = what, found
+    return known[filters, frozen][1]
 
 
 def structure(model: nn.Module, *, input_shape: Given, frozen: bool = False) -> Structure:
@@ -103,15 +108,17 @@ def remove_filters(model: nn.Module, keep: Mapping[str, Keep], *, input_shape: G
     Raises ``ValueError`` that names the layer: not prunable, and why; nothing kept, indices out of
     range or twice.
     """
-    found = structure(model, input_shape=input_shape, frozen=True) if keep else Structure()
+    found = structure(model, input_shape=input_shape) if keep else Structure()
+    if not keep.keys() <= found.sources.keys():
+        found = structure(model, input_shape=input_shape, frozen=True)
     for name in keep:
         if name not in found.sources:
             why = found.stays.get(name, "")
             if name in found.joined:
                 why = f"they leave with those of {found.joined[name]!r}"
             raise ValueError(
-                f"filters of {name!r} cannot be removed{': ' * bool(why)}{why}; choose layers of "
-                f"{', '.join(found.sources) or 'another network'}"
+                f"no single filter of {name!r} can leave this network{', ' * bool(why)}{why}: "
+                f"choose layers of {', '.join(found.sources) or 'another one'}"
             )
     masks = {name: _mask(name, kept, found.sources[name]) for name, kept in keep.items()}
     smaller = clone(model)
@@ -131,40 +138,34 @@ def group_magnitude(model: nn.Module, *, input_shape: Given) -> dict[str, Tensor
     found = structure(model, input_shape=input_shape)
     scores = {}
     for source, count in found.sources.items():
-        parts = []
+        parts = []  # (squares, whose filters they are)
         for name in found.members(source):
             layer = model.get_submodule(name)
             for parameter, dimension in filter_dimensions(layer).items():
                 if parameter.startswith("weight"):
                     squares = _squares(layer, parameter, dimension)
-                    parts.append(squares.view(-1, count).sum(0))
+                    parts.append((squares, torch.arange(len(squares)) % count))
         for name, by in found.channels.items():
-            if source in by:
-                parts += _of_channels(model.get_submodule(name), by[source], count)
-        total = torch.zeros(count, dtype=torch.float32, device=parts[0].device)
-        for part in parts:
-            total += part.float()
+            layer = model.get_submodule(name)
+            for parameter, dimension in _taken(layer).items() if source in by else ():
+                parts.append((_squares(layer, parameter, dimension), by[source]))
+        total = torch.zeros(count, dtype=torch.float32, device=parts[0][0].device)
+        for squares, numbers in parts:
+            numbers = numbers.to(total.device)
+            own = numbers >= 0
+            total.scatter_add_(0, numbers[own], squares[own].float())
         total /= len(parts)
         scores[source] = total / total.mean()
     return scores
 
 
-def _of_channels(layer: Any, numbers: Tensor, count: int) -> list[Tensor]:
-    """What of a layer that takes filters each of them has."""
+def _taken(layer: Any) -> dict[str, int]:
+    """The parameters by which a layer takes filters, and where they have the channels."""
     if isinstance(layer, NORMS):
-        names = {"weight": 0} if layer.weight is not None else {}
-    elif isinstance(layer, nn.PReLU) or getattr(layer, "groups", 1) > 1:
-        names = {}
-    else:
-        names = input_dimensions(layer)
-    found = []
-    for name, dimension in names.items():
-        squares = _squares(layer, name, dimension)
-        taken = (numbers >= 0).nonzero().flatten().to(squares.device)
-        part = torch.zeros(count, dtype=torch.float32, device=squares.device)
-        which = numbers.to(squares.device)[taken]
-        found.append(part.scatter_add_(0, which, squares[taken].float()))
-    return found
+        return {"weight": 0} if layer.weight is not None else {}
+    if isinstance(layer, nn.PReLU) or is_depthwise(layer):
+        return {}
+    return input_dimensions(layer)
 
 
 def _squares(layer: Any, name: str, dimension: int) -> Tensor:
@@ -174,14 +175,7 @@ def _squares(layer: Any, name: str, dimension: int) -> Tensor:
     return value.transpose(0, dimension).flatten(1).abs().pow(2).sum(1)
 
 
-def _structured(model: nn.Module, dense: Costs, given: Given, frozen: bool) -> Costs:
-    inputs = drawn(model, given)
-    only = listed(model)
-    found = trace(model, inputs, only=only, frozen=frozen)
-    return verified(model, dense, found, inputs)
-
-
-def drawn(model: nn.Module, given: Given, items: int = 2) -> Example:
+def drawn(model: nn.Module, given: Given, *, items: int) -> Example:
     """Random inputs: normal ones for images; for examples what is given, numbers with noise."""
     generator = torch.Generator().manual_seed(0)
 

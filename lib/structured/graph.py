@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
@@ -56,6 +57,12 @@ class Structure:
     def followers(self, source: str) -> list[str]:
         """The depthwise convolutions that have its filters."""
         return [name for name, leader in self.depthwise.items() if leader == source]
+
+    def in_order(self, name: str, source: str) -> bool:
+        """Whether all channels of a layer are the filters of ``source``, as many each, in order."""
+        numbers = self.channels[name][source]
+        expected = torch.arange(len(numbers)) * self.sources[source] // len(numbers)
+        return torch.equal(numbers, expected)
 
 
 def is_depthwise(module: nn.Module) -> bool:

@@ -162,7 +162,10 @@ def measured(
     spent = counted(model, given, names)
     found = {}
     for name in names:
-        layer = _layer(name, modules[name], calls.get(name, []), name in fixed)
+        module = modules[name]
+        # another one of its own class cannot be made, nor are its hooks those of two layers
+        own = type(module) not in (nn.Conv2d, nn.Linear) or name == "" or _hooked(module)
+        layer = _layer(name, module, calls.get(name, []), fixed=own or name in fixed)
         if layer is not None and layer.macs() == spent[name]:
             found[name] = layer
     return found, sum(spent.values()) - sum(layer.macs() for layer in found.values())
@@ -202,16 +205,21 @@ def check_scheme(scheme: int) -> None:
         raise ValueError(f"scheme is {scheme!r}; choose 1 (k × k, 1 × 1) or 2 (k × 1, 1 × k)")
 
 
-def _layer(name: str, layer: Any, calls: list[tuple[Any, Any]], fixed: bool) -> Layer | None:
+def _hooked(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def _layer(name: str, layer: Any, calls: list[tuple[Any, Any]], *, fixed: bool) -> Layer | None:
     """Of all calls; None where it is not called, or projects its units."""
-    if not calls or getattr(layer, "proj_size", 0):
+    if not calls or getattr(layer, "proj_size", 0) > 0:
         return None
     inputs, filters = inputs_of(layer), filters_of(layer)
     if isinstance(layer, nn.Linear):
         count = sum(read.numel() // inputs for read, _ in calls)
         return Layer(name, inputs, filters, (1, 1), (1, count), count, 1, fixed)
     if isinstance(layer, nn.RNNBase):
-        gates = layer.weight_hh_l0.shape[0] // filters * (1 + layer.bidirectional)
+        weight: Any = layer.weight_hh_l0
+        gates = len(weight) // filters * (1 + layer.bidirectional)
         count = gates * sum(_steps(read) for read, _ in calls)
         # each later layer reads the units of both directions
         units = count * (1 + (layer.num_layers - 1) * (2 + layer.bidirectional))
@@ -236,8 +244,9 @@ def _layer(name: str, layer: Any, calls: list[tuple[Any, Any]], fixed: bool) -> 
     else:  # as if of one row
         height, width = 1, sum(h * w for h, w, _ in sizes)
         reads = sum(h * r for h, _, r in sizes)
-    kernel = tuple(layer.kernel_size)
-    return Layer(name, inputs, filters, kernel, (height, width), reads, layer.groups, fixed)
+    return Layer(
+        name, inputs, filters, layer.kernel_size, (height, width), reads, layer.groups, fixed
+    )
 
 
 def _steps(read: Any) -> int:

@@ -7,14 +7,19 @@ layer stays whole where factors would cost as much.
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from lib.layers import weight_of
+from lib import accounting
+from lib.layers import Given, weight_of
 from lib.projections.svt import matricize
 from lib.structured.filters import costs
-from lib.structured.macs import Costs
+from lib.structured.macs import REST, Costs
+
+#: How many layers a refusal names.
+NAMED = 3
 
 #: (layer, its weight as a matrix) → one score for each singular value, σ₁'s first.
 Score = Callable[[str, Tensor], Tensor]
@@ -28,7 +33,8 @@ def choose_filters(
     threshold: float | None = None,
     factored: bool = False,
     scheme: int = 1,
-    input_shape: tuple[int, ...],
+    input_shape: Given,
+    found: Costs | None = None,
 ) -> dict[str, Tensor]:
     """Layer → which of its filters stay, (filters,) bool: those of the highest scores that fit.
 
@@ -45,12 +51,13 @@ def choose_filters(
         even rank 1 everywhere is too much.
     budget : MACs of one image.
     scheme : of the factors, 1 or 2 (:func:`lib.structured.factor`).
-    input_shape : (channels, height, width) of an image.
+    input_shape : (channels, height, width) of an image, or example inputs.
+    found : :func:`lib.structured.costs` of ``model``, where they are known.
 
     Raises ``ValueError`` as ``least``.
     """
     scores = {name: score.detach().double().cpu() for name, score in scores.items()}
-    found = costs(model, input_shape=input_shape)
+    found = costs(model, input_shape=input_shape) if found is None else found
     least(found, budget, filters=scores, factored=factored, scheme=scheme)
     best = {name: int(score.argmax()) for name, score in scores.items()}
     later = sorted(
@@ -82,15 +89,20 @@ def ranks_for_macs(
     *,
     budget: int,
     scheme: int = 1,
-    input_shape: tuple[int, ...],
+    input_shape: Given,
+    only: Collection[str] | None = None,
 ) -> dict[str, int | None]:
     """Layer → its rank, from 1 on; None for one that stays whole.
 
     Ranks grow in the order of ``score`` until one does not fit in ``budget`` MACs; later ones that
     do are still taken. Grouped convolutions and those of one channel stay whole. ``model`` is the
-    network whose filters have left already. Raises ``ValueError`` as ``least``.
+    network whose filters have left already. ``only``: these layers, whether they are trained or
+    not, and no others. Raises ``ValueError`` as ``least``.
     """
-    found = costs(model, filters=False, input_shape=input_shape)
+    found = costs(model, filters=False, input_shape=input_shape, frozen=only is not None)
+    if only is not None:
+        kept = {n: replace(x, whole=x.whole or n not in only) for n, x in found.layers.items()}
+        found = replace(found, layers=kept)
     least(found, budget, filters={}, factored=True, scheme=scheme)
     order, ranks = [], {}
     for name, layer in found.layers.items():
@@ -121,21 +133,51 @@ def least(
 ) -> int:
     """MACs of one filter in each of ``filters``, and rank 1 everywhere if ``factored``.
 
-    Raises ``ValueError`` where they are more than the budget; it names the dearest layer.
+    Raises ``ValueError`` where they are more than the budget; it names the dearest layers, and why
+    they keep their filters.
     """
     ranks = dict.fromkeys(found.layers, 1) if factored else {}
     spent = found.built(dict.fromkeys(filters, 1), ranks, scheme=scheme)
     total = sum(spent.values())
     if total > budget:
-        name = max(spent, key=spent.__getitem__)
         smallest = " and ".join(
             ["one filter"] * bool(filters) + ["rank 1"] * factored or ["all layers as they are"]
         )
+        dearest = sorted(spent, key=spent.__getitem__, reverse=True)[:NAMED]
+        listed = ", ".join(f"{spent[name]:,} in {_place(found, name)}" for name in dearest)
         raise ValueError(
             f"the budget of {budget:,} MACs cannot be met: {smallest} in every layer that may "
-            f"change costs {total:,}, of them {spent[name]:,} in {name!r}; ask for more"
+            f"change costs {total:,}, of them {listed}; ask for more"
         )
     return total
+
+
+def nothing_may_leave(found: Costs) -> str:
+    """Why no smaller network can be built."""
+    reasons = [f"of {name!r}: {why}" for name, why in found.stays.items() if why]
+    return (
+        "no filter may leave this network, and no layer may become two"
+        + "; the filters stay " * bool(reasons)
+        + ", ".join(reasons[:NAMED])
+    )
+
+
+def within_budget(model: nn.Module, budget: int, given: Given) -> None:
+    """Raises ``ValueError`` where the network that was built takes more MACs, counted anew."""
+    spent = accounting.macs(model, given)
+    if spent > budget:
+        raise ValueError(
+            f"the network that was built takes {spent:,} MACs, more than the {budget:,} of the "
+            "budget: its code computes otherwise with fewer filters; ask for less, or leave layers "
+            "out"
+        )
+
+
+def _place(found: Costs, name: str) -> str:
+    if name == REST:
+        return f"{REST} (attention, and layers that cannot change)"
+    why = found.stays.get(name)
+    return f"{name!r}, whose filters stay: {why}" if why else repr(name)
 
 
 def _fill(

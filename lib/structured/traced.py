@@ -85,7 +85,7 @@ class _Trace:
         elif getattr(layer, "proj_size", 0):
             self.stays[name] = "its units are projected"
         elif only is not None and name not in only:
-            self.stays[name] = "a sum joins them to others, or they are what the network returns"
+            self.stays[name] = ""
         else:
             self.filters[name] = filters_of(layer)
 
@@ -126,10 +126,14 @@ class _Trace:
         digits = max([n - 1 for n in self.filters.values()], default=0).bit_length() or 1
         numbers = {name: torch.arange(count) for name, count in self.filters.items()}
         ones, zeros = [], []
-        for digit in range(digits):
-            marks = {name: (number >> digit & 1).bool() for name, number in numbers.items()}
-            ones.append(self._run(marks)[0])
-            zeros.append(self._run({name: ~mark for name, mark in marks.items()})[0])
+        try:
+            for digit in range(digits):
+                marks = {name: (number >> digit & 1).bool() for name, number in numbers.items()}
+                ones.append(self._run(marks)[0])
+                zeros.append(self._run({name: ~mark for name, mark in marks.items()})[0])
+        except Exception as error:  # as in _who
+            self.stays |= dict.fromkeys(self.filters, f"what follows stops at NaN: {_first(error)}")
+            return Structure(stays=self.stays)
 
         def filter_of(name: str) -> tuple[Tensor, Tensor]:
             one = torch.stack([run[name] for run in ones])  # (digits, channels)
@@ -146,17 +150,20 @@ class _Trace:
             try:
                 found, returned = self._run({source: torch.ones(count).bool()})
             except Exception as error:  # the network's own code, which may do anything with NaN
-                said = str(error).partition("\n")[0]
-                found, returned = {}, f"what follows stops at NaN: {said}"
-            if returned:
-                self.stays[source] = (
-                    "they are in what the network returns" if returned is True else returned
-                )
+                found, why = {}, f"what follows stops at NaN: {_first(error)}"
+            else:
+                why = "they are in what the network returns" if returned else ""
+            if why:
+                self.stays[source] = why
                 del self.filters[source]
             for name, channels in found.items():
                 if channels.any():
                     reach.setdefault(name, {})[source] = channels
         return reach
+
+
+def _first(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 class _Reading:
@@ -174,14 +181,16 @@ class _Reading:
         self.found = {name: filter_of(name) for name in reach if not name.endswith(" state")}
 
     def structure(self) -> Structure:
-        for name, sources in self.reach.items():
-            self._meet(name, sources)
+        for name, by in self.reach.items():
+            self._meet(name, by)
         for name in self.reach:
             if isinstance(self.trace.layers.get(name), LAYERS):
                 self._even(name)
         reasons = {self.leader[name]: why for name, why in reversed(self.why.items())}
-        read = {self.leader[s] for n, by in self.reach.items() if self._reads(n) for s in by}
-        stays, sources, joined = dict(self.trace.stays), {}, {}
+        read = {self.leader[each] for n in self.reach if self._reads(n) for each in self.reach[n]}
+        stays = dict(self.trace.stays)
+        sources: dict[str, int] = {}
+        joined: dict[str, str] = {}
         for name, count in self.trace.filters.items():
             leader = self.leader[name]
             if leader in reasons or leader not in read:

@@ -1,14 +1,16 @@
 """Whether filters may leave: tried, on a copy with other weights."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lib.accounting import counted, undisturbed
-from lib.layers import Example, clone
+from lib.accounting import counted
+from lib.layers import Example, Given, clone, example
 from lib.structured.cut import cut, silence
+from lib.structured.factors import empty_factors, put
 from lib.structured.graph import NORMS, Structure
 from lib.structured.macs import Costs
 from lib.structured.traced import tensors
@@ -28,11 +30,62 @@ def verified(model: nn.Module, dense: Costs, found: Structure, inputs: Example) 
     of normalisation are drawn, so that they do not agree by chance.
     """
     trial = _Trial(model, dense, found, inputs)
-    why = "networks without them and with zeros for them return not the same"
-    kept = trial.passing([], list(found.sources)) if found.sources else []
-    stays = found.stays | {n: trial.why.get(n, why) for n in found.sources if n not in kept}
+    reasons: dict[str, str] = {}
+    kept = _passing(trial.failing, [], list(found.sources), reasons)
+    stays = found.stays | reasons
     stays |= {n: stays[leader] for n, leader in found.joined.items() if leader not in kept}
     return only(dense, replace(found, stays=stays), kept)
+
+
+def two_layers(model: nn.Module, dense: Costs, given: Given) -> Costs:
+    """``dense`` with the layers that may be two: the network runs with them, at the cost predicted.
+
+    It may not where it asks a layer for its weight, or calls it by another name.
+    """
+
+    def fits(names: list[str]) -> bool:
+        built = clone(model)
+        for name in names:
+            layer: Any = built.get_submodule(name)
+            c_out, c_in = layer.weight.shape[:2]
+            two = empty_factors(layer, (c_in, 1, c_out), 1)
+            for parameter in two.parameters():
+                nn.init.zeros_(parameter)
+            put(built, name, two)
+        spent = sum(dense.layers[name].macs(rank=1) for name in names)
+        whole = sum(dense.layers[name].macs() for name in names)
+        try:
+            _run(built, example(built, given, items=1))
+            return sum(counted(built, given, ()).values()) - spent == total - whole
+        except Exception:  # the network's own code
+            return False
+
+    total = sum(dense.built({}, {}).values())
+    names = [name for name, layer in dense.layers.items() if layer.factors()]
+    passed = set(_passing(lambda found: None if fits(found) else "", [], names, {}))
+    found = {
+        name: replace(layer, whole=layer.whole or name not in passed)
+        for name, layer in dense.layers.items()
+    }
+    return replace(dense, layers=found)
+
+
+def _passing(
+    failing: Callable[[list[str]], str | None],
+    kept: list[str],
+    names: list[str],
+    reasons: dict[str, str],
+) -> list[str]:
+    """Those of ``names`` that do not fail beside ``kept``: by halves; ``reasons`` of the others."""
+    why = failing([*kept, *names])
+    if why is None:
+        return names
+    if len(names) == 1:
+        reasons[names[0]] = why
+        return []
+    half = len(names) // 2
+    first = _passing(failing, kept, names[:half], reasons)
+    return first + _passing(failing, [*kept, *first], names[half:], reasons)
 
 
 def only(dense: Costs, found: Structure, kept: list[str]) -> Costs:
@@ -61,7 +114,6 @@ def only(dense: Costs, found: Structure, kept: list[str]) -> Costs:
 class _Trial:
     def __init__(self, model: nn.Module, dense: Costs, found: Structure, inputs: Example):
         self.dense, self.found = dense, found
-        self.why: dict[str, str] = {}
         generator = torch.Generator().manual_seed(0)
         self.model, self.inputs, self.dtype = _precise(model, inputs, generator)
         self.draws: list[dict[str, Tensor]] = []
@@ -72,19 +124,7 @@ class _Trial:
                 keep[name][int(torch.randint(count, (), generator=generator))] = True
             self.draws.append(keep)
 
-    def passing(self, kept: list[str], names: list[str]) -> list[str]:
-        """Those of ``names`` that may leave as well, beside ``kept``: by halves."""
-        why = self._failing([*kept, *names])
-        if why is None:
-            return names
-        if len(names) == 1:
-            self.why[names[0]] = why
-            return []
-        half = len(names) // 2
-        first = self.passing(kept, names[:half])
-        return first + self.passing([*kept, *first], names[half:])
-
-    def _failing(self, names: list[str]) -> str | None:
+    def failing(self, names: list[str]) -> str | None:
         """Why these cannot leave together; None where they can."""
         costs = only(self.dense, self.found, names)
         for draw in self.draws:
@@ -93,11 +133,11 @@ class _Trial:
             cut(without, costs, keep)
             silence(silent, costs, keep)
             try:
-                returned, spent = self._returned(without), self._spent(without)
+                returned, spent = _run(without, self.inputs), self._spent(without)
             except Exception as error:  # the network's own code on other shapes
                 said = str(error).partition("\n")[0]
                 return f"the network without them does not run: {said}"
-            if not _close(returned, self._returned(silent), CLOSE[self.dtype]):
+            if not _close(returned, _run(silent, self.inputs), CLOSE[self.dtype]):
                 return "without them it returns something else than with zeros in their place"
             filters = {name: int(kept.sum()) for name, kept in keep.items()}
             predicted = sum(costs.built(filters, {}).values())
@@ -105,13 +145,15 @@ class _Trial:
                 return "they are in products of other operations than layers"
         return None
 
-    def _returned(self, model: nn.Module) -> list[Tensor]:
-        with undisturbed(model):
-            return tensors(self.inputs.call(model))
-
     def _spent(self, model: nn.Module) -> int:
         given: Any = self.inputs.named or self.inputs.positional
         return sum(counted(model, given, ()).values())
+
+
+@torch.no_grad()
+def _run(model: nn.Module, inputs: Example) -> list[Tensor]:
+    """What a copy returns in evaluation mode, with whatever fused kernels there are."""
+    return tensors(inputs.call(model.eval()))
 
 
 def _close(found: list[Tensor], expected: list[Tensor], tolerance: float) -> bool:
@@ -145,8 +187,7 @@ def _precise(
             else:
                 copied = clone(model).to(dtype)
             try:
-                with undisturbed(copied):
-                    returned = tensors(placed.call(copied))
+                returned = _run(clone(copied), placed)
             except Exception:  # it names a dtype somewhere
                 break
             if all(bool(each.isfinite().all()) for each in returned):
@@ -170,8 +211,8 @@ def _draw(model: nn.Module, generator: torch.Generator) -> None:
         else:
             put(parameter, torch.randn(parameter.shape, generator=generator) / 2)
     for module in model.modules():
-        if isinstance(module, NORMS) and module.running_mean is not None:
-            put(module.running_mean, torch.randn(module.num_features, generator=generator))
-            put(
-                module.running_var, torch.rand(module.num_features, generator=generator) * 1.5 + 0.5
-            )
+        norm: Any = module
+        if isinstance(module, NORMS) and norm.running_mean is not None:
+            put(norm.running_mean, torch.randn(norm.num_features, generator=generator))
+            spread = torch.rand(norm.num_features, generator=generator)
+            put(norm.running_var, spread * 1.5 + 0.5)

@@ -176,11 +176,9 @@ def test_layers_that_cannot_change_are_named():
             structured.remove_filters(model, {layer: [0]}, input_shape=shape)
     with pytest.raises(ValueError, match=r"'features\.5\.conv\.1\.0' is a convolution of 48 group"):
         structured.factor(model, {"features.5.conv.1.0": 1}, input_shape=shape)
-    with pytest.raises(ValueError, match="filters of a DenseNet may leave is not known"):
-        DF(budget=1, input_shape=shape).start(models.DenseNet(4, (1, 1), 8))
-    with pytest.raises(ValueError, match=r"filters of 'layer1\.0\.conv1' cannot be removed: layer"):
-        DF(budget=10**9, input_shape=shape).start(
-            models.ResNet(models.resnet.Bottleneck, [1, 1, 1, 1], 3, groups=2, width_per_group=8)
-        )
+    grouped = models.ResNet(models.resnet.Bottleneck, [1] * 4, 3, groups=2, width_per_group=8)
+    found = structured.structure(grouped, input_shape=shape)
+    reads = "'layer1.0.conv2', which reads them, is a grouped convolution"
+    assert found.stays["layer1.0.conv1"] == reads
     with pytest.raises(ValueError, match=r"cannot be met: one filter and .* in 'features"):
         DF(budget=1000, input_shape=shape).start(model)

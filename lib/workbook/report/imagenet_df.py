@@ -126,7 +126,7 @@ def reach(
     found = structured.costs(model, input_shape=input_shape)
     layers = found.layers.values()
     dense = sum(layer.macs() for layer in layers)
-    one = {feed.source: 1 for feed in found.feeds.values()}
+    one = dict.fromkeys(found.sources, 1)
     rank_1 = {layer.name: 1 for layer in layers if layer.factors()}
 
     def share(built: Iterable[int]) -> float:
