@@ -68,7 +68,7 @@ TRIED = 128
 LEAST_EFFECT, MOST_ERROR = 1e-6, 1e30
 
 #: The share of the size that the file takes at least, and how often the factor is corrected.
-FILLED, CORRECTIONS = 0.985, 8
+FILLED, CORRECTIONS = 0.99, 8
 
 
 @torch.no_grad()
