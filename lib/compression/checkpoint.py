@@ -73,3 +73,20 @@ def _plain(value: Any) -> Any:
     if isinstance(value, str | int | float | None):
         return value
     return type(value).__name__, _plain(getattr(value, "__dict__", {}))
+
+
+def generators(data: Any) -> list[Tensor]:
+    """The states of the generators that a ``DataLoader`` shuffles by, where it has its own."""
+    return [generator.get_state() for generator in _own_generators(data)]
+
+
+def set_generators(data: Any, states: list[Tensor]) -> None:
+    for generator, state in zip(_own_generators(data), states, strict=True):
+        generator.set_state(state)
+
+
+def _own_generators(data: Any) -> list[torch.Generator]:
+    loader = getattr(data, "data", None)
+    owners = loader, getattr(loader, "sampler", None)
+    found = (getattr(owner, "generator", None) for owner in owners)
+    return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())

@@ -1,6 +1,6 @@
 """The loss of a network's outputs, and how many of them are right."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lib.training.batches import each_tensor, items
+from lib.training.batches import computed, each_tensor, items
 
 #: What cross-entropy passes over, as PyTorch has it.
 IGNORED = -100
@@ -104,6 +104,27 @@ class Criterion:
             near = 1e-3 * max(abs(of_both), *map(abs, parts))
             self.sums = abs(of_both - sum(parts)) < near < abs(of_both - sum(parts) / 2)
         return whole
+
+
+@torch.no_grad()
+def evaluated(
+    model: nn.Module, found: Iterable, criterion: Criterion
+) -> tuple[float, float | None]:
+    """The mean loss of an item, and the share of those judged that are right."""
+    total, seen, right, judged = 0.0, 0.0, 0.0, 0.0
+    classes = True
+    for inputs, targets in found:
+        outputs = computed(model, inputs)
+        outputs = outputs.float() if isinstance(outputs, Tensor) else outputs
+        weight = float(criterion.weight(targets, items((targets, inputs))))
+        if weight:
+            total += float(criterion(outputs, targets)) * weight
+        seen += weight
+        score = criterion.right(outputs, targets)
+        classes = classes and score is not None
+        if score is not None:
+            right, judged = right + float(score[0]), judged + float(score[1])
+    return total / max(seen, 1e-30), right / judged if classes and judged else None
 
 
 def _taken(tensor: Tensor, *, size: int, part: slice) -> Tensor:

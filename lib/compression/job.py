@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from lib import accounting, archive, layers
 from lib.compression.budgets import dense_bytes
-from lib.compression.checkpoint import Checkpoint
+from lib.compression.checkpoint import Checkpoint, generators, set_generators
 from lib.compression.choices import chosen
-from lib.compression.criterion import Criterion
+from lib.compression.criterion import Criterion, evaluated
 from lib.compression.result import Compressed
 from lib.compression.source import counted
 from lib.compression.spent import OverBudget, check
@@ -308,14 +308,14 @@ class Job:
         options: Any = {"description": said, "quiet": self.quiet, "loss": self.criterion}
         if state:
             rebuild(self.model, state["start"]).load_state_dict(state["start"])
-            _set_generators(self.data, state["generators"])
+            set_generators(self.data, state["generators"])
             options["resume"] = state["loop"]
         if checkpoint:
             start = {name: value.clone() for name, value in self.model.state_dict().items()}
 
             def save(loop: dict) -> None:
                 kept: Any = {"seed": seed, "then": then, "start": start, "loop": loop}
-                checkpoint.save(**kept, generators=_generators(self.data))
+                checkpoint.save(**kept, generators=generators(self.data))
 
             options |= {"save": save, "every_epoch": True}
         network = self.working.network(self.model)
@@ -393,7 +393,7 @@ class Job:
         else:
             data, count = self.measured
             found = self._batches(data, model, count)
-        loss, accuracy = self._evaluated(model.eval(), found)
+        loss, accuracy = evaluated(model.eval(), found, self.criterion)
         weights = compressible(model).values()
         return {
             "loss": loss,
@@ -402,23 +402,6 @@ class Job:
             "kept": sum(int(torch.count_nonzero(w)) for w in weights),
             "macs": self.macs(model if self.working.casts else model.float()),
         }
-
-    def _evaluated(self, model: nn.Module, found: Iterable) -> tuple[float, float | None]:
-        """The mean loss of an item, and the share of those judged that are right."""
-        total, seen, right, judged = 0.0, 0.0, 0.0, 0.0
-        classes = True
-        for inputs, targets in found:
-            outputs = computed(model, inputs)
-            outputs = outputs.float() if isinstance(outputs, Tensor) else outputs
-            weight = float(self.criterion.weight(targets, items((targets, inputs))))
-            if weight:
-                total += float(self.criterion(outputs, targets)) * weight
-            seen += weight
-            score = self.criterion.right(outputs, targets)
-            classes = classes and score is not None
-            if score is not None:
-                right, judged = right + float(score[0]), judged + float(score[1])
-        return total / max(seen, 1e-30), right / judged if classes and judged else None
 
     def result(
         self, said: str, method: str, before: dict[str, Any], kind: str, amount: float
@@ -436,7 +419,7 @@ class Job:
         return Compressed(
             self.model.eval(),
             content,
-            *(said, method, before, after, table, self.left_alone),
+            *(said, method, before, after, table, self._left_alone()),
             notes=[
                 *([f"interrupted in {self.stopped}"] if self.stopped else []),
                 *(note for note in (self.in_float, self.uncounted) if note),
@@ -444,6 +427,16 @@ class Job:
             on_training_data=self.on_training_data,
             interrupted=bool(self.stopped),
         )
+
+    def _left_alone(self) -> dict[str, str]:
+        """Without what lost units: of a budget of MACs they leave recurrent layers too."""
+        now = self.model.state_dict()
+        shapes = {name: p.shape for name, p in self.came.named_parameters()}
+        return {
+            name: reason
+            for name, reason in self.left_alone.items()
+            if name in now and now[name].shape == shapes[name]
+        }
 
     def as_written(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """A state dict as the file will have it: in the model's dtypes, what is exact as it is."""
@@ -475,23 +468,6 @@ def _raw(batch: tuple[Any, Any]) -> Any:
     if isinstance(inputs, Mapping):
         return {**inputs, "labels": targets}
     return (*inputs, targets) if isinstance(inputs, list | tuple) else (inputs, targets)
-
-
-def _generators(data: Any) -> list[Tensor]:
-    """The states of the generators that a ``DataLoader`` shuffles by, where it has its own."""
-    return [generator.get_state() for generator in _own_generators(data)]
-
-
-def _set_generators(data: Any, states: list[Tensor]) -> None:
-    for generator, state in zip(_own_generators(data), states, strict=True):
-        generator.set_state(state)
-
-
-def _own_generators(data: Any) -> list[torch.Generator]:
-    loader = getattr(data, "data", None)
-    owners = loader, getattr(loader, "sampler", None)
-    found = (getattr(owner, "generator", None) for owner in owners)
-    return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
 
 
 @contextmanager

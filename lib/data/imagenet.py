@@ -15,13 +15,13 @@ import hashlib
 import itertools
 import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import PIL
-from tqdm.auto import tqdm
+from tqdm.contrib.concurrent import thread_map
 
 from lib import atomic
 from lib.data import pictures
@@ -96,8 +96,8 @@ def read(name: str, root: Path, form: Form) -> Dataset:
         return os.fsencode(file.path)[skipped:], file.stat().st_size
 
     found = pictures.listed(root, ("train", "val"), SUFFIXES, kept, form.remedy)
-    wanted = {"train": form.train, "val": form.val}
-    pictures.refuse_other_counts(root, found, wanted, form.classes, form.remedy)
+    images = (form.train, form.val)
+    pictures.refuse_other_counts(root, found, images, form.classes, form.remedy)
     mark = fingerprint(found)
     splits = []
     for classes in found.values():
@@ -126,15 +126,9 @@ def _check_once(root: Path, files: np.ndarray, mark: str, form: Form) -> None:
         if note.read_text(errors="replace") == text:
             return
     parts = [files[i : i + PART] for i in range(0, len(files), PART)]
-    wrong = []
-    with (
-        ThreadPoolExecutor(THREADS) as pool,
-        tqdm(desc=f"checking {root.name}", total=len(files), leave=False, delay=2) as bar,
-    ):
-        for part, found in zip(parts, pool.map(lambda p: _wrong(root, p), parts), strict=True):
-            wrong += found
-            bar.update(len(part))
-    if wrong:
+    shown = {"desc": f"checking {root.name}", "unit": f" × {PART}", "leave": False, "delay": 2}
+    found = thread_map(partial(_wrong, root), parts, max_workers=THREADS, **shown)
+    if wrong := [*itertools.chain(*found)]:
         (file, why), *others = [(root / os.fsdecode(file), why) for file, why in wrong]
         named = ", ".join(str(other) for other, _ in others[:NAMED])
         more = f", and {len(others):,} more cannot ({named})" if others else ""

@@ -77,17 +77,17 @@ def listed(
 def refuse_other_counts(
     root: Path,
     found: Mapping[str, Mapping[str, Sized]],
-    wanted: Mapping[str, int],
+    images: tuple[int, int],
     classes: int,
     remedy: str,
 ) -> None:
     """``DataUnavailable`` where a split does not hold as many images and classes as are wanted."""
-    for split, count in wanted.items():
-        held = sum(map(len, found[split].values())), len(found[split])
-        if held != (count, classes):
+    for (split, held), wanted in zip(found.items(), images, strict=True):
+        count = sum(map(len, held.values()))
+        if (count, len(held)) != (wanted, classes):
             raise DataUnavailable(
-                f"{root / split} holds {held[0]:,} images of {held[1]:,} classes, not {count:,} of "
-                f"{classes:,}: {remedy}"
+                f"{root / split} holds {count:,} images of {len(held):,} classes, not {wanted:,} "
+                f"of {classes:,}: {remedy}"
             )
 
 

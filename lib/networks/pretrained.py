@@ -192,8 +192,8 @@ def _renamed(
     last = [key for key in own if key.endswith(".weight")][-1]
     rows, classes = (of.get(last, own[last]).shape[:1] for of in (found, own))
     if pairs is theirs and [*rows] == [WITH_BACKGROUND.get(name)]:
-        for key in (last, last.replace("weight", "bias")):
-            found[key] = found[key][1:]
+        for key in {last, last.replace("weight", "bias")} & found.keys():
+            found[key] = torch.atleast_1d(found[key])[1:]
     elif rows and rows != classes:
         raise ValueError(f"{file} tells {rows[0]:,} classes apart; {classes[0]:,} are asked for")
     return found

@@ -64,13 +64,11 @@ def _l2_norm(group: list[Tensor], share: float) -> float:
 
 
 def _alpha(group: list[Tensor], alpha: float) -> float:
-    checks.within("amount", alpha, 0, remedy="of a penalty it is α")
-    return alpha
+    return checks.within("amount", alpha, 0, remedy="of a penalty it is α")
 
 
 def _share(share: float) -> float:
-    checks.within("amount", share, 0, 1, remedy="of a constraint it is a share")
-    return share
+    return checks.within("amount", share, 0, 1, remedy="of a constraint it is a share")
 
 
 def _values(group: list[Tensor], values: int) -> tuple[int, list[Tensor]]:
@@ -79,8 +77,8 @@ def _values(group: list[Tensor], values: int) -> tuple[int, list[Tensor]]:
 
 
 def _number(values: float) -> int:
-    checks.whole("amount", values, 1, 256, remedy="of a codebook it is the values of a layer")
-    return int(values)
+    of = "of a codebook it is the values of a layer"
+    return checks.whole("amount", values, 1, 256, remedy=of)
 
 
 def _quantized(w: list[Tensor], bound: tuple[int, list[Tensor]], mu: float) -> list[Tensor]:

@@ -14,7 +14,7 @@ def integers(
     name: str,
     *,
     layers: int | None = None,
-    low: float = -math.inf,
+    low: int = 0,
     high: float = math.inf,
     remedy: str = "",
 ) -> list[int]:
@@ -28,13 +28,7 @@ def integers(
     values = values.tolist() if isinstance(values, Tensor) else list(values)
     if layers is not None:
         one_each(name, values, layers)
-    try:
-        values = [operator.index(v) for v in values]
-    except TypeError:
-        raise ValueError(f"{name} must be integers, got {values}; round them first") from None
-    for i, value in enumerate(values):
-        within(f"{name}[{i}]", value, low, high, remedy=remedy)
-    return values
+    return [whole(f"{name}[{i}]", v, low, high, remedy=remedy) for i, v in enumerate(values)]
 
 
 def one_each(name: str, values: Sequence, layers: int) -> None:
@@ -74,9 +68,8 @@ def check_finite(flat: Sequence[Tensor]) -> None:
 
 def penalty(alpha: float, mu: float) -> tuple[float, float]:
     """The numbers of a penalty's C step, 0 ≤ α < ∞ and 0 < μ < ∞; ``ValueError`` for others."""
-    within("alpha", alpha, 0)
-    within("mu", mu, 0, above=True, remedy="μ alone ties θ to the weights")
-    return float(alpha), float(mu)
+    tie = "μ alone ties θ to the weights"
+    return within("alpha", alpha, 0), within("mu", mu, 0, above=True, remedy=tie)
 
 
 def one_of(name: str, value: object, choices: Iterable[object]) -> None:
@@ -94,12 +87,16 @@ def within(
     *,
     above: bool = False,
     remedy: str = "",
-) -> None:
-    """Refuses NaN, infinity and what is not from ``low`` to ``high``; ``above``, ``low`` too."""
+) -> float:
+    """The value; refuses NaN, infinity and what is not from ``low`` to ``high``.
+
+    With ``above``, ``low`` too.
+    """
     if not low <= value <= high or value == math.inf or (above and value == low):
         bounds = f"above {low}" if above else f"{low} or more"
         bounds = f"from {low} to {high}" if high < math.inf else f"{bounds}, and finite"
         raise ValueError(f"{name} = {value} must be {bounds}{remedy and f': {remedy}'}")
+    return float(value)
 
 
 def whole(name: str, value: Any, low: int = 0, high: float = math.inf, *, remedy: str = "") -> int:

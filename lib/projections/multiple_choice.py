@@ -90,10 +90,10 @@ def choose_bitwidths(
     Yang, Gui, Zhu, Liu (CVPR 2020), Section 3.4, Definition 1, Proposition 2; Sinha and Zoltners
     (1979) for the dominated choices and the bound.
     """
-    widths = integers(bitwidths, "bitwidths")
-    if not widths or min(widths) < 1 or len({*widths}) < len(widths):
-        raise ValueError(f"bitwidths are {widths}; give one or more distinct integers from 1 up")
-    counts = integers(nonzeros, "nonzeros", low=0)
+    widths = integers(bitwidths, "bitwidths", low=1)
+    if not widths or len({*widths}) < len(widths):
+        raise ValueError(f"bitwidths are {widths}; give one or more, each once")
+    counts = integers(nonzeros, "nonzeros")
     budget = whole("the budget in bits", budget)
     groups = _groups(_checked_errors(errors, len(counts), len(widths)), counts, widths)
     cheapest = sum(group[0].cost for group in groups)

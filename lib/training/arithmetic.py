@@ -1,11 +1,11 @@
 """What a device computes in: bfloat16 where it has the instructions, float32 elsewhere.
 
-Decided here alone. float32 is float32: on a GPU TF32 is off, in convolutions and products. ``python
--m lib calibrate --precisions`` measures both. Images of a training step of ResNet-20 (LeNet-5) per
-second of CPU time, on one thread of an AMD EPYC with AVX-512 and bfloat16 instructions: float32 545
-(6,177), bfloat16 825 (10,290). The same with oneDNN limited to AVX-512 without these instructions,
-which it then emulates: 533 (6,171) and 261 (3,476). Limited to AVX2: 342 (4,653) and 33 (582). So
-emulated bfloat16 never pays, and is never chosen.
+Decided here alone. float32 is float32: on a GPU TF32 is off, in convolutions and products. Images
+of a training step of ResNet-20 (LeNet-5) per second of CPU time, on one thread of an AMD EPYC with
+AVX-512 and bfloat16 instructions: float32 545 (6,177), bfloat16 825 (10,290). The same with oneDNN
+limited to AVX-512 without these instructions, which it then emulates: 533 (6,171) and 261 (3,476).
+Limited to AVX2: 342 (4,653) and 33 (582). So emulated bfloat16 never pays, and is never chosen.
+``results/benchmarks/scripts/measure_precisions.py`` measures both.
 """
 
 import os

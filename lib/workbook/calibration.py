@@ -11,12 +11,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lib import atomic, paths
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 #: Kind of run → what stands for it: network, images of a step, steps, precision; and how many
 #: seconds that takes where the catalogue's times hold, with AVX-512 and bfloat16.
@@ -25,9 +21,6 @@ PROBES = {
     "lenet": ("lenet5", 256, 8, "bfloat16", 0.32),
     "convolutional": ("resnet20", 128, 3, "bfloat16", 0.81),
 }
-
-#: Networks and images of a step, for :func:`precisions`.
-STEPS = {"lenet5": 256, "lenet300": 256, "resnet20": 128}
 
 
 def kind(network: str, dataset: str) -> str:
@@ -74,50 +67,6 @@ def measure() -> dict:
     atomic.write(file, (json.dumps(found, indent=1) + "\n").encode())
     _read.cache_clear()
     return found
-
-
-def precisions() -> "pd.DataFrame":
-    """Images that a training step takes per second of CPU time, a row a network, one thread.
-
-    Columns: ``float32``, ``bfloat16`` (emulated where the processor lacks it, so this may take
-    minutes) and ``chosen``, what the library computes in when a schedule asks for bfloat16.
-    """
-    import pandas as pd
-    import torch
-
-    from lib.training import arithmetic
-
-    chosen = arithmetic.dtype("bfloat16", torch.device("cpu"))
-    rows = []
-    for network, batch in STEPS.items():
-        kinds = (torch.float32, torch.bfloat16)
-        found = {str(kind)[6:]: _images_a_second(network, batch, kind) for kind in kinds}
-        rows.append({"network": network, "batch": batch, **found, "chosen": str(chosen)[6:]})
-    return pd.DataFrame(rows)
-
-
-def _images_a_second(network, batch, kind) -> float:
-    """Of the training loop's own step, after two untimed ones; three steps or a second of them."""
-    import torch
-
-    from lib import data, networks
-    from lib.optimizers import Method
-    from lib.training import Schedule, arithmetic
-    from lib.training.loop import _Loop
-
-    few = data.noise(networks.INPUT_SHAPES[network], batch)
-    schedule = Schedule(epochs=1, lr=0.01, batch=batch)
-    loop = _Loop(networks.build(network), few, schedule, Method(), seed=0, stage=0)
-    loop.dtype = kind
-    index = torch.arange(batch)
-    with arithmetic.threads(1):
-        for _ in range(2):
-            loop._step(index)
-        steps, began = 0, time.process_time()
-        while steps < 3 or time.process_time() - began < 1:
-            loop._step(index)
-            steps += 1
-        return batch * steps / (time.process_time() - began)
 
 
 def described() -> str:

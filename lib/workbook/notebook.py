@@ -57,7 +57,9 @@ def begin(
     parameters = {name: variables[name] for name in declared(cells) if name in variables}
     _folder = paths.notebooks(dataset) / folder_name(parameters)
     versions = f"Python {platform.python_version()}, torch {torch.__version__}, data set {dataset}"
-    return f"{versions}\nfigures and tables are saved in {_shown(_folder)}"
+    inside = _folder.is_relative_to(paths.ROOT)
+    shown = _folder.relative_to(paths.ROOT) if inside else _folder
+    return f"{versions}\nfigures and tables are saved in {shown}"
 
 
 def save(made: Figure | pd.DataFrame, name: str) -> None:
@@ -144,8 +146,3 @@ def _kernel() -> tuple[list[str], Mapping[str, object]]:
     if shell is None:
         return [], {}
     return [source.strip() for source in shell.user_ns["In"]], shell.user_ns
-
-
-def _shown(folder: Path) -> Path:
-    """As a reader writes it: from the project's root, where it lies in it."""
-    return folder.relative_to(paths.ROOT) if folder.is_relative_to(paths.ROOT) else folder

@@ -108,15 +108,15 @@ def draw() -> set[Path]:
     The data that a figure shows are written as CSV under its name
     (:mod:`lib.workbook.plots.figure_data`).
     """
-    made, written = tables(), set()
+    made, folder = tables(), _folder("figures")
     for name, table in made.items():
         report.save(table, name, _folder("tables"))
-        written.add(_folder("tables") / f"{name}.csv")
+    written = {_folder("tables") / f"{name}.csv" for name in made}
     for name, figure in figures(made):
-        plots.save(figure, name, _folder("figures"))
-        plots.figure_data.save(plots.figure_data.of(figure), _folder("figures") / f"{name}.csv")
+        plots.save(figure, name, folder)
+        plots.figure_data.save(plots.figure_data.of(figure), folder / f"{name}.csv")
         plt.close(figure)
-        written |= {_folder("figures") / f"{name}.{kind}" for kind in ("png", "svg", "csv")}
+        written |= {folder / f"{name}.{kind}" for kind in ("png", "svg", "csv")}
     return written
 
 

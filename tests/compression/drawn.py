@@ -1,7 +1,8 @@
 """Small networks drawn at random, of some forty kinds of layers, dtypes, layouts and habits.
 
-``python -m tests.compression.drawn [COUNT [FIRST]]`` takes so many of them through ``lib.compress``,
-a file and ``lib.load``, and prints how many were compressed and why the others were refused.
+``python -m tests.compression.drawn [COUNT [FIRST]]`` takes so many of them through
+``lib.compress``, a file and ``lib.load``, and prints how many were compressed and why the others
+were refused.
 """
 
 import collections
@@ -200,7 +201,9 @@ def of_images(net: Net) -> list[Callable[[], object]]:
         lambda: net.add(nn.Conv2d(c, c, 3, padding=1, groups=c), nn.Conv2d(c, out, 1)),
         lambda: net.add(nn.Conv2d(c, out, 3, padding=2, dilation=2), nn.Sigmoid()),
         lambda: net.add(nn.ConvTranspose2d(c, out, 2, stride=1, padding=1), nn.ReLU()),
-        lambda: net.add(Residual(nn.Sequential(nn.Conv2d(c, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, c, 1)))),
+        lambda: net.add(
+            Residual(nn.Sequential(nn.Conv2d(c, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, c, 1)))
+        ),
         lambda: net.add(Concatenated(nn.Conv2d(c, 4, 1), nn.Conv2d(c, 5, 3, padding=1)), nn.ReLU()),
         lambda: net.add(Padded(c, c + 4), nn.ReLU()),
         lambda: net.add(nn.Conv2d(c, out, 1), Excited(out)),
@@ -237,9 +240,7 @@ def of_sequences(net: Net) -> list[Callable[[], object]]:
         lambda: net.add(First(nn.GRU(width, 6, batch_first=True, bidirectional=True))),
         lambda: net.add(First(nn.RNN(width, 8, batch_first=True))),
         lambda: net.add(Attended(width)),
-        lambda: net.add(
-            nn.TransformerEncoderLayer(width, 2, 16, dropout=0.0, batch_first=True)
-        ),
+        lambda: net.add(nn.TransformerEncoderLayer(width, 2, 16, dropout=0.0, batch_first=True)),
         lambda: net.add(nn.LayerNorm(width), nn.Linear(width, 12), nn.GELU()),
         lambda: net.add(nn.RMSNorm(width), nn.Linear(width, 8), nn.Softmax(-1)),
         lambda: net.add(nn.Conv1d(net.shape[0], 6, 3, padding=1), nn.ReLU()),
@@ -253,7 +254,9 @@ def of_vectors(net: Net) -> list[Callable[[], object]]:
     return [
         lambda: net.add(nn.Linear(width, out), nn.ReLU()),
         lambda: net.add(nn.Linear(width, out, bias=False), nn.BatchNorm1d(out), nn.Tanh()),
-        lambda: net.add(nn.Linear(width, 16), nn.Unflatten(1, (4, 2, 2)), nn.Conv2d(4, 6, 1), nn.Flatten()),
+        lambda: net.add(
+            nn.Linear(width, 16), nn.Unflatten(1, (4, 2, 2)), nn.Conv2d(4, 6, 1), nn.Flatten()
+        ),
         lambda: net.add(nn.Linear(width, 8), Gated(8)),
         lambda: net.add(Twice(width)),
         lambda: net.add(Shared(width)),
@@ -325,7 +328,9 @@ def drawn(seed: int) -> Case:
     model = model.to(dtype)
     if x.is_floating_point():
         x = x.to(dtype)
-    if x.dim() == 4 and habit(0.3, "channels last"):
+    # PyTorch's own backward pass of GroupNorm ends the process on such images
+    grouped = any(isinstance(m, nn.GroupNorm) for m in model.modules())
+    if x.dim() == 4 and not grouped and habit(0.3, "channels last"):
         model, x = (v.to(memory_format=torch.channels_last) for v in (model, x))
     if habit(0.15, "partly frozen"):
         for parameter in model.parameters():
@@ -359,7 +364,9 @@ def _budget(rng: random.Random, kind: str, model: nn.Module, x: torch.Tensor):
     return f"{int(whole * rng.uniform(0.5, 1))} MACs", rng.choice([None, "l1", "group-magnitude"])
 
 
-def spent(budget: str, model: nn.Module, content: bytes, before: nn.Module, x) -> tuple[float, float]:
+def spent(
+    budget: str, model: nn.Module, content: bytes, before: nn.Module, x
+) -> tuple[float, float]:
     """(what the result takes, what was allowed), by counting of its own."""
     amount, unit = budget.split()
     weights = [w for w in compressible(model).values()]
@@ -391,9 +398,10 @@ def taken_through(case: Case, folder: Path) -> str:
     try:
         found = lib.compress(case.model, case.data, case.budget, **options)
     except ValueError as error:
-        assert str(error), case.said
-        assert "\n" not in str(error), case.said
-        return str(error)
+        refusal = str(error)
+        if not refusal or "\n" in refusal:
+            raise AssertionError(f"{case.said}: no line of its own") from error
+        return refusal
     now = case.model.state_dict()
     assert all(torch.equal(now[name], value) for name, value in before.items()), case.said
     x = torch.cat([inputs for inputs, _ in case.data])
@@ -433,7 +441,7 @@ def main(count: int = 100, first: int = 0) -> None:
             case = drawn(seed)
             try:
                 reason = taken_through(case, Path(folder))
-            except Exception as error:  # noqa: BLE001, which is what is looked for
+            except Exception as error:
                 wrong.append(f"{case.said}: {type(error).__name__}: {str(error)[:200]}")
                 print("WRONG", wrong[-1], flush=True)
                 continue

@@ -188,7 +188,7 @@ def test_a_damaged_file_is_refused_and_never_unpickled(small, offline, which, mi
 @pytest.fixture
 def mirror(offline, monkeypatch):
     """The mirror's folders, with 3 and 2 images a class instead of 5,000 and 1,000."""
-    monkeypatch.setattr(cifar, "MIRROR_COUNTS", {"train": 30, "test": 20})
+    monkeypatch.setattr(cifar, "MIRROR_COUNTS", (30, 20))
     root = offline / "CIFAR-10-images"
     draw = np.random.default_rng(0)
     for split, count in (("train", 3), ("test", 2)):

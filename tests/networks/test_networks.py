@@ -51,10 +51,6 @@ def test_lenet5_is_caffes_20_50_500_10(lenet5):
         "fc1": (500, 800),
         "fc2": (10, 500),
     }
-    weights = sum(w.numel() for w in compressible(lenet5).values())
-    assert weights == 500 + 25_000 + 400_000 + 5_000 == 430_500
-    assert sum(p.numel() for p in lenet5.parameters()) - weights == 580
-    assert lenet5(images()).shape == (4, 10)
 
 
 @torch.no_grad()
@@ -94,9 +90,6 @@ def test_lenet300_is_these_three_layers(name, activation):
         parameter.add_(0.1 * torch.randn_like(parameter))  # biases too
     shapes = {layer: tuple(w.shape) for layer, w in compressible(model).items()}
     assert shapes == {"fc1": (300, 784), "fc2": (100, 300), "fc3": (10, 100)}
-    weights = sum(w.numel() for w in compressible(model).values())
-    assert weights == 235_200 + 30_000 + 1_000 == 266_200
-    assert sum(p.numel() for p in model.parameters()) - weights == 410
     w = model.state_dict()
     x = activation(images().reshape(4, 784) @ w["fc1.weight"].T + w["fc1.bias"])
     x = activation(x @ w["fc2.weight"].T + w["fc2.bias"])

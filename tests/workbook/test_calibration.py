@@ -89,15 +89,3 @@ def test_the_scheduler_reads_it_without_importing_torch(results, measured):
     )
     assert done.returncode == 0, done.stderr
     assert "an abacus" in done.stdout
-
-
-def test_precisions_are_measured_beside_what_is_chosen(monkeypatch, capsys):
-    monkeypatch.setattr(calibration, "STEPS", {"lenet300": 8})
-    monkeypatch.setattr(arithmetic, "has_bfloat16", lambda kind: False)
-    assert main(["calibrate", "--precisions"]) == 0
-    title, header, row = capsys.readouterr().out.splitlines()
-    assert "per second of CPU time" in title
-    assert header.split() == ["network", "batch", "float32", "bfloat16", "chosen"]
-    name, batch, single, half, chosen = row.split()
-    assert (name, batch, chosen) == ("lenet300", "8", "float32")
-    assert float(single) > 0 < float(half)

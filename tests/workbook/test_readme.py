@@ -10,7 +10,8 @@ import re
 import pytest
 from sklearn.datasets import load_digits
 
-from lib import compression, networks
+from lib import networks
+from lib.compression.job import FILLED
 from lib.data.catalogue import HELD_OUT
 from lib.layers import compressible
 from lib.workbook import experiments, publish, report, runs
@@ -111,21 +112,15 @@ def test_every_number_among_the_results_is_generated_or_comes_from_code(readme):
 
 
 def test_numbers_of_the_other_sections(readme):
-    left = prose(readme)
-    digits = f"{len(load_digits().images):,}"
-    dense, compress, tune = (
-        experiments.admm_table_4.CPU["dense"],
-        experiments.admm_table_4.CPU["compress"],
-        experiments.admm_table_4.CPU["tune"],
-    )
+    digits, cpu = f"{len(load_digits().images):,}", experiments.admm_table_4.CPU
     choose, then = experiments.df.CPU["choose"], experiments.df.CPU["tune"]
     for stated in (
         f"{digits} real 8×8 digits",
         f"{digits} 8×8 digits",
-        f"{dense} epochs of the dense network, {compress} of ADMM and {tune} of its codebooks, "
-        f"{choose} of DF's choice and {then} of training what is left",
+        f"{cpu['dense']} epochs of the dense network, {cpu['compress']} of ADMM and {cpu['tune']} "
+        f"of its codebooks, {choose} of DF's choice and {then} of training what is left",
     ):
-        assert stated in left
+        assert stated in prose(readme)
     assert f"in parts of at most {runs.exchange.PART_BYTES // 10**6} MB" in readme
     budget = 100_000  # the example's
-    assert f"{compression.FILLED * budget:,.0f} to {budget:,} bytes, all in it" in readme
+    assert f"{FILLED * budget:,.0f} to {budget:,} bytes, all in it" in readme

@@ -93,7 +93,7 @@ def fit_codebooks(
         raise ValueError(f"bitwidths {bitwidths} must increase strictly; sort them, each once")
     none, layers = "use 0 for no width", len(values)
     widest = [8] * layers if widest is None else widest
-    widest = integers(widest, "widest", layers=layers, low=0, high=8, remedy=none)
+    widest = integers(widest, "widest", layers=layers, high=8, remedy=none)
     wanted = [[2**b for b in bitwidths if b <= most] for most in widest]
     fitted, _ = _fits(values, wanted, free_zero=free_zero)
     return _gathered([_never_worse(fits) for fits in fitted], values, widths=len(bitwidths))

@@ -114,13 +114,14 @@ def projections(device: torch.device, sizes: Sizes) -> Iterator[Found]:
     on_gpu = device.type == "cuda"
     layers, bits = projection_costs.random_layers(sizes.weights, device)
     limit = projection_costs.bits_of(layers, bits) // 10
+    norm = float(sum(w.abs().sum(dtype=torch.float64) for w in layers))
     ours, theirs, copied = ([torch.empty_like(w) for w in layers] for _ in range(3))
     project = partial(project_fixed_bitwidth, layers, bits, budget=limit, out=ours)
     competitors = {
         "choosing the weights": project,
         "sort and cumsum": partial(projection_costs.sort_and_cumsum, layers, bits, limit, theirs),
         "a copy": partial(torch._foreach_copy_, copied, layers),
-        "ℓ1 ball": partial(l1_constraint, layers, radius=_third_of_norm(layers)),
+        "ℓ1 ball": partial(l1_constraint, layers, radius=norm / 3),
     }
     times = measure.take_turns(competitors, sizes.repeats, device).median()
     for name, value in times.items():
@@ -145,10 +146,6 @@ def projections(device: torch.device, sizes: Sizes) -> Iterator[Found]:
     choosing = partial(projection_costs.choose_bits, ours, limit, theirs)
     bits_seconds = measure.take_turns({"": choosing}, 1, device)[""].median()
     yield Found(1e3 * bits_seconds, "ms, choosing the bits")
-
-
-def _third_of_norm(layers: list[torch.Tensor]) -> float:
-    return float(sum(w.abs().sum(dtype=torch.float64) for w in layers)) / 3
 
 
 def eigenproblem(rows: int, device: torch.device, sizes: Sizes) -> Iterator[Found]:

@@ -197,7 +197,8 @@ def _listing(table: pd.DataFrame) -> pd.DataFrame:
 
     whole = pd.DataFrame({"name": ["file"], "total": table["total"].sum(), "share": 1.0})
     columns = {
-        **{name: (heading, "{}") for name, heading in (("name", "layer"), ("shape", "shape"))},
+        "name": ("layer", "{}"),
+        "shape": ("shape", "{}"),
         **{name: (name, "{:,.0f}") for name in ("weights", "kept", "levels", "bits")},
         **{n: (f"{n}, bytes", "{:,.1f}") for n in ("values", "positions", "codebook", "total")},
         "share": ("share", "{:.1%}"),

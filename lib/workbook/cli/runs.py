@@ -30,9 +30,6 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
 
     calibrating = command("calibrate", calibrate)
     calibrating.add_argument("--once", action="store_true", help="not where it was done before")
-    calibrating.add_argument(
-        "--precisions", action="store_true", help="show float32 beside bfloat16 instead"
-    )
 
     running = command("run", run)
     running.add_argument("names", nargs="*", metavar="NAME", help="a run's id, or an experiment")
@@ -97,10 +94,6 @@ def list_runs(options: argparse.Namespace) -> int:
 
 def calibrate(options: argparse.Namespace) -> int:
     """Measures how fast this machine trains, which the times of list and of the batch go by."""
-    if options.precisions:
-        print("images of a training step per second of CPU time, one thread")
-        print(calibration.precisions().round().to_string(index=False))
-        return 0
     if not (options.once and calibration.known()):
         calibration.measure()
     print(calibration.described())

@@ -59,7 +59,6 @@ def lc(
     cost: str,
     amount: float,
     *,
-    scope: str = "global",
     mu: float | None = None,
     rise: float | None = None,
     augmented: bool = True,
@@ -70,7 +69,7 @@ def lc(
     Parameters
     ----------
     mu, rise : μ starts at ``PULL``·``mu`` and is ``rise`` times that in the end; as tuned if None.
-    run : ``epochs`` where they are not the usual ones, ``trace``, ``held_out``.
+    run : ``epochs`` where they are not the usual ones, ``scope``, ``trace``, ``held_out``.
     """
     fewest = cost == "l0-constraint" and amount <= TRIAL_KEPT["lc-fewest"]
     tuned = TUNED["lc-fewest" if fewest else "lc"]
@@ -81,12 +80,10 @@ def lc(
     if not augmented:  # what equals its default is left out
         options["augmented"] = augmented
         said += "-penalty-method"
-    return _row(dataset, f"lc-{cost}-{amount:g}", said, "lc", cost, scope, options, **run)
+    return _row(dataset, f"lc-{cost}-{amount:g}", said, "lc", cost, options, **run)
 
 
-def pruned(
-    dataset: str, keep: float, *, scope: str = "global", until: float = 0.0, **run
-) -> Experiment:
+def pruned(dataset: str, keep: float, *, until: float = 0.0, **run) -> Experiment:
     """Magnitude pruning, retrained.
 
     Parameters
@@ -99,7 +96,7 @@ def pruned(
         kind = "gradual"
         options["epochs"] = int(until * (run.get("epochs") or EPOCHS[dataset]))
         said = "" if until == TUNED["gradual"]["until"] else f"-until{until:g}"
-    return _row(dataset, f"{kind}-{keep:g}", said, "magnitude", kind, scope, options, **run)
+    return _row(dataset, f"{kind}-{keep:g}", said, "magnitude", kind, options, **run)
 
 
 def _row(
@@ -108,9 +105,9 @@ def _row(
     said: str,
     method: str,
     mode: str,
-    scope: str,
     options: dict,
     *,
+    scope: str = "global",
     epochs: int | None = None,
     trace: bool = False,
     held_out: bool = False,

@@ -232,9 +232,8 @@ def rates(table: pd.DataFrame, *, title: str) -> Figure:
     """
     figure, axis = plt.subplots(figsize=(7.6, 4.6))
     reported, ours = (table[table["source"] == source] for source in ("reported", "ours"))
-    hollow = {"marker": "s", "fillstyle": "none", "linestyle": "none", "color": "0.3"}
-    label = "reported in the paper"
-    axis.plot(reported["rate"], reported["drop_points"], label=label, **hollow)
+    look = {"fillstyle": "none", "color": "0.3", "label": "reported in the paper"}
+    axis.plot(reported["rate"], reported["drop_points"], "s", **look)
     for i, line in enumerate(reported.to_dict("records")):
         point = (line["rate"], line["drop_points"])
         note(axis, line["method"], point, (6, -13 if i % 2 else 6))

@@ -49,10 +49,8 @@ def measured(axis: Axes, table: pd.DataFrame, *, column: str = "gain") -> None:
     """Draws our rows: ``gain`` (points) or ``accuracy`` (%) against the MACs that are gone."""
     for method, rows in table.groupby("method", sort=False):
         rows = rows.sort_values("reduction")
-        look = {"linestyle": ":", "linewidth": 1.2, "markersize": 6}
-        if method.startswith("DF"):
-            look = {"linestyle": "-", "linewidth": 2, "markersize": 7}
-        look |= LOOKS[method] | {"label": method}
+        line, width, size = ("-", 2, 7) if method.startswith("DF") else (":", 1.2, 6)
+        look = LOOKS[method] | {"ls": line, "lw": width, "markersize": size, "label": method}
         spread = rows[f"{column}_sd"].fillna(0) if (rows["n"] > 1).any() else None
         axis.errorbar(rows["reduction"], rows[column], spread, **look)
     start = table["dense_accuracy"] if column == "gain" else 0

@@ -142,8 +142,7 @@ def _place(text: Text) -> tuple[float, float]:
         return x, y
     systems = (text.xycoords,) * 2 if isinstance(text.xycoords, str) else text.xycoords
     place = (text.convert_xunits(text.xy[0]), text.convert_yunits(text.xy[1]))
-    x, y = (
+    return tuple(
         float(value) if system == "data" else np.nan
         for value, system in zip(place, systems, strict=True)
     )
-    return x, y

@@ -10,6 +10,7 @@ from lib.workbook import experiments
 from lib.workbook.report.columns import columns, headed, text
 from lib.workbook.report.places import MIRROR, places
 from lib.workbook.report.rows import (
+    Runs,
     finished,
     frame,
     histories,
@@ -39,7 +40,7 @@ def features() -> pd.DataFrame:
     return table.rename(columns={"end_to_end": "end-to-end"}).assign(**{"rows in tables": rows})
 
 
-def table_3(rows: Sequence[Sequence[Run]], *, dataset: str) -> pd.DataFrame:
+def table_3(rows: Sequence[Runs], *, dataset: str) -> pd.DataFrame:
     """ADMM Table 3: the paper's rows, then ours, a row for each experiment's runs over seeds.
 
     Ours also have the absolute accuracy (%), the drop against the fine-tuned dense control, the
@@ -81,7 +82,7 @@ def levels(table: pd.DataFrame) -> str:
     )
 
 
-def table_4(rows: Sequence[Sequence[Run]], *, dataset: str) -> pd.DataFrame:
+def table_4(rows: Sequence[Runs], *, dataset: str) -> pd.DataFrame:
     """ADMM Table 4: the paper's rows, then ours, a row for each experiment's runs over seeds.
 
     As :func:`table_3`; besides, the network, the mode (``joint``, ``prune`` or ``quantize``), the
@@ -110,7 +111,7 @@ def uniform(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(kept=(share * table["weights"]).round().astype(int), bits=bits)
 
 
-def allocations(rows: Sequence[Sequence[Run]]) -> dict[str, dict[str, pd.DataFrame]]:
+def allocations(rows: Sequence[Runs]) -> dict[str, dict[str, pd.DataFrame]]:
     """ADMM Figure 3 for Table 4's networks: network → label of a row → layer table of its seed 0.
 
     ``bits`` are as the row's mode counts them. Rows that only prune choose none and are left out.
@@ -197,7 +198,7 @@ def committed_rows_4() -> dict[str, list[list[Run]]]:
 
 
 def row(
-    compressed: Sequence[Run], dataset: str, *, method: str | None = None, mode: str | None = None
+    compressed: Runs, dataset: str, *, method: str | None = None, mode: str | None = None
 ) -> dict:
     """A row of ours: an experiment's runs over seeds, the drops as means of paired differences.
 
@@ -283,7 +284,7 @@ TABLE_3 = columns(
 TABLE_4 = TABLE_3 | {"rate": ("nominal rate", "{:,.1f}×")}
 
 
-def parts_4(rows: Mapping[str, Sequence[Sequence[Run]]]) -> dict[str, pd.DataFrame]:
+def parts_4(rows: Mapping[str, Sequence[Runs]]) -> dict[str, pd.DataFrame]:
     """Data set → Table 4 of its pixels: the paper's rows and ours on CIFAR-10, else ours alone."""
     made = {name: table_4(found, dataset=name) for name, found in rows.items()}
     return {
@@ -309,7 +310,7 @@ def finished_histories() -> dict[float, pd.DataFrame]:
     return {rho: found[rho] for rho in found if rho in experiments.FIGURE_2_RHOS}
 
 
-def layers_text(rows: Sequence[Sequence[Run]]) -> str:
+def layers_text(rows: Sequence[Runs]) -> str:
     """Figure 3's allocation in rows of Table 3, of seed 0."""
     parts = []
     for run, *_ in rows:

@@ -1,20 +1,19 @@
 """Networks in files of a size: what they cost and what is lost."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import pandas as pd
 
 from lib.workbook import experiments
 from lib.workbook.report import admm, rows
 from lib.workbook.report.columns import columns, shown
-from lib.workbook.report.rows import finished, reported
-from lib.workbook.runs import Run
+from lib.workbook.report.rows import Runs, finished, reported
 
 #: Result → what its column is called here.
 CALLED = {"file_bytes": "file", "kept_fraction": "kept", "mean_bits": "bits"}
 
 
-def curve(found: Mapping[int, Sequence[Run]]) -> pd.DataFrame:
+def curve(found: Mapping[int, Runs]) -> pd.DataFrame:
     """Bytes asked for → runs as a table: means over seeds, errors in % of the test split."""
     columns = (
         "file_bytes error error_sd dense_error control_error kept_fraction mean_bits nominal_rate n"
@@ -70,7 +69,7 @@ def beside_published(table: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def files(found: Mapping[int, Sequence[Run]]) -> tuple[pd.DataFrame, str, str]:
+def files(found: Mapping[int, Runs]) -> tuple[pd.DataFrame, str, str]:
     """The curve as it is read, a heading for the published files, and those beside ours."""
     table = curve(found)
     source = reported("file_lenet5")["source"].iloc[0]
@@ -78,7 +77,7 @@ def files(found: Mapping[int, Sequence[Run]]) -> tuple[pd.DataFrame, str, str]:
     return shown(table, CURVE, spread=True), heading, beside_published(table)
 
 
-def files_text(found: Mapping[int, Sequence[Run]]) -> str:
+def files_text(found: Mapping[int, Runs]) -> str:
     """The curve, and the published files."""
     table, heading, beside = files(found)
     return f"{table.to_string(index=False)}\n\n{heading}\n{beside}"

@@ -15,7 +15,7 @@ from lib.layers import compressible
 from lib.workbook import benchmarks, experiments
 from lib.workbook.report import admm
 from lib.workbook.report.columns import columns, text
-from lib.workbook.report.rows import finished, mean
+from lib.workbook.report.rows import Runs, finished, mean
 from lib.workbook.runs import Run
 
 #: The parts of a coded layer, in bits, under the names that every table of layers uses.
@@ -165,7 +165,7 @@ def coders_text() -> str:
     )
 
 
-def file_parts_text(rows: Sequence[Sequence[Run]]) -> str:
+def file_parts_text(rows: Sequence[Runs]) -> str:
     """What the files of rows of Table 3 hold, in bytes, means over seeds."""
     parts = pd.DataFrame([pd.DataFrame(map(file_parts, runs)).mean() for runs in rows])
     shown = parts.assign(total=parts.sum(axis=1)).round().astype(int)

@@ -1,16 +1,15 @@
 """All methods head to head, and what ADMM's allocation earns: run folders → tables."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
 import pandas as pd
-import torch
 
 from lib.layers import compressible
 from lib.workbook import experiments
 from lib.workbook.experiments import Experiment
 from lib.workbook.report import rows, statistics
 from lib.workbook.report.columns import columns, headed, numbers, shown
-from lib.workbook.report.rows import by_seed, finished
+from lib.workbook.report.rows import Runs, by_seed, finished
 from lib.workbook.runs import Run, read
 
 #: How the tables and figures name the methods.
@@ -57,7 +56,7 @@ def head_to_head(dataset: str, network: str) -> pd.DataFrame:
     return rows.frame(made)
 
 
-def _hours(found: Sequence[Run]) -> float:
+def _hours(found: Runs) -> float:
     return rows.summary(found, "hours")["hours"] if found else 0.0
 
 
@@ -84,14 +83,14 @@ def quantized_text() -> str:
     return headed("lenet300 on MNIST, accuracy in %", numbers(quantized("mnist")))
 
 
-#: How weights are chosen, in the words of the table of what ADMM's allocation earns.
+#: How weights are chosen, in the words and the order of the table of what ADMM's allocation earns.
 WAYS = {
     "admm": "ADMM's shares and bits, ADMM's weights",
     "magnitude": "ADMM's shares and bits, largest weights",
     "random": "ADMM's shares and bits, random weights",
-    "threshold": "ADMM's bits and number of weights, one threshold",
     "scratch": "ADMM's network, trained from scratch",
     "magnitude-scratch": "the same with the largest weights, from scratch",
+    "threshold": "ADMM's bits and number of weights, one threshold",
     "fixed-bitwidth": "one share for all layers (Fixed-Bitwidth)",
     "deep-compression": "one threshold for all layers (Deep Compression)",
 }
@@ -118,13 +117,13 @@ def weight_choices_by_seed(dataset: str) -> dict[str, pd.Series]:
 def _ways(dataset: str) -> dict[str, list[Run]]:
     rate = experiments.comparison.ALLOCATION_RATE[dataset]
     compared = experiments.comparison.rows(dataset, "lenet300")
-    allocations = {
-        kind: experiments.comparison.allocation(dataset, kind)
-        for kind in experiments.comparison.ALLOCATIONS
+    wanted = {
+        name: experiments.comparison.allocation(dataset, way)
+        if way in experiments.comparison.ALLOCATIONS
+        else compared[way, rate]
+        for way, name in WAYS.items()
     }
-    wanted = {"admm": compared["admm", rate]} | allocations
-    wanted |= {method: compared[method, rate] for method in ("fixed-bitwidth", "deep-compression")}
-    return finished({WAYS[way]: experiment for way, experiment in wanted.items()})
+    return finished(wanted)
 
 
 def choice_gains(accuracies: Mapping[str, pd.Series]) -> str:
@@ -216,10 +215,9 @@ def overlap(compressed: Run) -> pd.DataFrame:
     for name, weight in after.items():
         kept = weight.flatten() != 0
         count = int(kept.sum())
-        largest = torch.zeros_like(kept)
-        largest[before[name].flatten().abs().topk(count).indices] = True
+        largest = before[name].flatten().abs().topk(count).indices
         rows[name] = {
-            "among the largest, %": 100 * float((kept & largest).sum()) / count,
+            "among the largest, %": 100 * int(kept[largest].sum()) / count,
             "by chance, %": 100 * count / len(kept),
         }
     return pd.DataFrame(rows).T.round(1)

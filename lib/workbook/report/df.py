@@ -3,7 +3,7 @@
 Gains are accuracy minus the other network's, in points, paired seed by seed: above zero is better.
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import pandas as pd
@@ -16,6 +16,7 @@ from lib.workbook.report import rows
 from lib.workbook.report.columns import columns, text
 from lib.workbook.report.places import places
 from lib.workbook.report.rows import (
+    Runs,
     by_seed,
     finished,
     frame,
@@ -42,7 +43,7 @@ NAMES = {
 #: A part of a key → how its values are called.
 CALLED = {"method": NAMES, "sigmoid": {True: "scheduled", False: "plain"}}
 
-Found = Mapping[Hashable, Sequence[Run]]
+Found = Mapping[Hashable, Runs]
 
 #: What a row of DF says of an experiment's runs. ``reduction`` is of the network that was built.
 COLUMNS = (
@@ -132,12 +133,19 @@ def whole_macs(dense: nn.Module, built: nn.Module, *, input_shape: tuple[int, ..
 
     ``built`` is ``dense`` with filters removed and layers in factors (``lib.structured``).
     """
+    return sum(
+        replace(layer, inputs=parts[0].inputs, filters=parts[-1].filters).macs()
+        for layer, parts in became(dense, built, input_shape=input_shape)
+    )
+
+
+def became(
+    dense: nn.Module, built: nn.Module, *, input_shape: tuple[int, ...]
+) -> Iterator[tuple[structured.Layer, list[structured.Layer]]]:
+    """Each layer of ``dense``, and what it is in ``built``: one layer, or its two factors."""
     before, after = (structured.layers(m, input_shape=input_shape) for m in (dense, built))
-    spent = 0
     for name, layer in before.items():
-        first, last = (after.get(f"{name}.{i}", after.get(name)) for i in range(2))
-        spent += replace(layer, inputs=first.inputs, filters=last.filters).macs()
-    return spent
+        yield layer, [after[k] for k in (name, f"{name}.0", f"{name}.1") if k in after]
 
 
 def parts(run: Run) -> dict[str, float]:
@@ -260,7 +268,7 @@ def gain_sources(found: Found) -> pd.DataFrame:
     return frame(made)
 
 
-def _start(runs: Sequence[Run]) -> float:
+def _start(runs: Runs) -> float:
     return runs[0].experiment["parent"]["stages"][0]["schedule"]["lr"]
 
 

@@ -1,6 +1,7 @@
 """DF's Table 2: the paper's settings, and those of our rows."""
 
 import inspect
+from functools import partial
 
 import pandas as pd
 
@@ -37,29 +38,23 @@ def settings() -> pd.DataFrame:
     The paper's columns are data sets. Ours are schedules (:mod:`lib.workbook.experiments.df`), read
     off the catalogue's experiments, ``same`` where the paper's column of that data set has it too.
     """
-    stated = reported("df_table2").set_index("setting")
-    elsewhere = pd.Series({key: said for key, (_, said) in SETTINGS.items() if said})
-    told = {
-        name: pd.concat([column.map("{:g}".format, na_action="ignore").fillna("–"), elsewhere])
-        for name, column in stated.items()
-    }
-    half = {"reduction": 0.5}
-    network = "resnet50-imagenet"
+    stated = reported("df_table2").set_index("setting").map("{:g}".format, na_action="ignore")
+    elsewhere = pd.Series({key: said for key, (_, said) in SETTINGS.items()})
+    paper = stated.fillna("–").reindex(SETTINGS).apply(lambda column: column.fillna(elsewhere))
+    half = partial(experiments.df.df, reduction=0.5)
     schedules = {
-        "full": ("cifar10", experiments.df.df("cifar10", **half)),
-        "CPU": ("cifar10", experiments.df.df("cifar10", **half, **experiments.df.cpu())),
-        "short": ("cifar10", experiments.df.df(MIRROR, **half, **experiments.df.short(MIRROR))),
-        "digits": ("cifar10", experiments.df.df("digits", **half)),
-        "ImageNet": ("imagenet", experiments.imagenet.hybrid("imagenet", network)[0.5]),
+        "full": half("cifar10"),
+        "CPU": half("cifar10", **experiments.df.cpu()),
+        "short": half(MIRROR, **experiments.df.short(MIRROR)),
+        "digits": half("digits"),
+        "ImageNet": experiments.imagenet.hybrid("imagenet", "resnet50-imagenet")[0.5],
     }
-    columns = {data.describe(name): values for name, values in told.items()}
-    for schedule, (of, experiment) in schedules.items():
-        used = pd.Series(_used(experiment))
-        columns[f"ours, {schedule}"] = used.mask(used == told[of][used.index], "same")
-    made = pd.DataFrame(columns).loc[list(SETTINGS)]
-    return made.rename(index={key: name for key, (name, _) in SETTINGS.items()}).rename_axis(
-        "setting"
-    )
+    made = paper.rename(columns=data.describe)
+    for schedule, experiment in schedules.items():
+        used = pd.Series(_used(experiment)).reindex(made.index)
+        of = paper["imagenet" if schedule == "ImageNet" else "cifar10"]
+        made[f"ours, {schedule}"] = used.mask(used == of, "same")
+    return made.rename({key: name for key, (name, _) in SETTINGS.items()})
 
 
 def _used(experiment: Experiment) -> dict[str, str]:
@@ -69,13 +64,13 @@ def _used(experiment: Experiment) -> dict[str, str]:
     options = {name: given.default for name, given in defaults.items()} | dict(choose.options)
     trained = experiment.parent.stages  # none where the network was published
     called = {"lambda": "penalty", "C": "steepness", "mu_0": "start"}
+    called |= {key: key for key in ("alpha", "beta", "step", "tolerance")}
     numbers = {
         "batch": tune.schedule.batch,
         "tuning_epochs": tune.epochs,
         "tuning_lr": tune.schedule.lr,
         "choosing": choose.epochs,
         **{key: options[name] for key, name in called.items()},
-        **{key: options[key] for key in ("alpha", "beta", "step", "tolerance")},
     }
     return {key: f"{value:g}" for key, value in numbers.items()} | {
         "dense_lr": f"{trained[0].schedule.lr:g}" if trained else "–",

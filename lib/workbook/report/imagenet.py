@@ -11,8 +11,7 @@ from lib.workbook import experiments, runs
 from lib.workbook.experiments import Experiment
 from lib.workbook.report import admm
 from lib.workbook.report.columns import columns, text
-from lib.workbook.report.rows import finished, ours
-from lib.workbook.runs import Run
+from lib.workbook.report.rows import Runs, finished, ours
 
 #: What our rows are called, by the first stage's method and the mode.
 NAMES = {
@@ -24,7 +23,7 @@ NAMES = {
 }
 
 
-def table_2(rows: Sequence[Sequence[Run]], *, dataset: str) -> pd.DataFrame:
+def table_2(rows: Sequence[Runs], *, dataset: str) -> pd.DataFrame:
     """ADMM's Table 2: the paper's rows, then ours, a row for each experiment's runs over seeds.
 
     Drops are in points, accuracies in percent. ``paper_rate`` is 32·n over the bits that the row
@@ -35,7 +34,7 @@ def table_2(rows: Sequence[Sequence[Run]], *, dataset: str) -> pd.DataFrame:
     return admm.with_reported(2, [_row(found, dataset) for found in rows], data="imagenet")
 
 
-def _row(found: Sequence[Run], dataset: str) -> dict[str, object]:
+def _row(found: Runs, dataset: str) -> dict[str, object]:
     run = found[0]
     mode = "quantize" if run.result["mode"] == "quantize" else "joint"
     method = run.experiment["stages"][0]["method"]

@@ -34,14 +34,9 @@ def reported(network: str) -> pd.DataFrame:
     return df.reported(TABLES[network][0], network=network, dataset="imagenet")
 
 
-def misprinted(paper: pd.DataFrame) -> pd.Series:
-    """Which rows of :func:`reported` print a Δ that is not accuracy − dense."""
-    return (paper["delta"] - paper["gain"]).abs() > 0.005
-
-
 def _printed_delta(paper: pd.DataFrame) -> pd.Series:
-    """Δ as the paper prints it, ``*`` where it is misprinted."""
-    marks = misprinted(paper).map({True: "*", False: ""})
+    """Δ as the paper prints it, ``*`` where it is not accuracy − dense."""
+    marks = ((paper["delta"] - paper["gain"]).abs() > 0.005).map({True: "*", False: ""})
     return paper["delta"].map("{:+.2f}".format, na_action="ignore") + marks
 
 
@@ -163,21 +158,17 @@ def layers(run: Run) -> pd.DataFrame:
     """
     dense, built = run.dense_model(), run.model()
     shape = experiments.df.input_shape(run.result["dataset"], run.result["network"])
-    before, after = (structured.layers(m, input_shape=shape) for m in (dense, built))
     ranks = structured.ranks(dense, built.state_dict())
-    rows = []
-    for name, layer in before.items():
-        parts = [after[part] for part in (name, f"{name}.0", f"{name}.1") if part in after]
-        small = layer.kernel == (1, 1)
-        rows.append(
-            {
-                "layer": name,
-                "kind": "depthwise" if layer.groups > 1 else "1×1" if small else "k×k",
-                "filters": layer.filters,
-                "left": parts[-1].filters,
-                "rank": ranks.get(name),
-                "macs": layer.macs(),
-                "built": sum(part.macs() for part in parts),
-            }
-        )
+    rows = [
+        {
+            "layer": layer.name,
+            "kind": "depthwise" if layer.groups > 1 else "1×1" if layer.kernel == (1, 1) else "k×k",
+            "filters": layer.filters,
+            "left": parts[-1].filters,
+            "rank": ranks.get(layer.name),
+            "macs": layer.macs(),
+            "built": sum(part.macs() for part in parts),
+        }
+        for layer, parts in df.became(dense, built, input_shape=shape)
+    ]
     return pd.DataFrame(rows)

@@ -10,11 +10,11 @@ from lib.projections.sparsity import l0_constraint
 from lib.workbook import experiments
 from lib.workbook.report import comparison, rows, statistics
 from lib.workbook.report.columns import columns
-from lib.workbook.report.rows import by_seed, finished, histories, last_epochs
+from lib.workbook.report.rows import Runs, by_seed, finished, histories, last_epochs
 from lib.workbook.runs import Run
 
 #: A curve's name → its points, each the runs over seeds.
-Curves = Mapping[str, Sequence[Sequence[Run]]]
+Curves = Mapping[str, Sequence[Runs]]
 
 
 def convergence(histories: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -41,7 +41,7 @@ def as_pruned_at_first(run: Run, parent: Run) -> dict[str, float]:
     same = int(((first != 0) & (after != 0)).sum())
     return {
         "same": same / kept if kept else float("nan"),
-        "moved": float((after - first).norm() / first.norm()) if kept else float("nan"),
+        "moved": float((after - first).norm() / first.norm()),
     }
 
 
@@ -78,7 +78,7 @@ def results_curve(curves: Curves) -> pd.DataFrame:
     return rows.table(points, ["curve", "amount"], columns)
 
 
-def _points(curves: Curves) -> Iterator[tuple[str, Sequence[Run]]]:
+def _points(curves: Curves) -> Iterator[tuple[str, Runs]]:
     return ((name, found) for name, points in curves.items() for found in points if found)
 
 
@@ -135,7 +135,7 @@ def claims() -> str:
     return "\n".join(_claim(name, *row) for name, row in found.items() if row[0])
 
 
-def _claim(name: str, lc: Sequence[Run], *others: Sequence[Run]) -> str:
+def _claim(name: str, lc: Runs, *others: Runs) -> str:
     """One line of :func:`claims`."""
     against = {"the dense network trained on": by_seed(lc, "control_accuracy")}
     for pruning, found in zip(("one-shot", "gradual"), others, strict=False):

@@ -15,6 +15,9 @@ from lib.workbook.experiments import Experiment
 from lib.workbook.report import statistics
 from lib.workbook.runs import Run
 
+#: Those of an experiment, a run a seed.
+Runs = Sequence[Run]
+
 
 def reported(name: str) -> pd.DataFrame:
     """A table of a paper as the paper prints it, such as ``admm_table3``."""
@@ -80,24 +83,24 @@ def length(experiment: Mapping) -> int:
 # --------------------------------------------------------------------------- what a run is, summed
 
 
-#: Column → a number of each run, from a table of ``result.json``; ``NAME_sd`` is its spread.
-NUMBERS: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
-    "share": lambda r: r["accuracy"],
-    "accuracy": lambda r: 100 * r["accuracy"],
-    "dense_accuracy": lambda r: 100 * r["dense_accuracy"],
-    "control_accuracy": lambda r: 100 * r["control_accuracy"],
-    "error": lambda r: 100 * (1 - r["accuracy"]),
-    "drop": lambda r: 100 * (r["dense_accuracy"] - r["accuracy"]),
-    "control_drop": lambda r: 100 * (r["control_accuracy"] - r["accuracy"]),
-    "gain": lambda r: 100 * r["accuracy"] - 100 * r["dense_accuracy"],
-    "control_gain": lambda r: 100 * r["accuracy"] - 100 * r["control_accuracy"],
-    "reduction": lambda r: 100 * (1 - r["macs"] / r["dense_macs"]),
-    "rate": lambda r: r["nominal_rate"],
-    "loss": lambda r: r["test_loss"],
+#: Column → a number of each run, of what ``result.json`` says; ``NAME_sd`` is its spread.
+NUMBERS = {
+    "share": "accuracy",
+    "accuracy": "100 * accuracy",
+    "dense_accuracy": "100 * dense_accuracy",
+    "control_accuracy": "100 * control_accuracy",
+    "error": "100 * (1 - accuracy)",
+    "drop": "100 * (dense_accuracy - accuracy)",
+    "control_drop": "100 * (control_accuracy - accuracy)",
+    "gain": "100 * accuracy - 100 * dense_accuracy",
+    "control_gain": "100 * accuracy - 100 * control_accuracy",
+    "reduction": "100 * (1 - macs / dense_macs)",
+    "rate": "nominal_rate",
+    "loss": "test_loss",
 }
 
 #: Column → what all runs of an experiment come to.
-OF_ALL: dict[str, Callable[[Sequence[Run]], object]] = {
+OF_ALL: dict[str, Callable[[Runs], object]] = {
     "network": lambda found: found[0].result["network"],
     "epochs": lambda found: found[0].result["epochs"],
     "n": len,
@@ -113,12 +116,12 @@ OF_ALL: dict[str, Callable[[Sequence[Run]], object]] = {
 }
 
 
-def mean(found: Sequence[Run], key: str) -> float:
+def mean(found: Runs, key: str) -> float:
     """A result as it is recorded, over the runs; NaN where one of them does not know it."""
     return _results(found)[key].mean(skipna=False)
 
 
-def summary(found: Sequence[Run], columns: str) -> dict[str, object]:
+def summary(found: Runs, columns: str) -> dict[str, object]:
     """An experiment's runs over seeds as a row: means over them, and what ``OF_ALL`` says.
 
     ``columns`` are names with spaces between. ``NAME_sd`` is the standard deviation over seeds, NaN
@@ -136,7 +139,7 @@ def summary(found: Sequence[Run], columns: str) -> dict[str, object]:
     }
 
 
-def by_seed(found: Sequence[Run], name: str = "accuracy") -> pd.Series:
+def by_seed(found: Runs, name: str = "accuracy") -> pd.Series:
     """A column of ``NUMBERS``, or a result, by seed; NaN where it is not known.
 
     One such column minus another pairs them seed by seed.
@@ -144,7 +147,7 @@ def by_seed(found: Sequence[Run], name: str = "accuracy") -> pd.Series:
     return _column(_results(found), name) if found else pd.Series(dtype=float)
 
 
-def _results(found: Sequence[Run]) -> pd.DataFrame:
+def _results(found: Runs) -> pd.DataFrame:
     """The numbers in ``result.json``, a row a seed."""
     kinds = (int, float, type(None))
     rows = [{k: v for k, v in run.result.items() if isinstance(v, kinds)} for run in found]
@@ -152,10 +155,10 @@ def _results(found: Sequence[Run]) -> pd.DataFrame:
 
 
 def _column(results: pd.DataFrame, name: str) -> pd.Series:
-    return NUMBERS[name](results) if name in NUMBERS else results[name]
+    return results.eval(NUMBERS.get(name, name), engine="python")
 
 
-def table(found: Mapping[object, Sequence[Run]], keys: Sequence[str], columns: str) -> pd.DataFrame:
+def table(found: Mapping[object, Runs], keys: Sequence[str], columns: str) -> pd.DataFrame:
     """A row for each key of ``found``: its parts in the columns ``keys``, then :func:`summary`."""
     rows = []
     for key, of_seeds in found.items():
@@ -190,7 +193,7 @@ def ours(table: pd.DataFrame) -> pd.DataFrame:
 # ------------------------------------------------------------------------------------- differences
 
 
-def interval(compressed: Sequence[Run], *, against: str = "dense") -> statistics.Interval:
+def interval(compressed: Runs, *, against: str = "dense") -> statistics.Interval:
     """The accuracy lost, in points, with a 95 % interval, which says what it is over.
 
     ``against`` is ``dense`` (the network that was compressed) or ``control`` (the same, fine-tuned
@@ -204,7 +207,7 @@ def interval(compressed: Sequence[Run], *, against: str = "dense") -> statistics
     return statistics.over_seeds(by_seed(compressed, name))
 
 
-def _verdict(found: Sequence[Run]) -> str | None:
+def _verdict(found: Runs) -> str | None:
     known = found[0].result["dense_accuracy"] is not None  # a network from new weights has none
     return interval(found).verdict if known else None
 
@@ -224,7 +227,7 @@ def _neighbour(run: Run, kind: str) -> Run:
     return runs.read(run.folder.parent / run.result[kind])
 
 
-def gain(mine: Sequence[Run], other: Sequence[Run]) -> statistics.Interval:
+def gain(mine: Runs, other: Runs) -> statistics.Interval:
     """How much more accurate, in points: over the seeds that both have, of one over its images."""
     pairs = [(a, b) for a in mine for b in other if a.result["seed"] == b.result["seed"]]
     if len(pairs) == 1:

@@ -46,14 +46,12 @@ def edges(
         made = tried({method: wanted}, settings)
         if len(made) < len(wanted):
             continue
-        right, best = made["accuracy"].to_numpy() / 100, int(np.flatnonzero(made["chosen"])[0])
-        chosen = settings[method][best]
-        values = {knob: sorted({s[knob] for s in settings[method]}) for knob in chosen}
-        ends = [
-            f"{knob} {value}"
-            for knob, value in chosen.items()
-            if not isinstance(value, (bool, str)) and value in (values[knob][0], values[knob][-1])
-        ]
+        right, best = made["accuracy"] / 100, made["chosen"].idxmax()
+        ends = []
+        for knob, value in settings[method][best].items():
+            values = [setting[knob] for setting in settings[method]]
+            if not isinstance(value, bool | str) and value in (min(values), max(values)):
+                ends.append(f"{knob} {value}")
         error = math.sqrt(right[best] * (1 - right[best]) / HELD_OUT["mnist"])
         near = int((right[best] - right <= error).sum()) - 1
         lines.append(
@@ -127,7 +125,8 @@ def against(found: Mapping[str, Run], today: str) -> pd.DataFrame:
     """
     rows = []
     for name, run in found.items():
-        gained = _gained(found[today], run) if today in found else np.full(2, math.nan)
+        before = found[today].losses.astype(float) if today in found else math.nan
+        gained = before - run.losses.astype(float)
         known = {
             "trial": name,
             "accuracy": _held_out(run),
@@ -140,15 +139,11 @@ def against(found: Mapping[str, Run], today: str) -> pd.DataFrame:
     return frame(rows)
 
 
-def _gained(today: Run, other: Run) -> np.ndarray:
-    return today.losses.astype(float) - other.losses.astype(float)
-
-
 def ends(seed: int) -> pd.DataFrame:
     """The ends of ADMM that are there, on one seed, as :func:`against`."""
-    found = finished(experiments.trials.endings(DATASET))
-    there = [(name, run) for name, runs in found.items() for run in runs]
-    return against({name: run for name, run in there if run.result["seed"] == seed}, "today")
+    found = finished(experiments.trials.endings(DATASET)).items()
+    there = {name: run for name, runs in found for run in runs if run.result["seed"] == seed}
+    return against(there, "today")
 
 
 def grid() -> pd.DataFrame:

@@ -9,9 +9,7 @@ from lib.workbook import plots
 
 @pytest.fixture
 def axes():
-    figure, axes = plt.subplots()
-    yield axes
-    plt.close(figure)
+    return plt.subplots()[1]
 
 
 def rows(axes, kind):
@@ -86,7 +84,6 @@ def test_titles_and_axes_are_named_and_panels_counted():
     right.set_title("(b)", loc="left")
     right.plot([1], [2])
     table = plots.figure_data.of(figure)
-    plt.close(figure)
     assert list(table.columns) == list(plots.figure_data.COLUMNS)
     assert table[["panel", "title", "kind", "text"]].to_numpy().tolist() == [
         [0, "", "title", "whole"],

@@ -94,7 +94,6 @@ def drawn(name, kind):
 def style():
     with plt.style.context(plots.STYLE):
         yield
-    plt.close("all")
 
 
 def test_every_figure_is_tried():
@@ -129,6 +128,7 @@ def test_what_is_drawn_are_the_numbers_of_the_table():
     np.testing.assert_allclose(lines[:, 1], [*np.log10([50, 50]), 4, 4])
     parts = drawn("coders.file_parts", "bar")
     np.testing.assert_allclose(parts[:, [0, 2]], [[0, 10], [0, 20], [10, 310], [20, 70]])
+    np.testing.assert_allclose(drawn("df.parts", "bar")[:, [1, 3]], [[0, 30], [30, 50]])
 
 
 def test_two_rows_of_one_name_both_stand_in_the_legend():

@@ -1,17 +1,10 @@
 """Figures of LC: what is drawn, read back from the figure."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
 from lib.workbook import plots
-
-
-@pytest.fixture(autouse=True)
-def close():
-    yield
-    plt.close("all")
 
 
 def test_a_jump_is_left_open_and_a_slope_is_not():

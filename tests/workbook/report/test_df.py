@@ -1,6 +1,5 @@
 """DF's tables and figures, of runs whose numbers are known and of networks that were built."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -26,12 +25,6 @@ def neighbours(monkeypatch):
         return right.astype(np.int8) - run.correct.astype(np.int8)
 
     monkeypatch.setattr(report.rows, "_images_lost", lost)
-
-
-@pytest.fixture(autouse=True)
-def close():
-    yield
-    plt.close("all")
 
 
 @pytest.fixture
@@ -107,10 +100,8 @@ def test_a_gain_is_paired_over_the_seeds_that_both_have():
 
 def test_reported_gains_are_worked_out_anew():
     paper = report.df.reported("df_table3", network="resnet56")
-    assert len(paper) == 33
     chip = paper[(paper["algorithm"] == "CHIP") & (paper["reduction"] == 47)]
     assert chip["gain"].item() == pytest.approx(0.90)  # printed as 0.75
-    assert set(report.df.reported("df_table5", network="vgg16")["network"]) == {"vgg16"}
 
 
 @pytest.mark.parametrize("scheme", [1, 2])
@@ -251,21 +242,10 @@ def test_what_is_there_on_cifar_10_retires_the_mirrors(finished):
     assert said.index("resnet20 on CIFAR-10, cpu") < said.index("resnet20 on JPEG mirror")
 
 
-def test_bars_stack_filters_and_ranks():
-    table = pd.DataFrame({"asked": [50, 60], "filters": [30.0, 0.0], "ranks": [20.0, 60.0]})
-    (axis,) = plots.df.parts(table, title="").axes
-    low, high = axis.containers
-    assert [bar.get_height() for bar in low] == [30, 0]
-    assert [bar.get_y() for bar in high] == [30, 0]
-    assert [text.get_text() for text in axis.texts] == ["30", "20", "60"]
-
-
 def test_choosing_leaves_out_what_is_trained_on():
     history = run(0.9).history.assign(epoch=[1, 2, 1], filters_kept=0.5, mean_threshold=0.1)
-    figure = plots.df.choosing({"a": history}, budgets=[48], title="")
-    axis = figure.axes[1]
-    assert list(axis.lines[0].get_ydata()) == pytest.approx([90, 46])
-    assert list(axis.lines[1].get_ydata()) == [48, 48]
+    axis = plots.df.choosing({"a": history}, budgets=[48], title="").axes[1]
+    assert [list(line.get_ydata()) for line in axis.lines] == [pytest.approx([90, 46]), [48, 48]]
 
 
 def test_what_is_learned_falls_to_what_is_built():

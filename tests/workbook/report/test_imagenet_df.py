@@ -1,6 +1,5 @@
 """DF's Tables 4 and 6 as they are read, and where MACs can go, against networks that were built."""
 
-import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 import torch
@@ -11,12 +10,6 @@ from tests.workbook.report.made import run
 
 #: The smallest images that all of them read.
 SHAPE, CLASSES = (3, 32, 32), 3
-
-
-@pytest.fixture(autouse=True)
-def close():
-    yield
-    plt.close("all")
 
 
 @pytest.fixture
