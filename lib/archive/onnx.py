@@ -39,11 +39,7 @@ def export(
 ) -> int:
     """Writes ``model``, in evaluation mode, to ``path`` and returns the file's size in bytes.
 
-<<<<<<< HEAD
-    The input is ``images``, (any number, then ``input_shape``) floats; or as many as ``inputs`` are,
-=======
     The input is ``images``, floats, any number of ``input_shape``; or as many as ``inputs`` are,
->>>>>>> 288615ef52263f683a43efac31506e4a30b6ebc5
     of their dtypes and of any number of items, ``inputs`` (or ``inputs_1``, ``inputs_2``, …) by
     name. The output is ``scores`` (or ``scores_1``, …). The weights are exactly the model's, those
     of half precision as float32; outputs differ from PyTorch's by rounding in another order. The
