@@ -6,7 +6,7 @@ The tensors that are coded as one are one line, named after the first and their 
 from typing import TYPE_CHECKING
 
 from lib.archive.coder import Meter
-from lib.archive.file import FIXED, Archive, code, decode, tabled
+from lib.archive.file import FIXED, Archive, code, decode, shortest, tabled, ways_of
 from lib.archive.header import entries, packed
 
 if TYPE_CHECKING:  # a file is read without it
@@ -34,7 +34,9 @@ def sizes(archive: Archive) -> "pd.DataFrame":
 
     columns = [*TENSOR, *PARTS]
     header = dict.fromkeys(columns, 0) | {"name": "header", "shape": ""}
-    table = pd.DataFrame([*_lines(archive), header], columns=columns).assign(header_bits=0.0)
+    version = shortest(entries(archive.state), tabled(archive.state)[0])[0]
+    table = pd.DataFrame([*_lines(archive, version), header], columns=columns)
+    table = table.assign(header_bits=0.0)
     head = packed(archive, entries(archive.state))
     table.loc[len(table) - 1, "header_bits"] = 8 * (FIXED.size + len(head))
     return table
@@ -54,7 +56,7 @@ def parts(content: bytes) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    tensors = pd.DataFrame(_lines(decode(content)), columns=[*TENSOR, *CODED, *PARTS])
+    tensors = pd.DataFrame(_lines(decode(content), content[4]), columns=[*TENSOR, *CODED, *PARTS])
     tensors = tensors.rename(columns=PARTS)
     in_bytes = tensors[["values", "positions", "codebook"]] / 8
     tensors = tensors[TENSOR + CODED].join(in_bytes).assign(total=in_bytes.sum(axis=1))
@@ -69,9 +71,10 @@ def parts(content: bytes) -> "pd.DataFrame":
     return whole.assign(share=whole["total"] / len(content))
 
 
-def _lines(archive: Archive) -> list[dict]:
+def _lines(archive: Archive, version: int) -> list[dict]:
     """A line for each tensor that is coded by itself, and one for the others of each dtype."""
     lines: list[dict] = []
     state, table = tabled(archive.state)
-    code(Meter(), table, state, lines)
+    ways = ways_of(table, state)[0] if version > 1 else None
+    code(Meter(), table, state, lines, ways=ways)
     return lines

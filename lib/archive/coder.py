@@ -10,6 +10,7 @@ import constriction
 import numpy as np
 
 _BIT = constriction.stream.model.Bernoulli(perfect=False)
+_CLASS = constriction.stream.model.Categorical(perfect=False)
 
 #: Bytes of a word of the coded stream.
 WORD = 4
@@ -45,6 +46,12 @@ class Meter:
         self.spent += float(costs[symbols].sum())
         return symbols
 
+    def classes(self, weights: np.ndarray, symbols: np.ndarray) -> np.ndarray:
+        """Codes symbols, each of weights of its own, (n, classes); otherwise as :meth:`symbols`."""
+        chosen = np.take_along_axis(weights, symbols[:, None], axis=1)[:, 0]
+        self.spent += float((np.log2(weights.sum(axis=1)) - np.log2(chosen)).sum())
+        return symbols
+
 
 class Encoder:
     """Writes."""
@@ -60,6 +67,10 @@ class Encoder:
         if len(weights) > 1:  # one symbol alone needs no code, and constriction refuses to make it
             model = constriction.stream.model.Categorical(weights.astype(np.float64), perfect=False)
             self._stream.encode(symbols.astype(np.int32), model)
+        return symbols
+
+    def classes(self, weights: np.ndarray, symbols: np.ndarray) -> np.ndarray:
+        self._stream.encode(symbols.astype(np.int32), _CLASS, weights)
         return symbols
 
     def content(self) -> bytes:
@@ -84,6 +95,9 @@ class Decoder:
             return np.zeros(count, np.int32)
         model = constriction.stream.model.Categorical(weights.astype(np.float64), perfect=False)
         return self._read(model, count)
+
+    def classes(self, weights: np.ndarray, symbols: None = None) -> np.ndarray:
+        return self._read(_CLASS, weights)
 
     def finish(self) -> None:
         """Raises :class:`Broken` where the stream goes on beyond what was read."""

@@ -2,7 +2,7 @@
 
     offset  bytes
     0       4      the letters CNET
-    4       1      version, 1
+    4       1      version, 1; 2 where a tensor is coded as a grid
     5       4      CRC-32 of all that follows
     9       8      provenance: the first 8 bytes of a SHA-256 that the writer names, or zeros
     17      4      n, length of the header
@@ -19,10 +19,15 @@ last two are kernels, in which neighbours tell of one another. All smaller tenso
 (biases, normalisation) are coded as one, after them. What is dead in one tensor is expected to be
 dead in the next: columns by the rows of the matrix before, biases by those of their own. Nothing is
 executed or pickled.
+
+In version 2 each tensor of two dimensions or more says first whether its values are coded so, or as
+those of a grid, scale · number with one scale or one a row (:mod:`lib.archive.grid`): the scales,
+and then the numbers (:mod:`lib.archive.integers`), zeros among them, or named before as above. The
+writer looks for grids in the values, and takes the shorter of what it measures; a file that no grid
+makes shorter is of version 1.
 """
 
 import copy
-import math
 import struct
 import zlib
 from collections.abc import Callable, Mapping
@@ -36,6 +41,7 @@ from torch import Tensor, nn
 
 from lib import atomic
 from lib.archive.coder import Broken, Decoder, Encoder
+from lib.archive.grid import Grid, find
 from lib.archive.header import (
     DTYPES,
     MOST_HEADER,
@@ -46,14 +52,17 @@ from lib.archive.header import (
     packed,
     unpacked,
 )
-from lib.archive.positions import code_flags, code_positions
+from lib.archive.positions import code_flags
 from lib.archive.symbols import code_number
-from lib.archive.values import code_values, spent
+from lib.archive.tensor import PLAIN, WAYS, code_tensor, matrix_positions, way_of
 from lib.structured.rebuild import rebuild
 
 SUFFIX = ".cnet"
-MAGIC, VERSION = b"CNET", 1
+MAGIC, VERSIONS = b"CNET", (1, 2)
 FIXED = struct.Struct("<4sBI8sI")
+
+#: What grids save, as a share of the file, that no error of what was measured exceeds.
+SURE = 1 / 50
 
 #: The largest network that is read unless more is allowed, in bytes as tensors.
 MOST_BYTES = 2**31
@@ -144,10 +153,9 @@ def encode(
         raise ValueError(f"provenance has {len(provenance)} bytes; it must have 8")
     state, table = tabled(model)
     header = packed(Described(**described), table)
-    coder = Encoder()
-    code(coder, table, state)
-    rest = provenance + struct.pack("<I", len(header)) + header + coder.content()
-    return MAGIC + bytes([VERSION]) + struct.pack("<I", zlib.crc32(rest)) + rest
+    version, stream = shortest(table, state)
+    rest = provenance + struct.pack("<I", len(header)) + header + stream
+    return MAGIC + bytes([version]) + struct.pack("<I", zlib.crc32(rest)) + rest
 
 
 def decode(content: bytes | memoryview, *, most_bytes: int = MOST_BYTES) -> Archive:
@@ -157,8 +165,8 @@ def decode(content: bytes | memoryview, *, most_bytes: int = MOST_BYTES) -> Arch
     magic, version, checksum, provenance, length = FIXED.unpack_from(content)
     if magic != MAGIC:
         raise Unreadable("it is not a compressed network: it does not begin with CNET")
-    if version != VERSION:
-        raise Unreadable(f"its version is {version}; this program reads version {VERSION}")
+    if version not in VERSIONS:
+        raise Unreadable(f"its version is {version}; this program reads versions 1 and 2")
     content = memoryview(content)
     if zlib.crc32(content[9:]) != checksum:
         raise Unreadable("its checksum does not fit: it was damaged, or cut short")
@@ -173,7 +181,7 @@ def decode(content: bytes | memoryview, *, most_bytes: int = MOST_BYTES) -> Arch
         )
     try:
         coder = Decoder(content[body:])
-        state = code(coder, table)
+        state = code(coder, table, ways={} if version > 1 else None)
         coder.finish()
     except Broken as error:
         raise Unreadable(str(error)) from error
@@ -195,13 +203,52 @@ def tabled(model: nn.Module | Mapping[str, Tensor]) -> tuple[dict[str, Tensor], 
     return {name: tensor.detach().cpu() for name, tensor in state.items()}, entries(state)
 
 
+def shortest(table: list[Entry], state: Mapping[str, Tensor]) -> tuple[int, bytes]:
+    """The version whose stream is the shorter, and that stream, of tensors on the CPU."""
+    streams = {}
+    ways, saved = ways_of(table, state)
+    if saved:
+        coder = Encoder()
+        code(coder, table, state, ways=ways)
+        streams[2] = coder.content()
+    # unless it is beyond any doubt of what was measured, and of what it costs to say the ways
+    if not saved or saved < 2 * len(table) + 64 + SURE * 8 * len(streams[2]):
+        coder = Encoder()
+        code(coder, table, state)
+        streams[1] = coder.content()
+    return min(streams.items(), key=lambda item: (len(item[1]), item[0]))
+
+
+def ways_of(
+    table: list[Entry], state: Mapping[str, Tensor]
+) -> tuple[dict[str, tuple[int, Grid]], float]:
+    """Of the tensors that are shorter as grids: which way, the grid; and the bits saved in all."""
+    ways, saved = {}, 0.0
+    for entry in table:
+        grid = (
+            find(state[entry.name]) if entry.large and entry.count and not entry.same_as else None
+        )
+        if grid is not None:
+            flat = _patterns([state[entry.name]], entry.pattern)
+            way, bits = way_of(entry, flat, grid)
+            if bits > 0:
+                ways[entry.name] = way, grid
+                saved += bits
+    return ways, saved
+
+
 def code(
     coder,
     table: list[Entry],
     state: Mapping[str, Tensor] | None = None,
     rows: list[dict] | None = None,
+    *,
+    ways: Mapping[str, tuple[int, Grid]] | None = None,
 ) -> dict[str, Tensor]:
-    """Codes all tensors; reads them where ``state`` is ``None``. ``rows`` gets what each took."""
+    """Codes all tensors; reads them where ``state`` is ``None``. ``rows`` gets what each took.
+
+    ``ways``: of the tensors that are coded as grids, how; ``None`` in version 1.
+    """
     found = {t.name: torch.empty(t.shape, dtype=DTYPES[t.dtype]) for t in table if not t.count}
     coded = [tensor for tensor in table if tensor.same_as is None and tensor.count]
 
@@ -211,7 +258,11 @@ def code(
             if state is None
             else _patterns([state[each.name] for each in members], entry.pattern)
         )
-        flat = _code_tensor(coder, entry, flat, rows, place)
+        way, grid = PLAIN, None
+        if ways is not None and entry.large:
+            way, grid = ways.get(entry.name, (PLAIN, None))
+            way = code_number(coder, WAYS, None if flat is None else way)
+        flat = code_tensor(coder, entry, flat, rows, place, way, grid)
         ends = np.cumsum([each.count for each in members])
         for each, part in zip(members, np.split(flat, ends[:-1]), strict=True):
             found[each.name] = _tensor(part.copy() if len(members) > 1 else part, each)
@@ -221,7 +272,7 @@ def code(
     fed = None
     for tensor in coded:
         if tensor.large:
-            flat = as_one(tensor, [tensor], _matrix_positions(tensor, fed))
+            flat = as_one(tensor, [tensor], matrix_positions(tensor, fed))
             fed = alive[tensor.name] = (flat != 0).reshape(tensor.shape[0], -1).any(axis=1)
     likely = _likely(coded, alive)
     for dtype in DTYPES:
@@ -232,25 +283,6 @@ def code(
             place = partial(code_flags, likely=np.concatenate([likely[t.name] for t in small]))
             as_one(pool, small, place)
     return {tensor.name: found[tensor.same_as or tensor.name] for tensor in table}
-
-
-def _matrix_positions(tensor: Entry, fed: np.ndarray | None):
-    """How the positions of a matrix are coded; ``fed``: the rows of the matrix before it.
-
-    Where those divide its columns they are taken for what feeds them: column j is read from row
-    j·rows // columns. That is so in a chain of layers; elsewhere the coder learns that it is not.
-    """
-    height, width = tensor.shape[0], math.prod(tensor.shape[1:])
-    likely = None
-    if fed is not None and len(fed) and width % len(fed) == 0:
-        likely = np.repeat(fed, width // len(fed))
-
-    def place(coder, count: int, mask: np.ndarray | None = None) -> np.ndarray:
-        given = None if mask is None else mask.reshape(height, width)
-        found = code_positions(coder, height, width, given, fed=likely, kernel=tensor.kernel)
-        return found.reshape(count)
-
-    return place
 
 
 def _likely(coded: list[Entry], alive: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -266,48 +298,6 @@ def _likely(coded: list[Entry], alive: Mapping[str, np.ndarray]) -> dict[str, np
         else:
             likely[tensor.name] = latest.get(tensor.count, np.ones(tensor.count, bool))
     return likely
-
-
-def _code_tensor(
-    coder,
-    tensor: Entry,
-    flat: np.ndarray | None,
-    rows: list[dict] | None,
-    place: Callable[..., np.ndarray],
-) -> np.ndarray:
-    """Codes the patterns of one tensor, (n,) unsigned; what it took becomes one of ``rows``."""
-    start = spent(coder)
-    mask = None if flat is None else flat != 0
-    zeros = code_number(coder, 2, None if mask is None else int(not mask.all()))
-    if zeros:
-        mask = place(coder, tensor.count, mask)
-    elif mask is None:
-        mask = np.ones(tensor.count, bool)
-    placed = spent(coder)
-    values = None if flat is None else (flat[mask] if zeros else flat)
-    kernels = mask.reshape(-1, *tensor.kernel)
-    values, levels, book = code_values(coder, kernels, tensor.pattern, values)
-    if rows is not None:
-        rows.append(
-            {
-                "name": tensor.name,
-                "shape": "×".join(map(str, tensor.shape)),
-                "weights": tensor.count,
-                "kept": len(values),
-                "levels": levels,
-                "bits": max(1, math.ceil(math.log2(levels))) if levels else 8 * values.itemsize,
-                "position_bits": placed - start,
-                "value_bits": spent(coder) - placed - book,
-                "codebook_bits": book,
-            }
-        )
-    if flat is not None:
-        return flat
-    if not zeros:
-        return values
-    flat = np.zeros(tensor.count, tensor.pattern)
-    flat[mask] = values
-    return flat
 
 
 def _patterns(tensors: list[Tensor], pattern: np.dtype) -> np.ndarray:

@@ -44,7 +44,7 @@ class Outcome:
 def sample() -> bytes:
     """A file with a tensor of every kind that the format treats apart; fewer than 2,000 bytes."""
     draw = torch.Generator().manual_seed(0)
-    conv = torch.randn(8, 3, 3, 3, generator=draw).round()
+    conv = torch.randn(8, 3, 3, 3, generator=draw).round().exp2() - 1  # on no uniform grid
     line = torch.randn(10, 72, generator=draw)
     state = {
         "conv.weight": torch.where(conv == 0, torch.zeros(()), conv),
@@ -56,6 +56,23 @@ def sample() -> bytes:
         "none": torch.empty(0, 3),
     }
     return archive.encode({**state, "tied": state["line.weight"]}, provenance=b"8 bytes.")
+
+
+def gridded() -> bytes:
+    """A file of version 2: grids of a tensor, of rows, with zeros apart, and of whole numbers."""
+    draw = torch.Generator().manual_seed(0)
+    state = {
+        "conv.weight": torch.randn(8, 4, 3, 3, generator=draw).mul(5).round() * 0.1,
+        "line.weight": torch.randn(16, 40, generator=draw).mul(9).round() * 0.01,
+        "sparse": torch.randn(16, 40, generator=draw).round(),
+        "numbers": torch.randint(-90, 90, (20, 20), generator=draw).short(),
+        "half": torch.randn(12, 20, generator=draw).mul(6).round().half() / 64,
+        "bias": torch.randn(8, generator=draw),
+    }
+    state["line.weight"] *= torch.rand(16, 1, generator=draw)
+    content = archive.encode(state, provenance=b"8 bytes.")
+    assert content[4] == 2
+    return content
 
 
 def damaged(content: bytes, draw: random.Random) -> bytes:
@@ -96,14 +113,16 @@ def forged(content: bytes, draw: random.Random) -> bytes:
     claimed = len(packed)
     if parts == "length":
         claimed = draw.choice((0, 1, length - 1, length + 1, length + 4, 2**31, 2**32 - 1))
-    return checked(packed, stream, claimed)
+    return checked(packed, stream, claimed, version=content[4])
 
 
-def checked(packed: bytes, stream: bytes = b"", claimed: int | None = None) -> bytes:
+def checked(
+    packed: bytes, stream: bytes = b"", claimed: int | None = None, *, version: int = 1
+) -> bytes:
     """A file of a deflated header and a stream, its checksum right; ``claimed``: n as it says."""
     length = len(packed) if claimed is None else claimed
     rest = bytes(8) + struct.pack("<I", length) + packed + stream
-    return b"CNET\x01" + struct.pack("<I", zlib.crc32(rest)) + rest
+    return b"CNET" + bytes([version]) + struct.pack("<I", zlib.crc32(rest)) + rest
 
 
 def outcome(content: bytes) -> Outcome:
@@ -121,11 +140,11 @@ def outcome(content: bytes) -> Outcome:
 
 
 def outcomes(change, count: int, seed: int = 0) -> list[Outcome]:
-    """Of ``count`` files that ``change(content, draw)`` makes of the sample, file i of seed i."""
-    content = sample()
+    """Of ``count`` files that ``change(content, draw)`` makes of samples, file i of seed i."""
+    contents = sample(), gridded()
     tracemalloc.start()
     try:
-        return [outcome(change(content, random.Random(seed + i))) for i in range(count)]
+        return [outcome(change(contents[i % 2], random.Random(seed + i))) for i in range(count)]
     finally:
         tracemalloc.stop()
 

@@ -465,6 +465,6 @@ def test_the_header_is_as_documented():
 
 def test_another_version_is_refused_by_its_number():
     content = bytearray(GOLDEN.read_bytes())
-    content[4] = 2
-    with pytest.raises(archive.Unreadable, match="its version is 2; this program reads version 1"):
+    content[4] = 3
+    with pytest.raises(archive.Unreadable, match="its version is 3; this program reads versions 1"):
         archive.decode(bytes(content))
