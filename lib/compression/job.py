@@ -327,11 +327,11 @@ class Job:
 
     def round_to_fit(self, size: int) -> bool:
         """Where rounding to ``size`` bytes moves the outputs little, does just that."""
+        written: Any = {"described": self.described, "as_written": self.as_written}
+        network = self.working.network(self.model)
+        images = training_images(self.data)
         moved = round_to_size(
-            *(self.model, size, training_images(self.data)),
-            **{"described": self.described, "as_written": self.as_written},
-            network=self.working.network(self.model),
-            most_error=MOVED,
+            self.model, size, images, network=network, most_error=MOVED, **written
         )
         if moved is None:
             return False
