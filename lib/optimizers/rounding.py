@@ -238,7 +238,7 @@ def _in_turn(wanted: Tensor, second: Tensor) -> Tensor:
     """Whole numbers for (groups, rows, columns), columns in turn, the later ones making up.
 
     They make up in the metric of C = ``second`` (groups, columns, columns): with U the upper
-    Cholesky factor of C⁻¹, of an error e in column i column j > i takes e·Uᵢⱼ/Uᵢᵢ.
+    Cholesky factor of C⁻¹, of an error e in column i column j > i takes e·Uᵢⱼ/Uᵢᵢ. Zeros stay.
     """
     columns = second.shape[-1]
     mean = second.diagonal(dim1=1, dim2=2).mean(1).clamp(min=1e-12)
@@ -247,11 +247,12 @@ def _in_turn(wanted: Tensor, second: Tensor) -> Tensor:
     u = torch.linalg.cholesky(inverse, upper=True).to(wanted)
     u = u / u.diagonal(dim1=1, dim2=2)[..., None]
     left = wanted.transpose(1, 2).contiguous()  # (groups, columns, rows)
+    kept = left != 0
     for start in range(0, columns, 32):
         end = min(columns, start + 32)
         errors = torch.empty_like(left[:, start:end])
         for i in range(start, end):
-            number = left[:, i].round()
+            number = left[:, i].round() * kept[:, i]
             error = left[:, i] - number
             left[:, i] = number
             left[:, i + 1 : end] -= u[:, i, i + 1 : end, None] * error[:, None]
@@ -287,7 +288,7 @@ class _Rounding:
         self.groups = [
             undominated(sorted(group, key=lambda o: (o.cost, o.error))) for group in groups
         ]
-        self.weights = sum(layer.weight.numel() for layer in self.layers.values())
+        self.weights = sum(int(layer.weight.count_nonzero()) for layer in self.layers.values())
 
     def _options(self, name: str, layer: _Layer) -> list[Option]:
         """Of one weight; how much the outputs mind its error is measured on the way."""

@@ -107,6 +107,19 @@ def test_a_network_of_many_kinds_is_met_from_below(share):
     assert not any(module._forward_pre_hooks for module in model.modules())
 
 
+@pytest.mark.parametrize("share", [0.3, 0.5])
+def test_weights_that_are_zero_stay_so(share):
+    model, batches = small()
+    with torch.no_grad():
+        for weight in compressible(model).values():
+            weight *= torch.rand_like(weight) < 0.2
+    gone = {name: weight == 0 for name, weight in compressible(model).items()}
+    size = int(share * len(archive.encode(model)))
+    assert round_to_size(model, size, batches) < 0.1
+    assert 0.97 * size <= len(archive.encode(model)) <= size
+    assert all((weight[gone[name]] == 0).all() for name, weight in compressible(model).items())
+
+
 def test_what_fits_stays_as_it_is():
     model, batches = mixed()
     before = {name: value.clone() for name, value in model.state_dict().items()}
