@@ -79,6 +79,12 @@ class Example(NamedTuple):
         return len(first) if first.dim() else 1
 
 
+def fewest(model: nn.Module) -> int:
+    """How many items a batch must have: 2 where BatchNorm measures each batch, else 1."""
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    return 2 if any(norm.running_mean is None for norm in norms) else 1
+
+
 def is_image(given: Any) -> bool:
     """Whether it is (channels, height, width), or another shape of one item."""
     return isinstance(given, tuple) and given != () and all(type(side) is int for side in given)

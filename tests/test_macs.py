@@ -10,6 +10,7 @@ from torch.nn.utils import parametrizations
 
 from lib import accounting
 from lib.accounting import undisturbed
+from lib.accounting.products import FORMULAS
 from lib.layers import example
 
 BATCH, T, D, H = 3, 5, 8, 4
@@ -155,6 +156,13 @@ def test_the_attention_of_each_kernel():
             assert accounting.macs(Of(heads), SEQUENCE * 3) == 2 * T * T * D
 
 
+def test_the_fused_kernel_of_a_gpu():
+    """Each weight once for each step of each sequence, a layer's and a direction's apart."""
+    weights = [torch.zeros(16, 8), torch.zeros(16, 4), torch.zeros(16), torch.zeros(16)] * 2
+    found = FORMULAS["_cudnn_rnn"](torch.zeros(T, 1, D), weights, 4, None, torch.zeros(2, 1, H))
+    assert found == recurrent(4, 1, 2)
+
+
 @pytest.mark.parametrize(
     "function",
     [
@@ -277,6 +285,14 @@ def test_example_inputs():
     # in a network of several dtypes the network says which
     mixed = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2).double())
     assert example(mixed, (mask.half(),)).positional[0].dtype == torch.float16
+
+
+def test_normalisation_that_measures_each_batch():
+    """It refuses a batch of one."""
+    norm = nn.BatchNorm1d(7, track_running_stats=False)
+    model = nn.Sequential(nn.Conv2d(3, 7, 8), nn.Flatten(), norm, nn.Linear(7, 2))
+    assert accounting.macs(model, IMAGE) == 64 * 3 * 7 + 14
+    assert accounting.macs(model, (torch.zeros(5, *IMAGE),)) == 64 * 3 * 7 + 14
 
 
 def test_several_inputs_by_name():

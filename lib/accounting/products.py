@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from lib.accounting.undisturbed import undisturbed
-from lib.layers import Given, example
+from lib.layers import Given, example, fewest
 
 #: Operations that read several tensors, and multiply none with a matrix: they normalise, gather,
 #: scatter, join, compare or interpolate. Gates of a recurrent cell are element-wise.
@@ -70,9 +70,9 @@ def macs(model: nn.Module, given: Given) -> int:
 
     Notes
     -----
-    One forward pass of one item.
+    One forward pass of one item; of two, halved, where BatchNorm measures each batch.
     """
-    return sum(counted(model, given, ()).values())
+    return sum(counted(unwrapped(model), given, ()).values())
 
 
 def counted(model: nn.Module, given: Given, layers: Collection[str]) -> Counter[str]:
@@ -80,8 +80,8 @@ def counted(model: nn.Module, given: Given, layers: Collection[str]) -> Counter[
 
     A layer's are of all of its calls. Raises as :func:`macs`.
     """
-    model = unwrapped(model)
-    inputs = example(model, given, items=1)
+    items = fewest(model)
+    inputs = example(model, given, items=items)
     with undisturbed(model):
         mode = _Counting()
         for name in layers:
@@ -94,7 +94,7 @@ def counted(model: nn.Module, given: Given, layers: Collection[str]) -> Counter[
         except NotImplementedError as error:  # of an operation that takes functions
             (said, *_) = str(error).splitlines() or [""]
             raise ValueError(f"the MACs cannot be counted: {said}") from error
-    return mode.found
+    return Counter({name: spent // items for name, spent in mode.found.items()})
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

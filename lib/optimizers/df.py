@@ -152,12 +152,12 @@ class DF(Method):
             for parameter in model.get_submodule(name).parameters(recurse=False):
                 _refuse_nan(name, parameter, "weights")
         self.dense = sum(layer.macs() for layer in self.costs.layers.values()) + self.costs.rest
-        self.target = self.budget / self.dense
         masked, factored = self.costs.sources, self.mode != "filters"
         least(self.costs, self.budget, filters=masked, factored=factored, scheme=self.scheme)
         two = factored and any(layer.factors() for layer in self.costs.layers.values())
         if not masked and not two:
             raise ValueError(nothing_may_leave(self.costs))
+        self.target = self.budget / self.dense
 
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         model.requires_grad_(False)

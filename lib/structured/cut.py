@@ -114,7 +114,10 @@ def _take(layer: nn.Module, name: str, dimension: int, kept: Tensor) -> None:
 
 def _put(layer: nn.Module, name: str, value: Tensor) -> None:
     before: Any = getattr(layer, name)
-    value = value.detach().contiguous()
+    last = before.dim() == 4 and not before.is_contiguous()
+    last = last and before.is_contiguous(memory_format=torch.channels_last)
+    form = torch.channels_last if last else torch.contiguous_format
+    value = value.detach().contiguous(memory_format=form)
     if isinstance(before, nn.Parameter):
         value = nn.Parameter(value, requires_grad=before.requires_grad)
     setattr(layer, name, value)

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from lib.layers import Example, Given, clone, example, is_image
+from lib.layers import Example, Given, clone, example, fewest, is_image
 from lib.projections.checks import integers
 from lib.structured.cut import cut, filter_dimensions, input_dimensions
 from lib.structured.graph import NORMS, Structure, is_depthwise
@@ -52,7 +52,7 @@ def costs(
         layers, rest = measured(model, input_shape, frozen=frozen)
         found = two_layers(model, Costs(layers=layers, rest=rest), input_shape)
         if filters:
-            inputs = drawn(model, input_shape, items=1)
+            inputs = drawn(model, input_shape, items=fewest(model))
             # of a sequence the list says nothing that is not found as well
             only = None if isinstance(model, nn.Sequential) else listed(model)
             traced = trace(model, inputs, only=only, frozen=frozen)
@@ -65,9 +65,10 @@ def structure(model: nn.Module, *, input_shape: Given, frozen: bool = False) -> 
     """Who takes the filters of whom, and which stay and why.
 
     Of the networks that ``lib.structured.prunable`` lists no other filters leave than it says; of
-    others all that are found to. A forward pass for each layer, two for each binary digit of the
-    largest number of filters, and of a copy in float64 with drawn weights some more, by which what
-    is found is tried. Raises ``ValueError`` as :func:`lib.accounting.macs`.
+    others all that are found to. Forward passes: two for each binary digit of the number of layers
+    and of the largest number of filters, one for each layer whose filters may meet others, and of a
+    copy in float64 with drawn weights some more, by which what is found is tried. Raises
+    ``ValueError`` as :func:`lib.accounting.macs`.
     """
     return costs(model, input_shape=input_shape, frozen=frozen)
 

@@ -3,15 +3,16 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, reduce
 from math import prod
+from operator import add
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lib.accounting import counted, undisturbed
-from lib.layers import Given, clone, example, is_image
+from lib.layers import Given, clone, example, fewest, is_image
 from lib.structured.graph import (
     LAYERS,
     TRANSPOSED,
@@ -105,11 +106,14 @@ class Costs(Structure):
         own, inputs = filters.get(owner, layer.filters), layer.inputs
         feeds = self.feeds.get(name, ())
         if any(feed.source in filters for feed in feeds):
-            dense = [self.sources[feed.source] * feed.per_filter for feed in feeds]
-            inputs = layer.inputs - sum(dense)  # what cannot leave
-            for feed in feeds:
-                source = filters.get(feed.source, self.sources[feed.source])
-                inputs = inputs + source * feed.per_filter
+            full = [self.sources[feed.source] * feed.per_filter for feed in feeds]
+            constant = layer.inputs - sum(full)
+            parts = [
+                filters.get(feed.source, self.sources[feed.source]) * feed.per_filter
+                for feed in feeds
+            ]
+            # without a sum where there is nothing to add: of tensors it would be a kernel
+            inputs = reduce(add, parts + [constant] * (constant > 0))
         return replace(layer, inputs=inputs, filters=own)
 
     def built(
@@ -154,7 +158,8 @@ def measured(
     def note(name: str, _: nn.Module, read: tuple, named: dict, returned: Any) -> None:
         calls.setdefault(name, []).append((next(iter((*read, *named.values()))), returned))
 
-    inputs = example(model, given, items=1)
+    items = fewest(model)
+    inputs = example(model, given, items=items)
     with undisturbed(model):
         for name in names:
             modules[name].register_forward_hook(partial(note, name), with_kwargs=True)
@@ -165,7 +170,7 @@ def measured(
         module = modules[name]
         # another one of its own class cannot be made, nor are its hooks those of two layers
         own = type(module) not in (nn.Conv2d, nn.Linear) or name == "" or _hooked(module)
-        layer = _layer(name, module, calls.get(name, []), fixed=own or name in fixed)
+        layer = _layer(name, module, calls.get(name, []), items, fixed=own or name in fixed)
         if layer is not None and layer.macs() == spent[name]:
             found[name] = layer
     return found, sum(spent.values()) - sum(layer.macs() for layer in found.values())
@@ -209,18 +214,20 @@ def _hooked(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
-def _layer(name: str, layer: Any, calls: list[tuple[Any, Any]], *, fixed: bool) -> Layer | None:
-    """Of all calls; None where it is not called, or projects its units."""
+def _layer(
+    name: str, layer: Any, calls: list[tuple[Any, Any]], items: int, *, fixed: bool
+) -> Layer | None:
+    """Of all calls with so many items; None where it is not called, or projects its units."""
     if not calls or getattr(layer, "proj_size", 0) > 0:
         return None
     inputs, filters = inputs_of(layer), filters_of(layer)
     if isinstance(layer, nn.Linear):
-        count = sum(read.numel() // inputs for read, _ in calls)
+        count = sum(read.numel() // inputs for read, _ in calls) // items
         return Layer(name, inputs, filters, (1, 1), (1, count), count, 1, fixed)
     if isinstance(layer, nn.RNNBase):
         weight: Any = layer.weight_hh_l0
         gates = len(weight) // filters * (1 + layer.bidirectional)
-        count = gates * sum(_steps(read) for read, _ in calls)
+        count = gates * sum(_steps(read) for read, _ in calls) // items
         # each later layer reads the units of both directions
         units = count * (1 + (layer.num_layers - 1) * (2 + layer.bidirectional))
         return Layer(name, inputs, filters, (1, 1), (1, count), count, 1, True, units)
@@ -232,12 +239,13 @@ def _layer(name: str, layer: Any, calls: list[tuple[Any, Any]], *, fixed: bool) 
             filters //= layer.groups
             inputs *= layer.groups
         count = sum(prod(call[index].shape) // call[index].shape[-spatial - 1] for call in calls)
+        count //= items
         kernel = (1, prod(layer.kernel_size))
         return Layer(name, inputs, filters, kernel, (1, count), count, layer.groups, True)
     # rows of all images of a call
     sizes = [
-        (prod(returned.shape[:-3]) * returned.shape[-2], returned.shape[-1], read.shape[-1])
-        for read, returned in calls
+        (prod(back.shape[:-3]) * back.shape[-2] // items, back.shape[-1], read.shape[-1])
+        for read, back in calls
     ]
     if len(sizes) == 1:
         ((height, width, reads),) = sizes

@@ -140,16 +140,23 @@ def least(
     spent = found.built(dict.fromkeys(filters, 1), ranks, scheme=scheme)
     total = sum(spent.values())
     if total > budget:
-        smallest = " and ".join(
-            ["one filter"] * bool(filters) + ["rank 1"] * factored or ["all layers as they are"]
-        )
+        parts = ["one filter"] * bool(filters) + ["rank 1"] * factored
+        smallest = f"{' and '.join(parts)} in every layer that may change costs"
+        smallest = smallest if parts else "no filter may leave, and all layers as they are cost"
         dearest = sorted(spent, key=spent.__getitem__, reverse=True)[:NAMED]
         listed = ", ".join(f"{spent[name]:,} in {_place(found, name)}" for name in dearest)
         raise ValueError(
-            f"the budget of {budget:,} MACs cannot be met: {smallest} in every layer that may "
-            f"change costs {total:,}, of them {listed}; ask for more"
+            f"the budget of {budget:,} MACs cannot be met: {smallest} {total:,}, of them {listed}; "
+            f"ask for more{_or_ranks(found, budget, filters, scheme) if not factored else ''}"
         )
     return total
+
+
+def _or_ranks(found: Costs, budget: int, filters: Collection[str], scheme: int) -> str:
+    """What can meet a budget that filters alone cannot."""
+    ranks = dict.fromkeys(found.layers, 1)
+    total = sum(found.built(dict.fromkeys(filters, 1), ranks, scheme=scheme).values())
+    return ", or take 'df', which makes two layers of one as well" if total <= budget else ""
 
 
 def nothing_may_leave(found: Costs) -> str:

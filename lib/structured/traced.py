@@ -10,7 +10,7 @@ and not in the other, at every place, is one filter.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,9 @@ from lib.structured.graph import (
     is_depthwise,
     whole,
 )
+
+#: What stands for the network's outputs among the layers.
+OUTPUT = "what the network returns"
 
 
 def tensors(found: Any) -> list[Tensor]:
@@ -49,11 +52,33 @@ def trace(
     """Whose filters may leave, as far as their way through the network tells.
 
     That zeros stay zeros on the way is not looked at. ``only``: no others may leave; ``frozen``:
-    what is not trained may. Two forward passes for each binary digit of the largest number of
-    filters, and one for each layer.
+    what is not trained may. Two forward passes for each binary digit of the number of layers and of
+    the largest number of filters, and one for each layer whose filters may meet others.
     """
     with undisturbed(model):
         return _Trace(model, inputs, only, frozen).structure()
+
+
+class _Numbers(NamedTuple):
+    """Of each channel of a layer: NaN or not where numbers with a 1, with a 0, in a digit are."""
+
+    one: Tensor  # (digits, channels)
+    zero: Tensor
+
+    @property
+    def mixed(self) -> Tensor:
+        """Which channels depend on several numbers, (channels,)."""
+        return (self.one & self.zero).any(0)
+
+    def number(self) -> Tensor:
+        """That on which a channel depends, if it is one."""
+        return (self.one * 2 ** torch.arange(len(self.one)).unsqueeze(1)).sum(0)
+
+    def may_be(self, number: int) -> Tensor:
+        """Which channels may depend on this number."""
+        digits = [number >> digit & 1 for digit in range(len(self.one))]
+        rows = [self.one[d] if on else self.zero[d] for d, on in enumerate(digits)]
+        return torch.stack(rows).all(0)
 
 
 class _Trace:
@@ -103,63 +128,100 @@ class _Trace:
         return None
 
     def _mark(self, name: str, layer: Any, _: Any, returned: Any) -> Any:
-        return (
-            _each(returned, partial(_marked, layer, self.marks[name]))
-            if (name in self.marks)
-            else None
-        )
+        mark = self.marks.get(name)
+        return None if mark is None else _each(returned, partial(_marked, layer, mark))
 
-    def _run(self, marks: dict[str, Tensor]) -> tuple[dict[str, Tensor], bool]:
-        """Layer → which of its channels became NaN; and whether what the network returns did."""
+    def _run(self, marks: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Layer, or ``OUTPUT`` → which of its channels became NaN."""
         self.marks, self.reached = marks, {}
-        returned = self.inputs.call(self.model)
-        return self.reached, any(bool(each.isnan().any()) for each in tensors(returned))
+        nan = [each.isnan().any() for each in tensors(self.inputs.call(self.model))]
+        return self.reached | {OUTPUT: torch.tensor([any(map(bool, nan))])}
+
+    def _numbered(self, numbers: Mapping[str, Tensor]) -> Callable[[str], _Numbers]:
+        """What tells, of any layer, whose number each channel has; two passes for each digit.
+
+        ``numbers``: of each layer the numbers of its filters.
+        """
+        most = max((int(number.max()) for number in numbers.values()), default=0)
+        ones, zeros = [], []
+        for digit in range(max(1, most.bit_length())):
+            marks = {name: (number >> digit & 1).bool() for name, number in numbers.items()}
+            ones.append(self._run(marks))
+            zeros.append(self._run({name: ~mark for name, mark in marks.items()}))
+
+        def of(name: str) -> _Numbers:
+            none = torch.zeros(1, dtype=torch.bool)
+            one = torch.stack([run.get(name, none) for run in ones])  # (digits, channels)
+            zero = torch.stack([run.get(name, none) for run in zeros])
+            return _Numbers(one, zero)
+
+        return of
 
     # What it says
 
     def structure(self) -> Structure:
-        _, broken = self._run({})
-        if broken:
+        clean = self._run({})
+        if clean[OUTPUT].any():
             self.stays |= dict.fromkeys(self.filters, "what the network returns is NaN")
             return Structure(stays=self.stays)
-        reach = self._who()
-        digits = max([n - 1 for n in self.filters.values()], default=0).bit_length() or 1
-        numbers = {name: torch.arange(count) for name, count in self.filters.items()}
-        ones, zeros = [], []
+        reach = self._who(list(clean))
         try:
-            for digit in range(digits):
-                marks = {name: (number >> digit & 1).bool() for name, number in numbers.items()}
-                ones.append(self._run(marks)[0])
-                zeros.append(self._run({name: ~mark for name, mark in marks.items()})[0])
-        except Exception as error:  # as in _who
+            of = self._numbered({name: torch.arange(n) for name, n in self.filters.items()})
+        except Exception as error:  # the network's own code, which may do anything with NaN
             self.stays |= dict.fromkeys(self.filters, f"what follows stops at NaN: {_first(error)}")
             return Structure(stays=self.stays)
+        return _Reading(self, reach, of).structure()
 
-        def filter_of(name: str) -> tuple[Tensor, Tensor]:
-            one = torch.stack([run[name] for run in ones])  # (digits, channels)
-            zero = torch.stack([run[name] for run in zeros])
-            places = 2 ** torch.arange(digits).unsqueeze(1)
-            return (one * places).sum(0), (one ^ zero).all(0)
+    def _who(self, order: list[str]) -> dict[str, dict[str, Tensor]]:
+        """Layer → the layers of which something reaches it → which of its channels those reach.
 
-        return _Reading(self, reach, filter_of).structure()
+        Of channels that one layer alone reaches, its number says which it is. Where several may
+        meet, each of those that may be among them has a pass of its own.
+        """
+        names = list(self.filters)
+        together = names
+        reach: dict[str, dict[str, Tensor]] = {name: {} for name in order}
+        try:
+            of = self._numbered({n: torch.full((self.filters[n],), i) for i, n in enumerate(names)})
+        except Exception:  # as above; which layer's it is, its own pass tells
+            pass
+        else:
+            order = [*order, *(f"{name} state" for name in order)]
+            found = {name: of(name) for name in order}
+            together = [
+                name
+                for i, name in enumerate(names)
+                if any(bool((each.may_be(i) & each.mixed).any()) for each in found.values())
+            ]
+            for i, name in enumerate(names):
+                if name not in together:
+                    for layer, numbers in found.items():
+                        channels = numbers.may_be(i) & ~numbers.mixed
+                        if channels.any():
+                            reach.setdefault(layer, {})[name] = channels
+        for name in together:
+            self._alone(name, reach)
+        for name in reach.pop(OUTPUT, {}):
+            self.stays[name] = "they are in what the network returns"
+            del self.filters[name]
+        place = {name: i for i, name in enumerate(names)}
+        return {
+            layer: dict(sorted(by.items(), key=lambda each: place[each[0]]))
+            for layer, by in reach.items()
+            if by
+        }
 
-    def _who(self) -> dict[str, dict[str, Tensor]]:
-        """Layer → the layers of which something reaches it → which of its channels those reach."""
-        reach: dict[str, dict[str, Tensor]] = {}
-        for source, count in list(self.filters.items()):
-            try:
-                found, returned = self._run({source: torch.ones(count).bool()})
-            except Exception as error:  # the network's own code, which may do anything with NaN
-                found, why = {}, f"what follows stops at NaN: {_first(error)}"
-            else:
-                why = "they are in what the network returns" if returned else ""
-            if why:
-                self.stays[source] = why
-                del self.filters[source]
-            for name, channels in found.items():
-                if channels.any():
-                    reach.setdefault(name, {})[source] = channels
-        return reach
+    def _alone(self, name: str, reach: dict[str, dict[str, Tensor]]) -> None:
+        """Notes what the filters of one layer reach."""
+        try:
+            found = self._run({name: torch.ones(self.filters[name], dtype=torch.bool)})
+        except Exception as error:  # the network's own code
+            self.stays[name] = f"what follows stops at NaN: {_first(error)}"
+            del self.filters[name]
+            return
+        for layer, channels in found.items():
+            if channels.any():
+                reach.setdefault(layer, {})[name] = channels
 
 
 def _first(error: Exception) -> str:
@@ -173,12 +235,13 @@ class _Reading:
         self,
         trace: _Trace,
         reach: dict[str, dict[str, Tensor]],
-        filter_of: Callable[[str], tuple[Tensor, Tensor]],
+        of: Callable[[str], _Numbers],
     ):
         self.trace, self.reach = trace, reach
         self.leader = {name: name for name in [*trace.filters, *trace.stays]}
         self.why = dict(trace.stays)
-        self.found = {name: filter_of(name) for name in reach if not name.endswith(" state")}
+        found = {name: of(name) for name in reach if not name.endswith(" state")}
+        self.found = {name: (each.number(), ~each.mixed) for name, each in found.items()}
 
     def structure(self) -> Structure:
         for name, by in self.reach.items():

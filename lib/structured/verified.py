@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.accounting import counted
-from lib.layers import Example, Given, clone, example
+from lib.layers import Example, Given, clone, example, fewest
 from lib.structured.cut import cut, silence
 from lib.structured.factors import empty_factors, put
 from lib.structured.graph import NORMS, Structure
@@ -55,7 +55,7 @@ def two_layers(model: nn.Module, dense: Costs, given: Given) -> Costs:
         spent = sum(dense.layers[name].macs(rank=1) for name in names)
         whole = sum(dense.layers[name].macs() for name in names)
         try:
-            _run(built, example(built, given, items=1))
+            _run(built, example(built, given, items=fewest(built)))
             return sum(counted(built, given, ()).values()) - spent == total - whole
         except Exception:  # the network's own code
             return False
@@ -171,7 +171,7 @@ def _precise(
 ) -> tuple[nn.Module, Example, torch.dtype]:
     """A copy with drawn numbers, in float64 where the network computes in that, else in float32."""
     for dtype in (torch.float64, torch.float32):
-        copied = clone(model).to(dtype)
+        copied = _cast(model, dtype)
         cast = torch.utils._pytree.tree_map(
             lambda value, dtype=dtype: (
                 value.to(dtype)
@@ -185,7 +185,7 @@ def _precise(
             if draw:
                 _draw(copied, generator)
             else:
-                copied = clone(model).to(dtype)
+                copied = _cast(model, dtype)
             try:
                 returned = _run(clone(copied), placed)
             except Exception:  # it names a dtype somewhere
@@ -193,6 +193,20 @@ def _precise(
             if all(bool(each.isfinite().all()) for each in returned):
                 return copied, placed, dtype
     return copied, placed, torch.float32
+
+
+def _cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A copy with floats of this dtype; what layers share they share still."""
+    copied, made = clone(model), {}
+    for module in copied.modules():
+        for own in (module._parameters, module._buffers):
+            for name, value in list(own.items()):
+                if value is not None and value.is_floating_point():
+                    if id(value) not in made:
+                        kind = nn.Parameter if isinstance(value, nn.Parameter) else Tensor.detach
+                        made[id(value)] = value, kind(value.detach().to(dtype))
+                    setattr(module, name, made[id(value)][1])
+    return copied
 
 
 @torch.no_grad()

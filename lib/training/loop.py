@@ -92,15 +92,7 @@ def train(
     if resume is not None:
         loop.load_state_dict(resume)
     distributed.check(loop.tensors)
-    bar = tqdm(
-        desc=description,
-        total=schedule.epochs * loop.steps,
-        initial=loop.epoch * loop.steps,
-        unit="step",
-        mininterval=1.0,
-        disable=quiet,
-        dynamic_ncols=True,
-    )
+    bar = loop.bar(description, quiet=quiet)
     saved, writing, longest, unsaved = time.monotonic(), 0.0, 0.0, False
     with bar:
         while loop.epoch < schedule.epochs and not method.done:
@@ -199,6 +191,17 @@ class _Loop:
     @property
     def epoch(self) -> int:
         return len(self.history)
+
+    def bar(self, description: str, *, quiet: bool) -> tqdm:
+        return tqdm(
+            desc=description,
+            total=self.schedule.epochs * self.steps,
+            initial=self.epoch * self.steps,
+            unit="step",
+            mininterval=1.0,
+            disable=quiet,
+            dynamic_ncols=True,
+        )
 
     def run_epoch(self, bar: tqdm) -> dict[str, float]:
         """One pass over the training split."""

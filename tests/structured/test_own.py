@@ -99,6 +99,7 @@ def test_half_of_the_macs(name, method):
         with pytest.raises(ValueError, match="mixed before '3' reads them") as error:
             made.finish()
         assert "\n" not in str(error.value)
+        assert str(error.value).endswith("or take 'df', which makes two layers of one as well")
         return
     if method == "df":
         made = DF(penalty=10.0, statistics="batch", step=0.1, beta=12.0, **place)
@@ -262,11 +263,21 @@ def test_what_may_not_change_does_not(change):
         assert all(torch.equal(before[n], v) for n, v in changed.b.state_dict().items())
 
 
+def test_inside_data_parallel():
+    model, given = network("two outputs")
+    wrapped = nn.DataParallel(model)
+    found = structured.costs(wrapped, input_shape=given)
+    assert list(found.sources) == ["module.body.0", "module.body.3", "module.hidden"]
+    assert sum(found.built({}, {}).values()) == macs(model, given)
+
+
 def test_nothing_may_leave():
+    with pytest.raises(ValueError, match="no filter may leave this network"):
+        DF(budget=1, input_shape=(3, 2, 2)).start(nn.Sequential(nn.Flatten(), nn.Dropout(0.5)))
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 1))
     with pytest.raises(ValueError, match="no filter may leave this network"):
         DF(budget=12, input_shape=(3, 2, 2), mode="filters").start(model)
-    with pytest.raises(ValueError, match=r"cannot be met.*12 in '1', whose filters stay: they are"):
+    with pytest.raises(ValueError, match=r"leave, and .* 12 in '1', whose filters stay: they are"):
         started(FilterPruning(budget=6, input_shape=(3, 2, 2)), model).finish()
 
 

@@ -8,6 +8,7 @@ from itertools import pairwise, product
 
 import pytest
 import torch
+import torch_pruning
 from torch import nn
 from torchvision import models
 
@@ -410,6 +411,18 @@ def test_group_magnitude_counts_what_leaves_with_a_filter_but_depthwise_kernels(
     squares = sum(part.flatten(1).square().sum(1) if part.ndim > 1 else part**2 for part in parts)
     squares = squares + block[2].weight.square().sum((0, 2, 3))
     torch.testing.assert_close(found.double(), (squares / squares.mean()).detach())
+
+
+@pytest.mark.parametrize("name", ["lenet5", "resnet8", "mobilenet"])
+def test_group_magnitude_is_torch_pruning_s(name):
+    model, shape = network(name).float(), shape_of(name)
+    graph = torch_pruning.DependencyGraph().build_dependency(model, (images(shape).float(),))
+    importance = torch_pruning.importance.GroupMagnitudeImportance(p=2)
+    for layer, score in structured.group_magnitude(model, input_shape=shape).items():
+        module = model.get_submodule(layer)
+        remove = graph.get_pruner_of_module(module).prune_out_channels
+        group = graph.get_pruning_group(module, remove, list(range(len(module.weight))))
+        assert torch.equal(score, importance(group).detach())
 
 
 def test_latency_is_measured_without_a_trace():
