@@ -11,7 +11,8 @@ others, 2023). a is how much the network's outputs mind: it is measured, by roun
 alone. Above ``ALONE`` significant bits floats are rounded to those instead.
 
 Tried on ResNet-20 and left out, as outputs moved more, or as little: a step for each row, weighed
-by gradients; BatchNorm's statistics measured anew; C with more weight on its mean.
+by gradients; BatchNorm's statistics measured anew; C with more weight on its mean; codebooks by
+k-means, whose squared error at equal entropy was 8 to 30 % larger from 4 levels on.
 """
 
 import math

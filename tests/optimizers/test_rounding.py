@@ -1,5 +1,6 @@
 """Rounding alone: within the size and near it, better than the grids that anybody would take."""
 
+import csv
 import itertools
 
 import pytest
@@ -11,6 +12,7 @@ from lib import archive
 from lib.layers import compressible, ignore
 from lib.optimizers import moments
 from lib.optimizers.rounding import _in_turn, round_to_size
+from lib.paths import results
 
 
 class Mixed(nn.Module):
@@ -251,3 +253,14 @@ def test_in_turn_comes_near_the_best_numbers_of_all():
     assert (ours >= best - 1e-5).all()
     assert ours.sum() < 0.5 * nearest.sum()
     assert ours.sum() < 3 * best.sum()
+
+
+def test_the_committed_table_has_no_row_that_is_longer_or_worse_than_chance():
+    """Line by line against the grid: no more bytes, outputs nearer, accuracy within its error."""
+    with (results("cifar10") / "benchmarks" / "rounding-resnet20.csv").open(newline="") as file:
+        rows = {(row["method"], row["bits"]): row for row in csv.DictReader(file)}
+    for bits in "45678":
+        grid, ours = rows["grid", bits], rows["rounding", bits]
+        assert int(ours["bytes"]) <= int(grid["bytes"])
+        assert float(ours["moved"]) < 0.2 * float(grid["moved"])
+        assert float(ours["test"]) >= float(grid["test"]) - float(ours["error"])
