@@ -145,9 +145,10 @@ def encode(
         without them every tensor's name and shape is in the file, and whoever reads it brings the
         architecture.
 
-    Cost: one core some 0.1 µs a weight, 0.7 µs in the small layers of a ResNet-8, and the memory of
-    the largest tensor twice. Raises ``ValueError`` for what no reader would take: a tensor that is
-    not a dense one of ``DTYPES``, an unknown network, a provenance that is not of 8 bytes.
+    Cost: one core some 0.1 µs a weight, 0.3 µs on a grid, 0.7 µs in the small layers of a ResNet-8,
+    of which grids take twice that, and the memory of the largest tensor twice. Raises
+    ``ValueError`` for what no reader would take: a tensor that is not a dense one of ``DTYPES``, an
+    unknown network, a provenance that is not of 8 bytes.
     """
     if len(provenance) != 8:
         raise ValueError(f"provenance has {len(provenance)} bytes; it must have 8")

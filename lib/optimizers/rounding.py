@@ -11,7 +11,8 @@ others, 2023). a is how much the network's outputs mind: it is measured, by roun
 alone. Above ``ALONE`` significant bits floats are rounded to those instead.
 
 Tried on ResNet-20 and left out, as outputs moved more, or as little: a step for each row, weighed
-by gradients; BatchNorm's statistics measured anew; C with more weight on its mean.
+by gradients; BatchNorm's statistics measured anew; C with more weight on its mean; codebooks by
+k-means, whose squared error at equal entropy was 8 to 30 % larger from 4 levels on.
 """
 
 import math
@@ -86,12 +87,14 @@ def round_to_size(
 
     Parameters
     ----------
-    model : in float32; its compressible weights are rounded to grids, all other floats to fewer
-        significant bits. A weight that is shared is rounded once.
+    model : in float32; its compressible weights, and other parameters of two dimensions or more,
+        are rounded to grids, all other floats to fewer significant bits. A weight that is shared is
+        rounded once.
     size : bytes of :func:`lib.archive.encode`.
     batches : inputs as the network reads them, some hundred items in all; no label is looked at.
     described : of :func:`lib.archive.encode`.
-    as_written : a state dict as it is written: in other precisions, or with what stays to the bit.
+    as_written : a state dict as it is written: in other precisions, or with what stays to the bit,
+        which is told by what it makes of zeros.
     network : what is called instead of ``model``, one that holds its layers.
     most_error : where the outputs would move further, ``model`` stays as it is.
 
@@ -104,7 +107,7 @@ def round_to_size(
 
     Notes
     -----
-    Deterministic on one device and number of threads. ResNet-20 on one thread: about 15 s.
+    Deterministic on one device and number of threads. ResNet-20 on one thread: 8 s.
     """
     state = model.state_dict()
     digits = _digits(state, size, lambda made: len(archive.encode(as_written(made), **described)))
@@ -194,7 +197,7 @@ class _Trial:
 class _Layer:
     """A weight to round, and what is known of it."""
 
-    def __init__(self, module: nn.Module, weight: Tensor, second: Tensor | None, digits: int):
+    def __init__(self, module: Any, weight: Tensor, second: Tensor | None, digits: int):
         self.module, self.weight, self.second, self.digits = module, weight, second, digits
         self.matrix = as_matrix(module, weight.float())
         self.finest = float(weight.abs().max()) / MOST
@@ -238,7 +241,7 @@ def _in_turn(wanted: Tensor, second: Tensor) -> Tensor:
     """Whole numbers for (groups, rows, columns), columns in turn, the later ones making up.
 
     They make up in the metric of C = ``second`` (groups, columns, columns): with U the upper
-    Cholesky factor of C⁻¹, of an error e in column i column j > i takes e·Uᵢⱼ/Uᵢᵢ.
+    Cholesky factor of C⁻¹, of an error e in column i column j > i takes e·Uᵢⱼ/Uᵢᵢ. Zeros stay.
     """
     columns = second.shape[-1]
     mean = second.diagonal(dim1=1, dim2=2).mean(1).clamp(min=1e-12)
@@ -247,11 +250,12 @@ def _in_turn(wanted: Tensor, second: Tensor) -> Tensor:
     u = torch.linalg.cholesky(inverse, upper=True).to(wanted)
     u = u / u.diagonal(dim1=1, dim2=2)[..., None]
     left = wanted.transpose(1, 2).contiguous()  # (groups, columns, rows)
+    kept = left != 0
     for start in range(0, columns, 32):
         end = min(columns, start + 32)
         errors = torch.empty_like(left[:, start:end])
         for i in range(start, end):
-            number = left[:, i].round()
+            number = left[:, i].round() * kept[:, i]
             error = left[:, i] - number
             left[:, i] = number
             left[:, i + 1 : end] -= u[:, i, i + 1 : end, None] * error[:, None]
@@ -267,19 +271,20 @@ class _Rounding:
         self.state, self.described, self.as_written = model.state_dict(), described, as_written
         self.trial = _Trial(network, batches[0])
         seconds = second_moments(model, batches, network=network)
-        written = as_written(self.state)
-        self.layers = {}
-        for name, weight in compressible(model).items():
-            half = torch.finfo(written[key(name)].dtype).bits == 16
-            digits = HALF_DIGITS if half else DIGITS
-            known = model.get_submodule(name), weight.detach().clone(), seconds.get(name)
-            self.layers[key(name)] = _Layer(*known, digits)
-        self.places = {self.state[name].data_ptr() for name in self.layers}
-        self.others = {
-            name
-            for name, value in self.state.items()
-            if value.is_floating_point() and value.data_ptr() not in self.places
-        }
+        empty = as_written(each(self.state, torch.zeros_like))
+        floats = {n: v for n, v in self.state.items() if v.is_floating_point()}
+        exact = {n for n in floats if empty[n].count_nonzero()}  # whatever is written
+        modules = {key(name): model.get_submodule(name) for name in compressible(model)}
+        matrices = {name for name, value in model.named_parameters() if value.dim() > 1}
+        self.layers: dict[str, _Layer] = {}
+        for name in [*modules, *(n for n in floats if n in matrices - {*modules} - exact)]:
+            if not any(floats[name].data_ptr() == floats[one].data_ptr() for one in self.layers):
+                digits = HALF_DIGITS if torch.finfo(empty[name].dtype).bits == 16 else DIGITS
+                second = seconds.get(name.removesuffix(".weight") if "." in name else "")
+                weight = floats[name].clone()
+                self.layers[name] = _Layer(modules.get(name), weight, second, digits)
+        places = {floats[name].data_ptr() for name in self.layers}
+        self.others = {n for n in {*floats} - exact if floats[n].data_ptr() not in places}
         self.came = each(self.state, lambda value: value.clone())
         groups = [self._options(name, layer) for name, layer in self.layers.items()]
         if self.others:
@@ -287,7 +292,7 @@ class _Rounding:
         self.groups = [
             undominated(sorted(group, key=lambda o: (o.cost, o.error))) for group in groups
         ]
-        self.weights = sum(layer.weight.numel() for layer in self.layers.values())
+        self.weights = sum(int(layer.weight.count_nonzero()) for layer in self.layers.values())
 
     def _options(self, name: str, layer: _Layer) -> list[Option]:
         """Of one weight; how much the outputs mind its error is measured on the way."""

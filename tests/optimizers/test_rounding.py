@@ -1,5 +1,6 @@
 """Rounding alone: within the size and near it, better than the grids that anybody would take."""
 
+import csv
 import itertools
 
 import pytest
@@ -11,6 +12,7 @@ from lib import archive
 from lib.layers import compressible, ignore
 from lib.optimizers import moments
 from lib.optimizers.rounding import _in_turn, round_to_size
+from lib.paths import results
 
 
 class Mixed(nn.Module):
@@ -105,6 +107,19 @@ def test_a_network_of_many_kinds_is_met_from_below(share):
     assert model.head.weight is model.words.weight
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
     assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5])
+def test_weights_that_are_zero_stay_so(share):
+    model, batches = small()
+    with torch.no_grad():
+        for weight in compressible(model).values():
+            weight *= torch.rand_like(weight) < 0.2
+    gone = {name: weight == 0 for name, weight in compressible(model).items()}
+    size = int(share * len(archive.encode(model)))
+    assert round_to_size(model, size, batches) < 0.1
+    assert 0.97 * size <= len(archive.encode(model)) <= size
+    assert all((weight[gone[name]] == 0).all() for name, weight in compressible(model).items())
 
 
 def test_what_fits_stays_as_it_is():
@@ -238,3 +253,14 @@ def test_in_turn_comes_near_the_best_numbers_of_all():
     assert (ours >= best - 1e-5).all()
     assert ours.sum() < 0.5 * nearest.sum()
     assert ours.sum() < 3 * best.sum()
+
+
+def test_the_committed_table_has_no_row_that_is_longer_or_worse_than_chance():
+    """Line by line against the grid: no more bytes, outputs nearer, accuracy within its error."""
+    with (results("cifar10") / "benchmarks" / "rounding-resnet20.csv").open(newline="") as file:
+        rows = {(row["method"], row["bits"]): row for row in csv.DictReader(file)}
+    for bits in "45678":
+        grid, ours = rows["grid", bits], rows["rounding", bits]
+        assert int(ours["bytes"]) <= int(grid["bytes"])
+        assert float(ours["moved"]) < 0.2 * float(grid["moved"])
+        assert float(ours["test"]) >= float(grid["test"]) - float(ours["error"])

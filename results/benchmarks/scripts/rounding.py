@@ -5,7 +5,8 @@ in some minutes of one thread. The grid is symmetric, to the largest weight of e
 of the same format, sets the bytes that :func:`lib.optimizers.rounding.round_to_size` may take. That
 reads the first 512 training images, without labels. ``held_out`` is the accuracy on the last 5,000
 training images, on which all choices in the method were made (the network was trained on them);
-``test`` on the 10,000 test images. ``moved``: the outputs' mean squared change on the held-out
+``test`` on the 10,000 test images; ``error`` the standard error of its difference from the row
+before, image by image, which is the grid's in rows of rounding. ``moved``: the outputs' mean squared change on the held-out
 images, by their variance. ``seconds`` are the processor's.
 """
 
@@ -19,13 +20,13 @@ from torch import nn
 from lib import archive, data
 from lib.optimizers.rounding import ITEMS, round_to_size
 from lib.paths import results
-from lib.training.evaluation import evaluate
+from lib.training.evaluation import evaluate, predict
 from lib.workbook import runs
 from lib.workbook.experiments import recipes
 
 HELD_OUT = 5000
 DESCRIBED = {"network": "resnet20", "classes": 10, "channels": 3}
-COLUMNS = ("method", "bits", "bytes", "moved", "held_out", "test", "seconds")
+COLUMNS = ("method", "bits", "bytes", "moved", "held_out", "test", "error", "seconds")
 
 
 @torch.no_grad()
@@ -52,13 +53,19 @@ def main() -> None:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(COLUMNS)
 
+        last: list[torch.Tensor] = []
+
         def measured(method: str, bits: int, rounded: nn.Module, seconds: float) -> int:
             with torch.no_grad():
                 after = torch.cat([rounded(part) for part in images.split(250)])
             moved = float((after - before).square().mean() / before.var())
             size = len(archive.encode(rounded, **DESCRIBED))
-            held, test = (evaluate(rounded, cifar, s)[1] for s in (held_out, cifar.test))
-            table.writerow([method, bits, size, f"{moved:.3g}", held, test, f"{seconds:.1f}"])
+            held = evaluate(rounded, cifar, held_out)[1]
+            right = (predict(rounded, cifar, cifar.test) == cifar.test.labels).double()
+            last.append(right)
+            error = float((right - last[-2]).std()) / len(right) ** 0.5 if len(last) > 1 else 0
+            row = [method, bits, size, f"{moved:.3g}", held, round(float(right.mean()), 4)]
+            table.writerow([*row, f"{error:.5f}", f"{seconds:.1f}"])
             file.flush()
             return size
 
