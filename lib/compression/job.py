@@ -45,8 +45,9 @@ FILLED = 0.97
 REFILLED = (8, 12, 16, 24)
 
 #: Rounding alone is enough for a budget in bytes where it moves the outputs by no more than this
-#: share of their variance.
-MOVED = 0.01
+#: share of their variance: of ResNet-20 then 97 % of training images were right that rounding had
+#: not seen, of 99.6, where 4 epochs of ADMM on 10,000 images left 93 %.
+MOVED = 0.05
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ class Job:
         self.came, self.working = model, Working(model, ignored)
         self.model = self.working.model
         self.stopped = ""  # in what training, where Ctrl-C has ended it
+        self.rounded_only: set[float] = set()  # sizes that nothing but rounding reaches
         self.in_float = ""  # why it is measured in float32, where it is not in its own precision
         self.data: Any = data
         if isinstance(data, Dataset):
@@ -205,7 +207,7 @@ class Job:
             chosen(method, kind)
         if kind == "bytes":
             least = least_bytes(self.model, as_written=self.as_written, **self.described)
-            if amount < least:
+            if amount < least and not self._rounds(amount, method):
                 kept = {name: self.model.get_parameter(name) for name in self.left_alone}
                 listed = ", ".join(f"{name} ({kept[name].numel():,})" for name in kept)
                 alone = f"; of it weights that are left alone: {listed}" if kept else ""
@@ -214,6 +216,14 @@ class Job:
             accounting.macs(self.model, self.inputs)  # raises where one is not known
         elif not compressible(self.model):
             raise ValueError("the model has no convolution, linear layer or embedding to compress")
+
+    def _rounds(self, size: float, method: str | Method | None) -> bool:
+        """Whether rounding alone makes so small a file: of layers that are left alone it does."""
+        self.model = clone(self.working.model)
+        if method is None and self.round_to_fit(int(size), most=math.inf):
+            self.rounded_only.add(size)
+        self.model = self.working.model
+        return size in self.rounded_only
 
     def rehearse(
         self, kind: str, amount: float, method: str | Method | None, training: Training
@@ -252,7 +262,8 @@ class Job:
         """The network within one budget; ``before`` is what :meth:`measure` says of the model."""
         self.model, self.stopped = clone(self.working.model), ""
         before = before or {}
-        if kind == "bytes" and method is None and self.round_to_fit(int(amount)):
+        most = math.inf if amount in self.rounded_only else MOVED
+        if kind == "bytes" and method is None and self.round_to_fit(int(amount), most=most):
             return self.result(budget, "rounding", before, kind, amount)
         if not compressible(self.model):
             raise ValueError("the model has no convolution, linear layer or embedding to compress")
@@ -325,14 +336,12 @@ class Job:
             self.stopped = said
         self.working.thaw(self.model)
 
-    def round_to_fit(self, size: int) -> bool:
+    def round_to_fit(self, size: int, *, most: float = MOVED) -> bool:
         """Where rounding to ``size`` bytes moves the outputs little, does just that."""
         written: Any = {"described": self.described, "as_written": self.as_written}
         network = self.working.network(self.model)
         images = training_images(self.data)
-        moved = round_to_size(
-            self.model, size, images, network=network, most_error=MOVED, **written
-        )
+        moved = round_to_size(self.model, size, images, network=network, most_error=most, **written)
         if moved is None:
             return False
         self.working.give_back(self.model, self.exact)

@@ -80,7 +80,6 @@ class Stream(IterableDataset):
         (DataLoader(Stream(*vectors(40)), 16), (3, 8)),
         (DataLoader(TensorDataset(*vectors(8)), 16), (1, 8)),
     ],
-    ids=str,
 )
 def test_batches_are_counted_as_they_come(data, expected):
     assert counted(data, "data", quiet=True) == expected
