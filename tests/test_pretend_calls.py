@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import lib
 from lib import accounting, archive, compression, networks, projections, training
 from lib.compression.choices import CHOICES
+from lib.compression.job import FILLED
 from lib.layers import compressible
 from lib.optimizers import Method
 from lib.optimizers.c_steps import COSTS
@@ -365,7 +366,7 @@ def test_a_network_on_the_gpu_is_compressed(method, size):
         assert all(value.device == device for value in found.model.state_dict().values())
     kind, amount = compression.parse(size, small())
     if kind == "bytes":
-        assert compression.FILLED * amount <= len(found.content) <= amount
+        assert FILLED * amount <= len(found.content) <= amount
     elif kind == "bits":
         state = archive.decode(found.content).state
         assert accounting.nominal_bits({k: v for k, v in state.items() if v.dim() > 1}) <= amount

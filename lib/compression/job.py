@@ -23,17 +23,9 @@ from lib.compression.working import Working
 from lib.data import Dataset
 from lib.layers import clone, compressible
 from lib.optimizers import METHODS
-from lib.optimizers.byte_budget import (
-    STEPS,
-    FitFile,
-    fitting,
-    impossible,
-    key,
-    least_bytes,
-    put,
-    refill,
-)
-from lib.projections.precision import each, round_to
+from lib.optimizers.byte_budget import FitFile, impossible, key, least_bytes, refill
+from lib.optimizers.rounding import round_to_size
+from lib.projections.precision import each
 from lib.structured import rebuild
 from lib.training import Diverged, Schedule, recalibrate, train
 from lib.training.batches import Batches, computed, each_tensor, items
@@ -52,9 +44,9 @@ FILLED = 0.97
 #: Significant bits of the weights that fill it up, tried in turn.
 REFILLED = (8, 12, 16, 24)
 
-#: From so many significant bits on, rounding alone makes a file that is small enough for a budget
-#: in bytes; a float32 has 24.
-ROUNDED, EXACT = 4, 24
+#: Rounding alone is enough for a budget in bytes where it moves the outputs by no more than this
+#: share of their variance.
+MOVED = 0.01
 
 
 @dataclass(frozen=True)
@@ -333,25 +325,16 @@ class Job:
             self.stopped = said
         self.working.thaw(self.model)
 
-    @torch.no_grad()
     def round_to_fit(self, size: int) -> bool:
-        """Where rounding to 4 bits or more is enough for a file of ``size`` bytes, does just that.
-
-        As many weights as fit get one bit more than the others, so that the file is used up.
-        """
-        state = self.model.state_dict()
-
-        def size_at(bits: int, more: int = 0) -> int:
-            mixed = self.as_written(_mixed(state, bits, more))
-            return len(archive.encode(mixed, **self.described))
-
-        bits = fitting(range(ROUNDED, EXACT + 1), size_at, size)
-        if bits is None:
+        """Where rounding to ``size`` bytes moves the outputs little, does just that."""
+        written: Any = {"described": self.described, "as_written": self.as_written}
+        network = self.working.network(self.model)
+        images = training_images(self.data)
+        moved = round_to_size(
+            self.model, size, images, network=network, most_error=MOVED, **written
+        )
+        if moved is None:
             return False
-        values = sum(value.numel() for value in state.values())
-        steps = range(0, values + 1, max(1, values // STEPS))
-        more = fitting(steps, lambda more: size_at(bits, more), size)
-        put(state, _mixed(state, bits, more or 0))
         self.working.give_back(self.model, self.exact)
         return True
 
@@ -445,21 +428,6 @@ class Job:
         }
         found = each(state, lambda v: v.to(dtypes[id(v)]) if v.is_floating_point() else v)
         return found | {name: value for name, value in self.exact.items() if name in found}
-
-
-def _mixed(state: dict[str, Tensor], bits: int, more: int) -> dict[str, Tensor]:
-    """All to so many significant bits, the first ``more`` values to one more."""
-    left = more
-
-    def mix(value: Tensor) -> Tensor:
-        nonlocal left
-        flat = value.reshape(-1)
-        taken = min(left, len(flat))
-        left -= taken
-        parts = round_to(flat[:taken], bits + 1), round_to(flat[taken:], bits)
-        return torch.cat(parts).reshape(value.shape)
-
-    return each(state, mix)
 
 
 def _raw(batch: tuple[Any, Any]) -> Any:
