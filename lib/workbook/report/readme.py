@@ -7,7 +7,7 @@ import pandas as pd
 
 from lib import data
 from lib.workbook import benchmarks, experiments
-from lib.workbook.report import admm, byte_budget, comparison, df, lc
+from lib.workbook.report import admm, byte_budget, comparison, df, lc, own
 from lib.workbook.report.columns import Columns, bullets, columns, markdown, none, shown
 from lib.workbook.report.committed import COMMITTED
 from lib.workbook.report.places import Place, places
@@ -176,6 +176,14 @@ def _files() -> str:
     return "\n\n".join([markdown(table), heading, bullets(beside), drawn])
 
 
+def _latency() -> str:
+    table = own.latency()
+    if table.empty:
+        return "Not measured yet: `python results/benchmarks/scripts/latency.py`."
+    first = table.iloc[0]
+    return f"{_block(table, own.LATENCY)}\n\n{first['cpu']}, one thread, torch {first['torch']}."
+
+
 def _or_none(name: str, said: Callable[[], str]) -> Callable[[], str]:
     """What is said, or the line that stands where a committed table's runs are missing."""
     return lambda: said() or none(*COMMITTED[name][:2])
@@ -193,4 +201,6 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "df": _or_none("df-curve", _df),
     "files": _or_none("files", _files),
     "gpu": benchmarks.gpu_said,
+    "rounding": lambda: _block(own.rounding(), own.ROUNDING),
+    "latency": _latency,
 }
