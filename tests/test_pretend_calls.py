@@ -15,13 +15,14 @@ from torch import Tensor, nn
 import lib
 from lib import accounting, archive, compression, networks, projections, training
 from lib.compression.choices import CHOICES
+from lib.compression.criterion import Criterion
 from lib.compression.job import FILLED
 from lib.layers import compressible
 from lib.optimizers import Method
 from lib.optimizers.c_steps import COSTS
 from lib.projections import codebook, knapsack, lowrank, precision, sparsity, svt
 from lib.structured import ranks_for_macs
-from lib.training import Schedule
+from lib.training import Schedule, train
 from tests import methods, pretend
 
 BITS = 3
@@ -377,9 +378,11 @@ def test_a_network_on_the_gpu_is_compressed(method, size):
 def test_its_steps_neither_wait_nor_copy():
     """The host asks thrice an epoch, of its loss and accuracy, and uploads all rates at once."""
     with pretend.gpu() as device:
-        job = compression._Job(small().to(device), batches(device), loss, None, [], {}, True)
+        criterion = Criterion(loss, None)
+        schedule = Schedule(epochs=3, lr=0.1, clip=1.0)
+        model, data = small().to(device), batches(device)
         with pretend.counted() as tally:
-            job.train(Method(), Schedule(epochs=3, lr=0.1, clip=1.0), "")
+            train(model, data, schedule, Method(), loss=criterion, seed=0, stage=1, quiet=True)
     assert (tally.waits, tally.uploads) == (10, 1)
 
 

@@ -5,9 +5,11 @@ The tensors that are coded as one are one line, named after the first and their 
 
 from typing import TYPE_CHECKING
 
+from torch import Tensor
+
 from lib.archive.coder import Meter
 from lib.archive.file import FIXED, Archive, code, decode, shortest, tabled, ways_of
-from lib.archive.header import entries, packed
+from lib.archive.header import Entry, packed
 
 if TYPE_CHECKING:  # a file is read without it
     import pandas as pd
@@ -34,10 +36,10 @@ def sizes(archive: Archive) -> "pd.DataFrame":
 
     columns = [*TENSOR, *PARTS]
     header = dict.fromkeys(columns, 0) | {"name": "header", "shape": ""}
-    version = shortest(entries(archive.state), tabled(archive.state)[0])[0]
-    table = pd.DataFrame([*_lines(archive, version), header], columns=columns)
-    table = table.assign(header_bits=0.0)
-    head = packed(archive, entries(archive.state))
+    state, tensors = tabled(archive.state)
+    lines = _lines(state, tensors, shortest(tensors, state)[0])
+    table = pd.DataFrame([*lines, header], columns=columns).assign(header_bits=0.0)
+    head = packed(archive, tensors)
     table.loc[len(table) - 1, "header_bits"] = 8 * (FIXED.size + len(head))
     return table
 
@@ -56,7 +58,8 @@ def parts(content: bytes) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    tensors = pd.DataFrame(_lines(decode(content), content[4]), columns=[*TENSOR, *CODED, *PARTS])
+    lines = _lines(*tabled(decode(content).state), content[4])
+    tensors = pd.DataFrame(lines, columns=[*TENSOR, *CODED, *PARTS])
     tensors = tensors.rename(columns=PARTS)
     in_bytes = tensors[["values", "positions", "codebook"]] / 8
     tensors = tensors[TENSOR + CODED].join(in_bytes).assign(total=in_bytes.sum(axis=1))
@@ -71,10 +74,9 @@ def parts(content: bytes) -> "pd.DataFrame":
     return whole.assign(share=whole["total"] / len(content))
 
 
-def _lines(archive: Archive, version: int) -> list[dict]:
+def _lines(state: dict[str, Tensor], table: list[Entry], version: int) -> list[dict]:
     """A line for each tensor that is coded by itself, and one for the others of each dtype."""
     lines: list[dict] = []
-    state, table = tabled(archive.state)
     ways = ways_of(table, state)[0] if version > 1 else None
     code(Meter(), table, state, lines, ways=ways)
     return lines

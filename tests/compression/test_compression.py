@@ -142,7 +142,7 @@ def test_a_file_of_what_was_asked_from_the_least_to_the_dense_one(name, tmp_path
     model, data = made(name)
     before = copy.deepcopy(model.state_dict())
     low, high = least(model, data), len(archive.encode(model))
-    shares = (0.05, 0.25, 1) if name == "odd" else (0.02, 0.1, 0.25, 0.6, 1)
+    shares = (0.05, 0.25, 1) if name in ("lenet", "odd") else (0.02, 0.6)
     for size in [low, *(low + int(share * (high - low)) for share in shares)]:
         found = smaller(model, data, f"{size} B")
         assert FILLED * size <= len(found.content) <= size
@@ -152,8 +152,11 @@ def test_a_file_of_what_was_asked_from_the_least_to_the_dense_one(name, tmp_path
         for key, value in found.model.state_dict().items():
             assert value.dtype == before[key].dtype
             assert torch.equal(read[key], value)
-    with pytest.raises(ValueError, match=f"the least is {low:,}"):
-        smaller(model, data, f"{low - 1} B")
+    if name in ("recurrent", "weight norm"):  # what is left alone can be rounded
+        assert smaller(model, data, f"{low - 1} B").method == "rounding"
+    else:
+        with pytest.raises(ValueError, match=f"the least is {low:,}"):
+            smaller(model, data, f"{low - 1} B")
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
@@ -427,7 +430,7 @@ def test_a_loss_that_becomes_nan_is_an_error():
     with pytest.raises(ValueError, match=r"the loss of the model is nan before anything"):
         smaller(model, data, "800 B", loss=lambda x, y: functional.cross_entropy(x, y) * math.nan)
     with pytest.raises(ValueError, match=r"the loss was nan in epoch \d: lower the learning rate"):
-        smaller(model, data, "800 B", loss=nan_in_the_end)
+        smaller(model, data, "800 B", loss=nan_in_the_end, method="admm")
 
 
 # -------------------------------------------------------------------------------- what is shown
@@ -435,7 +438,7 @@ def test_a_loss_that_becomes_nan_is_an_error():
 
 def test_the_summary_and_the_progress_bar(capsys):
     model, data = made("lenet")
-    found = smaller(model, data, "800 B", quiet=False)
+    found = smaller(model, data, "800 B", quiet=False, method="admm")
     bars = capsys.readouterr().err
     assert "800 B: ADMM for a file" in bars
     assert "800 B: training on" in bars

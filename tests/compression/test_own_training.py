@@ -208,7 +208,7 @@ CALLS = {
     "10 %": (net, batches, {}),
     "10 % lc": (net, batches, {"method": "lc"}),
     "700 bits": (net, batches, {}),
-    "700 B": (net, batches, {}),
+    "700 B": (net, batches, {"method": "admm"}),
     "2000 MACs df": (cnn, lambda: batches(1, 8, 8), {"method": "df"}),
     "2000 MACs l1": (cnn, lambda: batches(1, 8, 8), {"method": "l1"}),
 }
