@@ -109,8 +109,11 @@ class Criterion:
 @torch.no_grad()
 def evaluated(
     model: nn.Module, found: Iterable, criterion: Criterion
-) -> tuple[float, float | None]:
-    """The mean loss of an item, and the share of those judged that are right."""
+) -> tuple[float | None, float | None]:
+    """The mean loss of an item, and the share of those judged that are right.
+
+    None where no item has a label, or nothing is judged.
+    """
     total, seen, right, judged = 0.0, 0.0, 0.0, 0.0
     classes = True
     for inputs, targets in found:
@@ -124,7 +127,8 @@ def evaluated(
         classes = classes and score is not None
         if score is not None:
             right, judged = right + float(score[0]), judged + float(score[1])
-    return total / max(seen, 1e-30), right / judged if classes and judged else None
+    loss = total / seen if seen else None
+    return loss, right / judged if classes and judged else None
 
 
 def _taken(tensor: Tensor, *, size: int, part: slice) -> Tensor:

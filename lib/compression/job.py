@@ -364,7 +364,8 @@ class Job:
         model = clone(model).float() if not self.working.casts else clone(model)
         held = isinstance(self.data, Dataset)
         found = batches(self.data, self.data.train) if held else self.data
-        return evaluated(model.eval(), found, self.criterion)[0]
+        loss = evaluated(model.eval(), found, self.criterion)[0]
+        return math.inf if loss is None else loss
 
     @torch.no_grad()
     def fit(self, size: int) -> None:
@@ -424,7 +425,7 @@ class Job:
         place: Any = {"weights": names, "inputs": self.inputs}
         check(kind, amount, content, self.model, method=method, **place)
         after = self.measure(self.model) | {"bytes": len(content)}
-        if math.isnan(after["loss"]):
+        if after["loss"] is not None and math.isnan(after["loss"]):
             raise ValueError("the loss of the compressed network is nan: lower the learning rate")
         table = archive.sizes(archive.decode(content))
         return Compressed(

@@ -283,6 +283,12 @@ def test_a_batch_without_a_label_changes_nothing():
     assert np.isfinite(found.after["loss"])
 
 
+def test_validation_without_a_label_has_no_loss():
+    x, y = vectors()
+    with pytest.raises(ValueError, match="hold no label"):
+        smaller(net(), batches(x, y), "30 %", validation=batches(x, torch.full_like(y, -100)))
+
+
 def test_a_sum_is_shown_as_a_mean():
     x, y = vectors()
     model = net()
